@@ -1,0 +1,129 @@
+//! A plain typed tensor: the form in which numbers cross every boundary (context messages, state, files, plugins).
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::Result;
+
+/// The element type of an [`Array`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Element {
+    /// 32-bit float.
+    F32,
+    /// 64-bit float.
+    F64,
+    /// 16-bit brain float.
+    BF16,
+    /// 16-bit float.
+    F16,
+    /// 64-bit signed integer.
+    I64,
+    /// 8-bit unsigned integer.
+    U8,
+    /// 32-bit unsigned integer.
+    U32,
+}
+
+impl Element {
+    /// The candle type with the same name.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::F64 => DType::F64,
+            Self::BF16 => DType::BF16,
+            Self::F16 => DType::F16,
+            Self::I64 => DType::I64,
+            Self::U8 => DType::U8,
+            Self::U32 => DType::U32,
+        }
+    }
+}
+
+/// A typed tensor as plain data: little-endian bytes in row-major order.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Array {
+    /// The element type.
+    pub element: Element,
+    /// The shape; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// `shape.product()` elements, little-endian, row-major.
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Array {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Array({:?} {:?})", self.element, self.shape)
+    }
+}
+
+impl Array {
+    /// An f32 array of this shape.
+    pub fn from_f32(shape: impl Into<Vec<usize>>, values: &[f32]) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "shape and number of values");
+        Self { element: Element::F32, shape, bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+    }
+
+    /// A one-dimensional i64 array.
+    pub fn from_i64(values: &[i64]) -> Self {
+        Self { element: Element::I64, shape: vec![values.len()], bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+    }
+
+    /// A copy of a tensor's values.
+    ///
+    /// # Errors
+    /// If the tensor's type is none of [`Element`], or it cannot be read from its device.
+    pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
+        macro_rules! bytes {
+            ($t:ty) => {
+                tensor.flatten_all()?.to_vec1::<$t>()?.into_iter().flat_map(|v| v.to_le_bytes()).collect()
+            };
+        }
+        let (element, bytes) = match tensor.dtype() {
+            DType::F32 => (Element::F32, bytes!(f32)),
+            DType::F64 => (Element::F64, bytes!(f64)),
+            DType::BF16 => (Element::BF16, bytes!(half::bf16)),
+            DType::F16 => (Element::F16, bytes!(half::f16)),
+            DType::I64 => (Element::I64, bytes!(i64)),
+            DType::U8 => (Element::U8, bytes!(u8)),
+            DType::U32 => (Element::U32, bytes!(u32)),
+            other => return Err(crate::Error::Unsupported(format!("a tensor of type {other:?} in a message or a state"))),
+        };
+        Ok(Self { element, shape: tensor.dims().to_vec(), bytes })
+    }
+
+    /// The array as a tensor of its own element type.
+    ///
+    /// # Errors
+    /// If the number of bytes does not fit the shape.
+    pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+        Ok(Tensor::from_raw_buffer(&self.bytes, self.element.dtype(), &self.shape, device)?)
+    }
+
+    /// The array as a tensor of type `dtype`.
+    ///
+    /// # Errors
+    /// If the number of bytes does not fit the shape.
+    pub fn to_dtype(&self, dtype: DType, device: &Device) -> Result<Tensor> {
+        Ok(self.to_tensor(&Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+    }
+
+    /// The values as f64, whatever the element type.
+    ///
+    /// # Errors
+    /// If the number of bytes does not fit the shape.
+    pub fn to_f64(&self) -> Result<Vec<f64>> {
+        Ok(self.to_dtype(DType::F64, &Device::Cpu)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

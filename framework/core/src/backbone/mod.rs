@@ -1,0 +1,160 @@
+//! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
+
+mod low_rank;
+mod position;
+mod vit;
+mod weights;
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+pub use low_rank::{LowRank, Pair, Projection, Site};
+pub use vit::Vit;
+pub use weights::WeightsFile;
+
+use crate::{Error, Result};
+
+/// What is known of a backbone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackboneInfo {
+    /// The name it was asked for by.
+    pub name: String,
+    /// SHA-256 of the weights file.
+    pub weights_hash: String,
+    /// The width of a token.
+    pub dim: usize,
+    /// The number of blocks.
+    pub blocks: usize,
+    /// The number of attention heads.
+    pub heads: usize,
+    /// The side of a patch, in pixels.
+    pub patch: usize,
+    /// The side of the images it takes, in pixels.
+    pub image_size: usize,
+    /// Per-channel mean subtracted from images in \[0, 1\].
+    pub mean: [f64; 3],
+    /// Per-channel standard deviation divided by.
+    pub std: [f64; 3],
+    /// Names of the data sets it was pre-trained on, as far as the file says.
+    pub pretrained_on: Vec<String>,
+    /// The number of frozen parameters.
+    pub parameters: usize,
+}
+
+/// Something a method may need of a backbone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Capability {
+    /// The normalised CLS token after every block.
+    ClsTokens,
+    /// Low-rank paths beside named projections, and folding them into the weights.
+    LowRank,
+    /// The input of every attention layer (after its norm).
+    AttentionInputs,
+}
+
+/// What is asked of one forward pass.
+#[derive(Default)]
+pub struct Pass<'a> {
+    /// Low-rank paths to apply beside the frozen projections.
+    pub low_rank: Option<&'a LowRank>,
+    /// Whether to return the normalised CLS token after every block.
+    pub cls_tokens: bool,
+    /// Gets, for every block, its number and the input of its attention, (batch, tokens, dim).
+    #[allow(clippy::type_complexity)]
+    pub attention_inputs: Option<&'a mut dyn FnMut(usize, &Tensor) -> Result<()>>,
+}
+
+/// The result of a forward pass.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// The normalised CLS token after the last block, (batch, dim).
+    pub cls: Tensor,
+    /// The normalised CLS token after every block, (batch, blocks, dim), if asked for.
+    pub blocks: Option<Tensor>,
+}
+
+/// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no gradient work.
+pub trait Backbone {
+    /// What is known of it.
+    fn info(&self) -> &BackboneInfo;
+
+    /// Whether it can do this.
+    fn supports(&self, capability: Capability) -> bool;
+
+    /// Features of images (batch, 3, size, size) in \[0, 1\]; normalisation is the backbone's own affair.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a pass that needs a capability it lacks.
+    fn forward(&self, images: &Tensor, pass: Pass) -> Result<Features>;
+
+    /// The size (outputs, inputs) of a projection.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has no such projection.
+    fn projection(&self, site: Site) -> Result<(usize, usize)>;
+
+    /// Adds B·A of every pair to its projection's weights, in f32 at least, detached from any graph.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has no such projection.
+    fn fold(&mut self, pairs: &LowRank) -> Result<()>;
+
+    /// An error unless it supports all of these.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] that names what is missing.
+    fn require(&self, method: &str, needed: &[Capability]) -> Result<()> {
+        match needed.iter().find(|c| !self.supports(**c)) {
+            Some(missing) => {
+                Err(Error::Unsupported(format!("backbone '{}' has no {missing:?}, which method '{method}' needs", self.info().name)))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the user may say about a backbone beyond its name.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct BackboneOptions {
+    /// The weights file, if not one that the backbone brings along.
+    pub weights: Option<PathBuf>,
+    /// The side of the images, in pixels, if not the pre-trained one.
+    pub image_size: Option<usize>,
+    /// The number of attention heads, if the file does not say.
+    pub heads: Option<usize>,
+    /// Overrides the mean that the file states.
+    pub mean: Option<[f64; 3]>,
+    /// Overrides the standard deviation that the file states.
+    pub std: Option<[f64; 3]>,
+}
+
+/// The registry entry of a backbone.
+pub struct BackboneEntry {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// Builds it.
+    pub build: fn(&BackboneOptions, DType, &Device) -> Result<Box<dyn Backbone>>,
+}
+
+inventory::collect!(BackboneEntry);
+
+/// All registered backbones, by name.
+pub fn all() -> Vec<&'static BackboneEntry> {
+    let mut all: Vec<_> = inventory::iter::<BackboneEntry>.into_iter().collect();
+    all.sort_by_key(|e| e.name);
+    all
+}
+
+/// The backbone of this name.
+///
+/// # Errors
+/// [`Error::Usage`] with the nearest known name.
+pub fn find(name: &str) -> Result<&'static BackboneEntry> {
+    all().into_iter().find(|e| e.name == name).ok_or_else(|| Error::unknown("backbone", name, all().iter().map(|e| e.name)))
+}

@@ -1,0 +1,333 @@
+//! A plain vision transformer (Dosovitskiy et al. 2021) from a timm-named safetensors file, frozen.
+//!
+//! Sizes are read off the tensors. The number of heads, the image size, the normalisation and what it was pre-trained on come from the
+//! file's metadata or from options; the default head width is 64, and without a stated normalisation images go in as they are, in
+//! \[0, 1\], as in the code of SR²-LoRA, InfLoRA and CODA-Prompt. After the last block only the CLS token is used, so the last block computes
+//! queries, projection and MLP for that token alone.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position};
+use crate::nn;
+use crate::{Error, Result};
+
+inventory::submit! {
+    BackboneEntry {
+        name: "vit",
+        summary: "any plain ViT from a timm-named safetensors file (--weights FILE)",
+        build: |options, dtype, device| {
+            let Some(path) = &options.weights else {
+                return Err(Error::usage("backbone 'vit' needs a weights file: --weights FILE (.safetensors with timm's tensor names)"));
+            };
+            Ok(Box::new(Vit::new("vit", &WeightsFile::read(path)?, options, dtype, device)?))
+        },
+    }
+}
+
+/// A frozen linear layer.
+struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    fn load(file: &WeightsFile, name: &str, dtype: DType, device: &Device) -> Result<Self> {
+        let tensor = |part: &str| file.tensor(&format!("{name}.{part}"), dtype, device);
+        Ok(Self { weight: tensor("weight")?, bias: tensor("bias")? })
+    }
+
+    /// x·Wᵀ + b, with the low-rank path of this place beside it.
+    fn forward(&self, x: &Tensor, pass: Option<&LowRank>, block: usize, projection: Projection) -> Result<Tensor> {
+        let y = nn::frozen_linear(x, &self.weight, Some(&self.bias))?;
+        match pass.and_then(|p| p.get(block, projection)) {
+            Some(pair) => Ok((y + pair.apply(x)?)?),
+            None => Ok(y),
+        }
+    }
+
+    /// The layer made of `len` of its outputs.
+    fn rows(&self, start: usize, len: usize) -> Result<Self> {
+        Ok(Self { weight: self.weight.narrow(0, start, len)?, bias: self.bias.narrow(0, start, len)? })
+    }
+}
+
+struct Norm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl Norm {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        nn::layer_norm(x, &self.weight, &self.bias, self.eps)
+    }
+}
+
+struct Block {
+    norm1: Norm,
+    qkv: Linear,
+    proj: Linear,
+    ls1: Option<Tensor>,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+    ls2: Option<Tensor>,
+}
+
+/// A frozen plain ViT.
+pub struct Vit {
+    info: BackboneInfo,
+    patch: Linear,
+    cls_token: Tensor,
+    position: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    normalisation: Option<(Tensor, Tensor)>,
+}
+
+impl Vit {
+    /// Builds the network from the tensors of `file`.
+    ///
+    /// # Errors
+    /// Lists missing, extra and mis-shaped tensors; [`Error::Usage`] for an image size or a number of heads that does not fit.
+    pub fn new(name: &str, file: &WeightsFile, options: &BackboneOptions, dtype: DType, device: &Device) -> Result<Self> {
+        let shape = |n: &str| file.shape(n).map(<[usize]>::to_vec).ok_or_else(|| file.error(format!("missing: {n}; is this a timm-named ViT?")));
+        let four = shape("patch_embed.proj.weight")?;
+        let [dim, channels, patch, patch_width] = four[..] else {
+            return Err(file.error(format!("wrong shape: patch_embed.proj.weight is {four:?}, expected [dim, 3, patch, patch]")));
+        };
+        let three = shape("pos_embed")?;
+        let tokens = three.get(1).copied().unwrap_or_default();
+        let old_grid = (tokens.saturating_sub(1) as f64).sqrt().round() as usize;
+        if patch == 0 || dim == 0 || channels != 3 || patch != patch_width || old_grid * old_grid + 1 != tokens {
+            return Err(file.error(format!(
+                "wrong shape: patch_embed.proj.weight {four:?} and pos_embed {three:?} do not make a square grid of square RGB patches with one CLS token"
+            )));
+        }
+        let depth = (0..).take_while(|i| file.shape(&format!("blocks.{i}.norm1.weight")).is_some()).count();
+        let hidden = shape("blocks.0.mlp.fc1.weight")?.first().copied().unwrap_or_default();
+        let layer_scale = file.shape("blocks.0.ls1.gamma").is_some();
+        file.check(&expected(dim, patch, tokens, depth, hidden, layer_scale), |n| n.starts_with("head."))?;
+
+        let image_size = match options.image_size {
+            Some(size) => size,
+            None => file.parsed("image_size")?.unwrap_or(old_grid * patch),
+        };
+        if image_size == 0 || image_size % patch != 0 {
+            let near = [(image_size / patch).max(1) * patch, (image_size / patch + 1) * patch];
+            return Err(Error::usage(format!("image size {image_size} is not divisible by the backbone's patch size {patch}: use {} or {}", near[0], near[1])));
+        }
+        let stated: Option<usize> = file.parsed("heads")?;
+        let heads = options.heads.or(stated).unwrap_or(dim / 64);
+        if heads == 0 || dim % heads != 0 {
+            return Err(Error::usage(format!("{heads} attention heads do not divide the backbone's width {dim}: say how many it has with --heads N")));
+        }
+        let mean = options.mean.or(file.triple("mean")?).unwrap_or([0.0; 3]);
+        let std = options.std.or(file.triple("std")?).unwrap_or([1.0; 3]);
+        if let Some(bad) = std.iter().find(|s| **s <= 0.0) {
+            return Err(Error::usage(format!("the normalisation's standard deviation must be positive, got {bad}")));
+        }
+        let eps = file.parsed("layer_norm_eps")?.unwrap_or(1e-6);
+        let pretrained_on = file.metadata("pretrained_on").unwrap_or_default();
+        let pretrained_on = pretrained_on.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
+
+        let tensor = |n: &str| file.tensor(n, dtype, device);
+        let norm = |n: &str| -> Result<Norm> { Ok(Norm { weight: tensor(&format!("{n}.weight"))?, bias: tensor(&format!("{n}.bias"))?, eps }) };
+        let blocks = (0..depth).map(|i| {
+            let linear = |n: &str| Linear::load(file, &format!("blocks.{i}.{n}"), dtype, device);
+            let scale = |n: &str| layer_scale.then(|| tensor(&format!("blocks.{i}.{n}.gamma"))).transpose();
+            Ok(Block {
+                norm1: norm(&format!("blocks.{i}.norm1"))?,
+                qkv: linear("attn.qkv")?,
+                proj: linear("attn.proj")?,
+                ls1: scale("ls1")?,
+                norm2: norm(&format!("blocks.{i}.norm2"))?,
+                fc1: linear("mlp.fc1")?,
+                fc2: linear("mlp.fc2")?,
+                ls2: scale("ls2")?,
+            })
+        });
+        let blocks = blocks.collect::<Result<Vec<_>>>()?;
+        let patch_weight = tensor("patch_embed.proj.weight")?.reshape((dim, 3 * patch * patch))?;
+        let channel = |v: [f64; 3]| -> Result<Tensor> { Ok(Tensor::new(&v, device)?.to_dtype(dtype)?.reshape((1, 3, 1, 1))?) };
+        let plain = mean == [0.0; 3] && std == [1.0; 3];
+        let position = position::resize(&file.tensor("pos_embed", DType::F64, &Device::Cpu)?, old_grid, image_size / patch)?;
+        let parameters = file.names().filter(|n| !n.starts_with("head.")).filter_map(|n| file.shape(n)).map(|s| s.iter().product::<usize>()).sum();
+        Ok(Self {
+            info: BackboneInfo {
+                name: name.to_owned(),
+                weights_hash: file.hash.clone(),
+                dim,
+                blocks: depth,
+                heads,
+                patch,
+                image_size,
+                mean,
+                std,
+                pretrained_on,
+                parameters,
+            },
+            patch: Linear { weight: patch_weight, bias: tensor("patch_embed.proj.bias")? },
+            cls_token: tensor("cls_token")?,
+            position: position.to_dtype(dtype)?.to_device(device)?,
+            blocks,
+            norm: norm("norm")?,
+            normalisation: if plain { None } else { Some((channel(mean)?, channel(std)?)) },
+        })
+    }
+
+    /// Patches and CLS token with their positions: (batch, tokens, dim).
+    fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        let (size, p) = (self.info.image_size, self.info.patch);
+        let (batch, channels, height, width) = images.dims4()?;
+        if (channels, height, width) != (3, size, size) {
+            return Err(Error::usage(format!(
+                "backbone '{}' takes images of 3×{size}×{size}, got {channels}×{height}×{width}",
+                self.info.name
+            )));
+        }
+        let images = match &self.normalisation {
+            Some((mean, std)) => images.broadcast_sub(mean)?.broadcast_div(std)?,
+            None => images.clone(),
+        };
+        let g = size / p;
+        let patches = images.reshape((batch, 3, g, p, g, p))?.permute((0, 2, 4, 1, 3, 5))?.contiguous()?;
+        let patches = nn::frozen_linear(&patches.reshape((batch, g * g, 3 * p * p))?, &self.patch.weight, Some(&self.patch.bias))?;
+        let cls = self.cls_token.broadcast_as((batch, 1, self.info.dim))?;
+        Ok(Tensor::cat(&[&cls.contiguous()?, &patches], 1)?.broadcast_add(&self.position)?)
+    }
+
+    /// A whole block on all tokens, or (`last`) its output for the CLS token alone, (batch, 1, dim).
+    fn block(&self, x: &Tensor, index: usize, last: bool, pass: &mut Pass) -> Result<Tensor> {
+        let block = &self.blocks[index];
+        let (dim, heads) = (self.info.dim, self.info.heads);
+        let normed = block.norm1.forward(x)?;
+        if let Some(tap) = &mut pass.attention_inputs {
+            tap(index, &normed)?;
+        }
+        let low_rank = pass.low_rank;
+        let (residual, attended) = if last {
+            let cls = normed.narrow(1, 0, 1)?.contiguous()?;
+            let q = block.qkv.rows(0, dim)?.forward(&cls, low_rank, index, Projection::Q)?;
+            let k = block.qkv.rows(dim, dim)?.forward(&normed, low_rank, index, Projection::K)?;
+            let v = block.qkv.rows(2 * dim, dim)?.forward(&normed, low_rank, index, Projection::V)?;
+            (x.narrow(1, 0, 1)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
+        } else {
+            let mut qkv = nn::frozen_linear(&normed, &block.qkv.weight, Some(&block.qkv.bias))?;
+            if let Some(pair) = low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
+                qkv = (qkv + pair.apply(&normed)?)?;
+            }
+            (x.clone(), nn::attention(&qkv, heads)?)
+        };
+        let scaled = |y: Tensor, scale: &Option<Tensor>| -> Result<Tensor> {
+            Ok(match scale {
+                Some(gamma) => y.broadcast_mul(gamma)?,
+                None => y,
+            })
+        };
+        let y = block.proj.forward(&attended, low_rank, index, Projection::Proj)?;
+        let x = (residual + scaled(y, &block.ls1)?)?;
+        let y = nn::gelu_erf(&block.fc1.forward(&block.norm2.forward(&x)?, low_rank, index, Projection::Fc1)?)?;
+        let y = block.fc2.forward(&y, low_rank, index, Projection::Fc2)?;
+        Ok((x + scaled(y, &block.ls2)?)?)
+    }
+
+    fn linear_mut(&mut self, site: Site) -> Result<(&mut Linear, usize, usize)> {
+        let dim = self.info.dim;
+        let (name, depth) = (self.info.name.clone(), self.blocks.len());
+        let Some(block) = self.blocks.get_mut(site.block) else {
+            return Err(Error::Unsupported(format!("backbone '{name}' has {depth} blocks: there is no {site}")));
+        };
+        Ok(match site.projection {
+            Projection::Q => (&mut block.qkv, 0, dim),
+            Projection::K => (&mut block.qkv, dim, dim),
+            Projection::V => (&mut block.qkv, 2 * dim, dim),
+            Projection::Proj => (&mut block.proj, 0, dim),
+            Projection::Fc1 => {
+                let rows = block.fc1.weight.dim(0)?;
+                (&mut block.fc1, 0, rows)
+            }
+            Projection::Fc2 => (&mut block.fc2, 0, dim),
+        })
+    }
+}
+
+/// Every tensor of a plain ViT of these sizes.
+fn expected(dim: usize, patch: usize, tokens: usize, depth: usize, hidden: usize, layer_scale: bool) -> Vec<(String, Vec<usize>)> {
+    let mut list = vec![
+        ("cls_token".to_owned(), vec![1, 1, dim]),
+        ("pos_embed".to_owned(), vec![1, tokens, dim]),
+        ("patch_embed.proj.weight".to_owned(), vec![dim, 3, patch, patch]),
+        ("patch_embed.proj.bias".to_owned(), vec![dim]),
+        ("norm.weight".to_owned(), vec![dim]),
+        ("norm.bias".to_owned(), vec![dim]),
+    ];
+    for i in 0..depth {
+        let mut both = |name: &str, rows: usize, columns: Option<usize>| {
+            list.push((format!("blocks.{i}.{name}.weight"), [Some(rows), columns].into_iter().flatten().collect()));
+            list.push((format!("blocks.{i}.{name}.bias"), vec![rows]));
+        };
+        both("norm1", dim, None);
+        both("norm2", dim, None);
+        both("attn.qkv", 3 * dim, Some(dim));
+        both("attn.proj", dim, Some(dim));
+        both("mlp.fc1", hidden, Some(dim));
+        both("mlp.fc2", dim, Some(hidden));
+        if layer_scale {
+            list.push((format!("blocks.{i}.ls1.gamma"), vec![dim]));
+            list.push((format!("blocks.{i}.ls2.gamma"), vec![dim]));
+        }
+    }
+    list
+}
+
+impl Backbone for Vit {
+    fn info(&self) -> &BackboneInfo {
+        &self.info
+    }
+
+    fn supports(&self, capability: Capability) -> bool {
+        matches!(capability, Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs)
+    }
+
+    fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
+        let mut x = self.embed(images)?;
+        let mut tokens = Vec::new();
+        for index in 0..self.blocks.len() {
+            let last = index + 1 == self.blocks.len();
+            x = self.block(&x, index, last, &mut pass)?;
+            if pass.cls_tokens || last {
+                tokens.push(x.narrow(1, 0, 1)?);
+            }
+        }
+        let tokens = self.norm.forward(&Tensor::cat(&tokens, 1)?.contiguous()?)?;
+        let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
+        Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens) })
+    }
+
+    fn projection(&self, site: Site) -> Result<(usize, usize)> {
+        let dim = self.info.dim;
+        let Some(block) = self.blocks.get(site.block) else {
+            return Err(Error::Unsupported(format!("backbone '{}' has {} blocks: there is no {site}", self.info.name, self.blocks.len())));
+        };
+        let hidden = block.fc1.weight.dim(0)?;
+        Ok(match site.projection {
+            Projection::Fc1 => (hidden, dim),
+            Projection::Fc2 => (dim, hidden),
+            _ => (dim, dim),
+        })
+    }
+
+    fn fold(&mut self, pairs: &LowRank) -> Result<()> {
+        for (site, pair) in pairs.iter() {
+            let (linear, start, len) = self.linear_mut(site)?;
+            let dtype = linear.weight.dtype();
+            let wide = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
+            let delta = pair.b.detach().to_dtype(wide)?.matmul(&pair.a.detach().to_dtype(wide)?)?;
+            let rows = linear.weight.dim(0)?;
+            let delta = delta.pad_with_zeros(0, start, rows - start - len)?;
+            linear.weight = (linear.weight.to_dtype(wide)? + delta)?.to_dtype(dtype)?.detach();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Hyper-parameters: documented defaults < preset of the data set < the user's file < `--set`, with unknown keys refused.
+//!
+//! A configuration is an ordinary serde struct that derives [`JsonSchema`](schemars::JsonSchema): the doc comments of its fields are what
+//! `cilbench describe` prints. Parts shared between methods may be `#[serde(flatten)]`ed in; unknown keys are checked here
+//! against the schema, because serde's `deny_unknown_fields` does not work together with `flatten`.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+use crate::{Error, Result};
+
+/// What a configuration struct must be: all of it by derives, `Default` holding the documented defaults.
+pub trait Parameters: Default + Serialize + DeserializeOwned + JsonSchema {}
+impl<T: Default + Serialize + DeserializeOwned + JsonSchema> Parameters for T {}
+
+/// One hyper-parameter, for `cilbench describe` and for checking keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Field {
+    /// The key in files and in `--set key=value`.
+    pub key: String,
+    /// The built-in default, as TOML.
+    pub default: Value,
+    /// What it means: the field's doc comment.
+    pub doc: String,
+}
+
+/// The hyper-parameters of `C`, in the order of their keys.
+pub fn fields<C: Parameters>() -> Vec<Field> {
+    let defaults = to_table(&C::default());
+    let schema = serde_json::to_value(schemars::schema_for!(C)).unwrap_or_default();
+    let doc = |key: &str| {
+        let text = schema["properties"][key]["description"].as_str().unwrap_or_default();
+        let mut text = text.replace('\n', " ");
+        if let Some(choices) = choices(&schema, key) {
+            text = format!("{text} One of: {}.", choices.join(", "));
+        }
+        text
+    };
+    defaults.into_iter().map(|(key, default)| Field { doc: doc(&key), key, default }).collect()
+}
+
+/// The names a key may take, if its type is an enumeration of names.
+fn choices(schema: &serde_json::Value, key: &str) -> Option<Vec<String>> {
+    let property = &schema["properties"][key];
+    let name = property["$ref"].as_str().or_else(|| property["allOf"][0]["$ref"].as_str())?.strip_prefix("#/$defs/")?;
+    let definition = &schema["$defs"][name];
+    let name = |v: &serde_json::Value| v["const"].as_str().map(str::to_owned);
+    if let Some(list) = definition["enum"].as_array() {
+        return Some(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
+    }
+    definition["oneOf"].as_array().map(|list| {
+        let enums = |v: &serde_json::Value| v["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        list.iter().flat_map(|v| name(v).map(|n| vec![n]).unwrap_or_else(|| enums(v))).collect()
+    })
+}
+
+fn to_table<C: Serialize>(config: &C) -> Table {
+    Table::try_from(config).unwrap_or_default()
+}
+
+/// A layer of settings on top of the defaults, and where it comes from, for messages.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Where the settings come from: `preset for cifar100`, `my.toml`, `--set`.
+    pub origin: String,
+    /// The settings themselves.
+    pub table: Table,
+}
+
+/// Lays `layers` over the defaults of `C`, the later ones winning.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown key (with the nearest known one) or a value of the wrong type, with the layer's origin.
+pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)> {
+    let mut table = to_table(&C::default());
+    let known = fields::<C>();
+    for layer in layers {
+        for (key, value) in &layer.table {
+            let Some(field) = known.iter().find(|f| f.key == *key) else {
+                let Error::Usage(text) = Error::unknown("key", key, known.iter().map(|f| f.key.as_str())) else { unreachable!() };
+                return Err(Error::usage(format!("{}: {owner}: {text}", layer.origin)));
+            };
+            let value = match (&field.default, value) {
+                (Value::Float(_), Value::Integer(i)) => Value::Float(*i as f64),
+                _ => value.clone(),
+            };
+            let mut alone = to_table(&C::default());
+            alone.insert(key.clone(), value.clone());
+            if let Err(error) = alone.try_into::<C>() {
+                let problem = error.to_string().lines().next().unwrap_or_default().to_owned();
+                return Err(Error::usage(format!("{}: {owner}: {key} = {value}: {problem} ({})", layer.origin, field.doc)));
+            }
+            table.insert(key.clone(), value);
+        }
+    }
+    let config = table.clone().try_into::<C>().map_err(|e| Error::usage(format!("{owner}: {e}")))?;
+    Ok((config, table))
+}
+
+/// Parses one `--set key=value`; a value that is not TOML is taken as a string, so that `--set alignment=none` works.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no `=`.
+pub fn parse_setting(text: &str) -> Result<(String, Value)> {
+    let (key, value) =
+        text.split_once('=').ok_or_else(|| Error::usage(format!("--set {text}: expected key=value, as in --set learning_rate=0.001")))?;
+    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    Ok((key.trim().to_owned(), parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()))))
+}
+
+/// Reads a TOML file of settings.
+///
+/// # Errors
+/// Names the file, and line and column of a syntax error.
+pub fn read_file(path: &std::path::Path) -> Result<Table> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    toml::from_str(&text).map_err(|e| Error::usage(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+    #[serde(default)]
+    struct Shared {
+        /// Passes over the data.
+        epochs: usize,
+    }
+    impl Default for Shared {
+        fn default() -> Self {
+            Self { epochs: 20 }
+        }
+    }
+    #[derive(Debug, Default, PartialEq, Clone, Copy, Serialize, serde::Deserialize, JsonSchema)]
+    #[serde(rename_all = "kebab-case")]
+    enum Kind {
+        #[default]
+        First,
+        LastOne,
+    }
+    #[derive(Debug, Default, PartialEq, Serialize, serde::Deserialize, JsonSchema)]
+    #[serde(default)]
+    struct Config {
+        #[serde(flatten)]
+        shared: Shared,
+        /// Which kind.
+        kind: Kind,
+        /// A weight.
+        weight: f64,
+    }
+
+    fn layer(text: &str) -> Layer {
+        Layer { origin: "my.toml".into(), table: toml::from_str(text).expect("toml") }
+    }
+
+    #[test]
+    fn later_layers_win_and_flattened_keys_are_known() {
+        let (config, _) = merge::<Config>("test", &[layer("epochs = 3\nkind = 'last-one'"), layer("epochs = 4\nweight = 2")]).expect("valid");
+        assert_eq!(config, Config { shared: Shared { epochs: 4 }, kind: Kind::LastOne, weight: 2.0 });
+    }
+
+    #[test]
+    fn unknown_keys_and_wrong_types_are_named() {
+        let text = |t| merge::<Config>("test", &[layer(t)]).expect_err("must be refused").to_string();
+        assert!(text("epoch = 3").contains("my.toml: test: unknown key 'epoch': did you mean 'epochs'?"), "{}", text("epoch = 3"));
+        assert!(text("epochs = 'x'").contains("epochs = \"x\""), "{}", text("epochs = 'x'"));
+        assert!(text("kind = 'second'").contains("last-one"), "{}", text("kind = 'second'"));
+    }
+
+    #[test]
+    fn fields_carry_docs_defaults_and_choices() {
+        let all = fields::<Config>();
+        let kind = all.iter().find(|f| f.key == "kind").expect("kind");
+        assert_eq!(kind.default, Value::String("first".into()));
+        assert_eq!(kind.doc, "Which kind. One of: first, last-one.");
+        assert_eq!(all.iter().find(|f| f.key == "epochs").expect("epochs").doc, "Passes over the data.");
+    }
+}

@@ -1,0 +1,28 @@
+#![doc = include_str!("lib.md")]
+#![deny(missing_docs)]
+
+pub mod array;
+pub mod backbone;
+pub mod config;
+pub mod context;
+pub mod data;
+pub mod device;
+mod error;
+pub mod method;
+pub mod metrics;
+pub mod nn;
+pub mod parts;
+pub mod results;
+pub mod rng;
+pub mod run;
+pub mod scenario;
+pub mod state;
+pub mod verify;
+
+pub use error::{Error, Result};
+pub use {candle_core, inventory, schemars, serde, toml};
+
+/// The bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

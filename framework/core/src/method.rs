@@ -1,0 +1,232 @@
+//! What a method is to the harness: the trait, and the registry entry.
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::backbone::Backbone;
+use crate::config::{self, Field, Layer, Parameters};
+use crate::context::{Context, Images};
+use crate::data::View;
+use crate::scenario::TaskInfo;
+use crate::state::State;
+use crate::{Error, Result};
+
+/// How a method wants a task's training images served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Passes over the task's training images; 0 if the method only uses its own passes in `end_task`.
+    pub epochs: usize,
+    /// Images a step; the last batch of an epoch may be smaller.
+    pub batch_size: usize,
+    /// The transform of the training images.
+    pub view: View,
+}
+
+/// One training step's images, and where in the run it is.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Images and labels.
+    pub data: Images,
+    /// The epoch, from 0.
+    pub epoch: usize,
+    /// The step within the task, from 0.
+    pub step: usize,
+}
+
+/// The named terms of a step's loss, as numbers, before the step's update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Losses(pub Vec<(String, f64)>);
+
+impl Losses {
+    /// Reads scalar tensors.
+    ///
+    /// # Errors
+    /// If one is not a scalar.
+    pub fn read(terms: &[(&str, &Tensor)]) -> Result<Self> {
+        let value = |t: &Tensor| -> Result<f64> { Ok(t.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
+        Ok(Self(terms.iter().map(|(name, t)| Ok(((*name).to_owned(), value(t)?))).collect::<Result<_>>()?))
+    }
+}
+
+/// A class-incremental learner. The harness calls, the method answers.
+///
+/// For every task: [`plan`](Method::plan), [`begin_task`](Method::begin_task), [`observe`](Method::observe) for each batch of each epoch,
+/// [`end_task`](Method::end_task); then [`predict`](Method::predict) on the test images of all classes seen so far.
+pub trait Method {
+    /// How the training images of this task are to be served.
+    fn plan(&self, task: &TaskInfo) -> Plan;
+
+    /// A new task begins: make room for its classes.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()>;
+
+    /// One optimisation step. Returns the loss terms as they were before the update.
+    ///
+    /// # Errors
+    /// Whatever prevents it; the harness itself checks that the terms are finite.
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses>;
+
+    /// The last epoch is over: statistics, alignment, folding.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()>;
+
+    /// Logits (batch, classes seen so far) for images (batch, 3, height, width) in \[0, 1\]. No task is given: class-incremental.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn predict(&self, images: &Tensor) -> Result<Tensor>;
+
+    /// The normalised CLS token after every block, (batch, blocks, dim), of the model as it predicts; `None` if there are none.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>>;
+
+    /// Everything the method carries, as a snapshot.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn state(&self) -> Result<State>;
+
+    /// Takes over a snapshot. `self` is freshly built; `tasks` are those begun so far; `running` says whether the last of them is still
+    /// in training.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] that names a tensor that is missing or of another shape.
+    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()>;
+}
+
+/// What a method may see of past images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Only the current task's training images.
+    Stream,
+    /// Also the exemplars it put into the harness's memory.
+    Memory,
+    /// All training images seen so far (upper bounds).
+    All,
+}
+
+/// What is known of a method without building it.
+#[derive(Debug, Clone, Copy)]
+pub struct About {
+    /// The name on the command line.
+    pub name: &'static str,
+    /// The version of its arithmetic: raised whenever results change.
+    pub version: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// The paper, as BibTeX.
+    pub paper: &'static str,
+    /// What it may see of past images.
+    pub access: Access,
+    /// What it trains, in words.
+    pub trains: &'static str,
+    /// Presets: a TOML file with one table for each data set, its keys those of the configuration.
+    pub presets: &'static str,
+}
+
+/// What a method is built on.
+pub struct Setup {
+    /// The pre-trained backbone.
+    pub backbone: Box<dyn Backbone>,
+    /// Where to compute.
+    pub device: Device,
+    /// In which floating-point type.
+    pub dtype: DType,
+}
+
+/// A method that can be registered: `inventory::submit! { MethodEntry::of::<MyMethod>() }`.
+pub trait Registered: Method + Sized + 'static {
+    /// Its hyper-parameters.
+    type Config: Parameters;
+    /// What is known of it without building it.
+    const ABOUT: About;
+
+    /// Builds it. Check every hyper-parameter here, before any image is read.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a value out of range, [`Error::Unsupported`] for a backbone that lacks a capability.
+    fn new(config: Self::Config, setup: Setup) -> Result<Self>;
+}
+
+/// The registry entry of a method.
+pub struct MethodEntry {
+    /// What is known of it.
+    pub about: About,
+    fields: fn() -> Vec<Field>,
+    merge: fn(&[Layer]) -> Result<Table>,
+    build: fn(&Table, Setup) -> Result<Box<dyn Method>>,
+}
+
+inventory::collect!(MethodEntry);
+
+impl MethodEntry {
+    /// The entry of `M`.
+    pub const fn of<M: Registered>() -> Self {
+        Self {
+            about: M::ABOUT,
+            fields: config::fields::<M::Config>,
+            merge: |layers| Ok(config::merge::<M::Config>(M::ABOUT.name, layers)?.1),
+            build: |table, setup| {
+                let layer = Layer { origin: "configuration".into(), table: table.clone() };
+                let (config, _) = config::merge::<M::Config>(M::ABOUT.name, &[layer])?;
+                Ok(Box::new(M::new(config, setup)?))
+            },
+        }
+    }
+
+    /// Its hyper-parameters.
+    pub fn fields(&self) -> Vec<Field> {
+        (self.fields)()
+    }
+
+    /// The configuration for a data set: defaults, then the preset, then `layers`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for unknown keys or bad values.
+    pub fn configure(&self, dataset: &str, layers: &[Layer]) -> Result<Table> {
+        let mut all = Vec::new();
+        let presets: Table = toml::from_str(self.about.presets)
+            .map_err(|e| Error::Protocol(format!("the presets of method '{}' are not valid TOML: {e}", self.about.name)))?;
+        if let Some(toml::Value::Table(table)) = presets.get(dataset) {
+            all.push(Layer { origin: format!("preset of {} for {dataset}", self.about.name), table: table.clone() });
+        }
+        all.extend_from_slice(layers);
+        (self.merge)(&all)
+    }
+
+    /// Builds the method.
+    ///
+    /// # Errors
+    /// As [`Registered::new`].
+    pub fn build(&self, config: &Table, setup: Setup) -> Result<Box<dyn Method>> {
+        (self.build)(config, setup)
+    }
+}
+
+/// All registered methods, by name.
+pub fn all() -> Vec<&'static MethodEntry> {
+    let mut all: Vec<_> = inventory::iter::<MethodEntry>.into_iter().collect();
+    all.sort_by_key(|e| e.about.name);
+    all
+}
+
+/// The method of this name.
+///
+/// # Errors
+/// [`Error::Usage`] with the nearest known name; also if two methods took the same name.
+pub fn find(name: &str) -> Result<&'static MethodEntry> {
+    let named: Vec<_> = all().into_iter().filter(|e| e.about.name == name).collect();
+    match named[..] {
+        [entry] => Ok(entry),
+        [] => Err(Error::unknown("method", name, all().iter().map(|e| e.about.name))),
+        _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),
+    }
+}

@@ -1,0 +1,117 @@
+//! Linear classification heads: one for each task, concatenated for prediction.
+
+use candle_core::{DType, Device, Tensor, Var};
+
+use super::var_from;
+use crate::context::{Context, Law};
+use crate::scenario::TaskInfo;
+use crate::state::{Kind, State};
+use crate::{Error, Result};
+
+/// One linear layer.
+#[derive(Debug, Clone)]
+struct Head {
+    /// (classes, dim).
+    weight: Var,
+    /// (classes).
+    bias: Var,
+}
+
+/// The heads of all tasks so far. Where tasks share their classes (domain-incremental) there is one head for all of them.
+#[derive(Debug, Clone)]
+pub struct Heads {
+    dim: usize,
+    heads: Vec<Head>,
+}
+
+impl Heads {
+    /// No heads yet, for features of width `dim`.
+    pub fn new(dim: usize) -> Self {
+        Self { dim, heads: Vec::new() }
+    }
+
+    /// The number of classes of all heads.
+    pub fn classes(&self) -> Result<usize> {
+        self.heads.iter().map(|h| Ok(h.weight.dim(0)?)).sum()
+    }
+
+    /// Whether a task brings classes that no head has yet.
+    fn is_new(&self, task: &TaskInfo) -> Result<bool> {
+        Ok(task.first_class + task.classes.len() > self.classes()?)
+    }
+
+    /// Makes the head of a new task, drawn from U(−1/√dim, 1/√dim) as PyTorch's linear layer; keeps the shared head if the classes are known.
+    ///
+    /// # Errors
+    /// If the draw fails.
+    pub fn grow(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        if !self.is_new(task)? {
+            return Ok(());
+        }
+        let bound = 1.0 / (self.dim as f64).sqrt();
+        let law = Law::Uniform { low: -bound, high: bound };
+        let name = |part: &str| format!("init.head.{}.{part}", self.heads.len());
+        let weight = ctx.draw(name("weight"), &[task.classes.len(), self.dim], law)?;
+        let bias = ctx.draw(name("bias"), &[task.classes.len()], law)?;
+        self.heads.push(Head { weight: Var::from_tensor(&weight)?, bias: Var::from_tensor(&bias)? });
+        Ok(())
+    }
+
+    /// Logits (batch, classes of the newest head) for features (batch, dim).
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if there is no head yet.
+    pub fn current(&self, features: &Tensor) -> Result<Tensor> {
+        let head = self.heads.last().ok_or_else(|| Error::Protocol("a head was used before the first task began".into()))?;
+        Ok(features.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?)
+    }
+
+    /// Logits (batch, classes seen so far) for features (batch, dim).
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if there is no head yet.
+    pub fn all(&self, features: &Tensor) -> Result<Tensor> {
+        if self.heads.is_empty() {
+            return Err(Error::Protocol("a head was used before the first task began".into()));
+        }
+        let weights: Vec<&Tensor> = self.heads.iter().map(|h| h.weight.as_tensor()).collect();
+        let biases: Vec<&Tensor> = self.heads.iter().map(|h| h.bias.as_tensor()).collect();
+        Ok(features.matmul(&Tensor::cat(&weights, 0)?.t()?)?.broadcast_add(&Tensor::cat(&biases, 0)?)?)
+    }
+
+    /// The newest head's variables, with their names in the state.
+    pub fn current_vars(&self) -> Vec<(String, Var)> {
+        self.vars().into_iter().skip(2 * self.heads.len().saturating_sub(1)).collect()
+    }
+
+    /// All heads' variables, with their names in the state: `head.<task>.weight`, `head.<task>.bias`.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        let named = |(i, h): (usize, &Head)| [(format!("head.{i}.weight"), h.weight.clone()), (format!("head.{i}.bias"), h.bias.clone())];
+        self.heads.iter().enumerate().flat_map(named).collect()
+    }
+
+    /// Adds all heads to a state.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn save(&self, state: &mut State) -> Result<()> {
+        self.vars().iter().try_for_each(|(name, var)| state.put(name, Kind::Trained, var))
+    }
+
+    /// Takes the heads of `tasks` from a state.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing or of another shape.
+    pub fn restore(&mut self, state: &State, tasks: &[TaskInfo], dtype: DType, device: &Device) -> Result<()> {
+        self.heads.clear();
+        for task in tasks {
+            if self.is_new(task)? {
+                let (i, classes) = (self.heads.len(), task.classes.len());
+                let weight = var_from(state, &format!("head.{i}.weight"), &[classes, self.dim], dtype, device)?;
+                let bias = var_from(state, &format!("head.{i}.bias"), &[classes], dtype, device)?;
+                self.heads.push(Head { weight, bias });
+            }
+        }
+        Ok(())
+    }
+}

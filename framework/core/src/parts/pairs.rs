@@ -1,0 +1,157 @@
+//! LoRA pairs: one for each task and projection; the running one trains, finished ones are folded into the backbone and kept for the record.
+
+use candle_core::{DType, Device, Var};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::var_from;
+use crate::backbone::{Backbone, LowRank, Pair, Projection, Site};
+use crate::context::{Context, Law};
+use crate::state::{Kind, State};
+use crate::{Error, Result};
+
+/// Where LoRA pairs go and how wide they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct LoraConfig {
+    /// Rank of each LoRA pair (r).
+    pub rank: usize,
+    /// Projections that get a LoRA pair, of q, k, v, proj, fc1, fc2.
+    pub targets: Vec<Projection>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 10, targets: vec![Projection::K, Projection::V] }
+    }
+}
+
+/// The variables of one task's pair at one site.
+#[derive(Debug, Clone)]
+struct VarPair {
+    site: Site,
+    a: Var,
+    b: Var,
+}
+
+/// The pairs of all tasks so far.
+#[derive(Debug, Clone)]
+pub struct Pairs {
+    config: LoraConfig,
+    /// Pairs of all tasks; those before `folded` are part of the backbone's weights.
+    tasks: Vec<Vec<VarPair>>,
+    folded: usize,
+}
+
+impl Pairs {
+    /// No pairs yet.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a rank of 0 or above the width of a target, or no or repeated targets; [`Error::Unsupported`] for a target that the backbone lacks.
+    pub fn new(config: LoraConfig, backbone: &dyn Backbone) -> Result<Self> {
+        if config.targets.is_empty() {
+            return Err(Error::usage("targets = []: name at least one projection, as in targets = [\"k\", \"v\"]"));
+        }
+        for (i, target) in config.targets.iter().enumerate() {
+            if config.targets[..i].contains(target) {
+                return Err(Error::usage(format!("targets names '{target}' twice")));
+            }
+            let (outputs, inputs) = backbone.projection(Site { block: 0, projection: *target })?;
+            let width = outputs.min(inputs);
+            if config.rank == 0 || config.rank > width {
+                return Err(Error::usage(format!("rank = {}: must be from 1 to the width of projection '{target}', {width}", config.rank)));
+            }
+        }
+        Ok(Self { config, tasks: Vec::new(), folded: 0 })
+    }
+
+    fn sites(&self, blocks: usize) -> Vec<Site> {
+        (0..blocks).flat_map(|block| self.config.targets.iter().map(move |p| Site { block, projection: *p })).collect()
+    }
+
+    /// Adds the running pair of a new task: A from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), B zero.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the last task's pair was not folded.
+    pub fn add(&mut self, backbone: &dyn Backbone, ctx: &mut Context) -> Result<()> {
+        if self.folded != self.tasks.len() {
+            return Err(Error::Protocol("a task began while the last task's LoRA pair was still running".into()));
+        }
+        let task = self.tasks.len();
+        let pairs = self.sites(backbone.info().blocks).into_iter().map(|site| {
+            let (outputs, inputs) = backbone.projection(site)?;
+            let bound = 1.0 / (inputs as f64).sqrt();
+            let a = ctx.draw(format!("init.lora.{task}.{site}.A"), &[self.config.rank, inputs], Law::Uniform { low: -bound, high: bound })?;
+            let b = candle_core::Tensor::zeros((outputs, self.config.rank), ctx.dtype(), ctx.device())?;
+            Ok(VarPair { site, a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? })
+        });
+        let pairs = pairs.collect::<Result<Vec<_>>>()?;
+        self.tasks.push(pairs);
+        Ok(())
+    }
+
+    /// The running pair as paths of a forward pass; none between tasks.
+    pub fn running(&self) -> LowRank {
+        let mut paths = LowRank::new();
+        for pair in self.tasks.iter().skip(self.folded).flatten() {
+            paths.insert(pair.site, Pair { a: pair.a.as_tensor().clone(), b: pair.b.as_tensor().clone() });
+        }
+        paths
+    }
+
+    /// The running pair's variables, with their names in the state.
+    pub fn running_vars(&self) -> Vec<(String, Var)> {
+        self.named(self.folded)
+    }
+
+    fn named(&self, from: usize) -> Vec<(String, Var)> {
+        let mut list = Vec::new();
+        for (task, pairs) in self.tasks.iter().enumerate().skip(from) {
+            for pair in pairs {
+                list.push((format!("lora.{task}.{}.A", pair.site), pair.a.clone()));
+                list.push((format!("lora.{task}.{}.B", pair.site), pair.b.clone()));
+            }
+        }
+        list
+    }
+
+    /// Makes the running pair part of the frozen weights.
+    ///
+    /// # Errors
+    /// If the backbone cannot fold.
+    pub fn fold(&mut self, backbone: &mut dyn Backbone) -> Result<()> {
+        backbone.fold(&self.running())?;
+        self.folded = self.tasks.len();
+        Ok(())
+    }
+
+    /// Adds all pairs to a state: `lora.<task>.blocks.<i>.<projection>.<A|B>`.
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn save(&self, state: &mut State) -> Result<()> {
+        self.named(0).iter().try_for_each(|(name, var)| state.put(name, Kind::Trained, var))
+    }
+
+    /// Takes `tasks` tasks' pairs from a state and folds them in order, but for the last one if it is still `running`.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing or of another shape.
+    pub fn restore(&mut self, state: &State, tasks: usize, running: bool, backbone: &mut dyn Backbone, dtype: DType, device: &Device) -> Result<()> {
+        self.tasks.clear();
+        self.folded = 0;
+        for task in 0..tasks {
+            let pairs = self.sites(backbone.info().blocks).into_iter().map(|site| {
+                let (outputs, inputs) = backbone.projection(site)?;
+                let var = |part: &str, shape: [usize; 2]| var_from(state, &format!("lora.{task}.{site}.{part}"), &shape, dtype, device);
+                Ok(VarPair { site, a: var("A", [self.config.rank, inputs])?, b: var("B", [outputs, self.config.rank])? })
+            });
+            let pairs = pairs.collect::<Result<Vec<_>>>()?;
+            self.tasks.push(pairs);
+            if task + 1 < tasks || !running {
+                self.fold(backbone)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Class statistics: mean and covariance of each class's features, fitted when the class is learned and never updated.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::nn::{self, Gaussian};
+use crate::scenario::TaskInfo;
+use crate::state::{Kind, State};
+use crate::{Error, Result};
+
+/// Added to the diagonal of every covariance.
+pub const RIDGE: f64 = 0.01;
+
+#[derive(Debug, Clone)]
+struct ClassStatistic {
+    mean: Tensor,
+    covariance: Tensor,
+    gaussian: Gaussian,
+}
+
+/// One Gaussian for each class (in domain-incremental scenarios: for each task and class).
+#[derive(Debug, Clone, Default)]
+pub struct ClassStatistics {
+    /// By task and class, as the model numbers it.
+    classes: BTreeMap<(usize, i64), ClassStatistic>,
+}
+
+impl ClassStatistics {
+    /// Fits the classes of a task from its features (n, dim) and labels (n): mean, unbiased covariance + 0.01·I, one Cholesky factor each.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if a class of the task has no image.
+    pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
+        for &class in &task.classes {
+            let class = class as i64;
+            let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class).collect();
+            if rows.is_empty() {
+                return Err(Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index)));
+            }
+            let rows = features.index_select(&Tensor::new(rows, features.device())?, 0)?;
+            let (mean, covariance) = nn::mean_and_covariance(&rows, RIDGE)?;
+            self.insert(task.index, class, mean, covariance)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, task: usize, class: i64, mean: Tensor, covariance: Tensor) -> Result<()> {
+        let gaussian = Gaussian::fit(&mean, &covariance)
+            .map_err(|e| Error::Diverged(format!("task {task}, class {class}: the feature covariance cannot be factored: {e}")))?;
+        self.classes.insert((task, class), ClassStatistic { mean, covariance, gaussian });
+        Ok(())
+    }
+
+    /// The Gaussians, with their classes, in the order of tasks and classes.
+    pub fn gaussians(&self) -> impl ExactSizeIterator<Item = (i64, &Gaussian)> {
+        self.classes.iter().map(|((_, class), s)| (*class, &s.gaussian))
+    }
+
+    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_cov.<task>.<class>` (dim, dim).
+    ///
+    /// # Errors
+    /// If a name is taken.
+    pub fn save(&self, state: &mut State) -> Result<()> {
+        for ((task, class), s) in &self.classes {
+            state.put(format!("class_mean.{task}.{class}"), Kind::Statistic, &s.mean)?;
+            state.put(format!("class_cov.{task}.{class}"), Kind::Statistic, &s.covariance)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the statistics of finished tasks from a state.
+    ///
+    /// # Errors
+    /// Names a tensor that is missing.
+    pub fn restore(&mut self, state: &State, finished: &[TaskInfo], dtype: DType, device: &Device) -> Result<()> {
+        self.classes.clear();
+        for task in finished {
+            for class in &task.classes {
+                let tensor = |part: &str| state.tensor(&format!("class_{part}.{}.{class}", task.index), dtype, device);
+                self.insert(task.index, *class as i64, tensor("mean")?, tensor("cov")?)?;
+            }
+        }
+        Ok(())
+    }
+}

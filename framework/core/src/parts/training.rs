@@ -1,0 +1,89 @@
+//! The settings of a task's training that gradient methods share: epochs, batch size, optimiser, schedule.
+
+use candle_core::Var;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::data::View;
+use crate::method::Plan;
+use crate::nn::{self, Adam, Optimiser, Sgd};
+use crate::{Error, Result};
+
+/// Which optimiser, with the schedule that goes with it in the authors' code.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimiserKind {
+    /// Adam(0.9, 0.999); rate·cos(99π·max(e−1, 0) / (200(K−1))) in epoch e of K.
+    #[default]
+    Adam,
+    /// SGD with momentum 0.9; cosine annealing over the epochs.
+    Sgd,
+}
+
+/// How a task is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Training {
+    /// Passes over a task's training images.
+    pub epochs: usize,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Optimiser and the schedule that goes with it; new for every task.
+    pub optimiser: OptimiserKind,
+    /// Learning rate of the first epoch.
+    pub learning_rate: f64,
+    /// L2 weight decay, added to the gradient.
+    pub weight_decay: f64,
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Self { epochs: 20, batch_size: 128, optimiser: OptimiserKind::Adam, learning_rate: 5e-4, weight_decay: 0.0 }
+    }
+}
+
+impl Training {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names key and value.
+    pub fn check(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::usage("epochs = 0: a task needs at least one epoch"));
+        }
+        if self.batch_size == 0 {
+            return Err(Error::usage("batch_size = 0: a step needs at least one image"));
+        }
+        if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
+            return Err(Error::usage(format!("learning_rate = {}: must be a positive number", self.learning_rate)));
+        }
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return Err(Error::usage(format!("weight_decay = {}: must not be negative", self.weight_decay)));
+        }
+        Ok(())
+    }
+
+    /// The plan for a task.
+    pub fn plan(&self) -> Plan {
+        Plan { epochs: self.epochs, batch_size: self.batch_size, view: View::Train }
+    }
+
+    /// A new optimiser of these variables.
+    ///
+    /// # Errors
+    /// If its buffers cannot be made.
+    pub fn optimiser(&self, vars: Vec<(String, Var)>) -> Result<Box<dyn Optimiser>> {
+        Ok(match self.optimiser {
+            OptimiserKind::Adam => Box::new(Adam::new(vars, self.learning_rate, self.weight_decay)?),
+            OptimiserKind::Sgd => Box::new(Sgd::new(vars, self.learning_rate, 0.9, self.weight_decay)?),
+        })
+    }
+
+    /// The learning rate in `epoch`.
+    pub fn rate(&self, epoch: usize) -> f64 {
+        match self.optimiser {
+            OptimiserKind::Adam => nn::authors_cosine(self.learning_rate, epoch, self.epochs),
+            OptimiserKind::Sgd => nn::cosine(self.learning_rate, epoch as f64, self.epochs as f64),
+        }
+    }
+}

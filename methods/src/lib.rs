@@ -1,0 +1,10 @@
+//! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line here.
+#![deny(missing_docs)]
+
+mod lora;
+mod lora_ca;
+mod sr2_lora;
+
+pub use lora::Lora;
+pub use lora_ca::LoraCa;
+pub use sr2_lora::{Alignment, Sr2Lora};

@@ -1,0 +1,25 @@
+//! Training operations: frozen-aware linear layers, norms, attention, losses, spectra, optimisers, schedules.
+//!
+//! Everything a frozen backbone needs has its own backward pass, which computes gradients to activations only: frozen weights cost no
+//! gradient work. On the CPU the operations run on all threads, and give the same bits at any number of them.
+
+mod activation;
+mod attention;
+mod gaussian;
+mod linear;
+mod loss;
+mod norm;
+mod optim;
+mod rows;
+mod schedule;
+mod spectrum;
+
+pub use activation::gelu_erf;
+pub use attention::{attention, attention_cls};
+pub use gaussian::{Gaussian, mean_and_covariance};
+pub use linear::frozen_linear;
+pub use loss::{cross_entropy, mean_entropy, mse, smooth_l1};
+pub use norm::layer_norm;
+pub use optim::{Adam, Optimiser, Sgd};
+pub use schedule::{authors_cosine, cosine};
+pub use spectrum::{eigenvalues, relation, relation_drift};

@@ -1,0 +1,157 @@
+//! Layer normalisation with frozen scale and shift: a gradient for x only.
+
+use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
+use rayon::prelude::*;
+
+use super::rows::{Float, by_type, values};
+use crate::Result;
+
+struct LayerNorm {
+    eps: f64,
+}
+
+/// Mean and 1/σ of a row.
+fn moments<T: Float>(row: &[T], eps: f64) -> (f64, f64) {
+    let n = row.len() as f64;
+    let mean = row.iter().map(|v| v.wide()).sum::<f64>() / n;
+    let variance = row.iter().map(|v| (v.wide() - mean).powi(2)).sum::<f64>() / n;
+    (mean, 1.0 / (variance + eps).sqrt())
+}
+
+fn forward<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: f64) -> Vec<T> {
+    let dim = gamma.len();
+    let mut out = vec![T::default(); x.len()];
+    out.par_chunks_mut(dim).zip(x.par_chunks(dim)).with_min_len(64).for_each(|(out, row)| {
+        let (mean, inverse) = moments(row, eps);
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = T::narrow((row[i].wide() - mean) * inverse * gamma[i].wide() + beta[i].wide());
+        }
+    });
+    out
+}
+
+/// dx = (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ.
+fn backward<T: Float>(x: &[T], gamma: &[T], grad: &[T], eps: f64) -> Vec<T> {
+    let dim = gamma.len();
+    let mut out = vec![T::default(); x.len()];
+    out.par_chunks_mut(dim).zip(x.par_chunks(dim)).zip(grad.par_chunks(dim)).with_min_len(64).for_each(|((out, row), grad)| {
+        let (mean, inverse) = moments(row, eps);
+        let (mut sum, mut dot) = (0.0, 0.0);
+        for i in 0..dim {
+            let g = grad[i].wide() * gamma[i].wide();
+            sum += g;
+            dot += g * (row[i].wide() - mean) * inverse;
+        }
+        let (sum, dot) = (sum / dim as f64, dot / dim as f64);
+        for (i, o) in out.iter_mut().enumerate() {
+            let normal = (row[i].wide() - mean) * inverse;
+            *o = T::narrow((grad[i].wide() * gamma[i].wide() - sum - normal * dot) * inverse);
+        }
+    });
+    out
+}
+
+impl CustomOp3 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "frozen-layer-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        gamma: &CpuStorage,
+        lg: &Layout,
+        beta: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_type!(self.name(), x, T => {
+            let name = self.name();
+            let out = forward::<T>(values(name, x, lx)?, values(name, gamma, lg)?, values(name, beta, lb)?, self.eps);
+            Ok((T::wrap(out), lx.shape().clone()))
+        })
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gamma: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dx = x.detach().apply_op3(&gamma.detach(), &grad.detach().contiguous()?, Backward { eps: self.eps })?;
+        Ok((Some(dx), None, None))
+    }
+}
+
+/// The gradient of x from (x, γ, gradient).
+struct Backward {
+    eps: f64,
+}
+
+impl CustomOp3 for Backward {
+    fn name(&self) -> &'static str {
+        "frozen-layer-norm-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        gamma: &CpuStorage,
+        lg: &Layout,
+        grad: &CpuStorage,
+        lr: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        by_type!(self.name(), x, T => {
+            let name = self.name();
+            let out = backward::<T>(values(name, x, lx)?, values(name, gamma, lg)?, values(name, grad, lr)?, self.eps);
+            Ok((T::wrap(out), lx.shape().clone()))
+        })
+    }
+}
+
+/// (x − mean) / √(variance + ε) · γ + β over the last dimension of x (…, dim), for frozen γ, β (dim). The gradient is that of x only.
+///
+/// On the CPU it runs on all threads and sums in f64; elsewhere it is composed of differentiable operations.
+///
+/// # Errors
+/// If the shapes do not fit.
+pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
+    let (gamma, beta) = (gamma.detach(), beta.detach());
+    if x.device().is_cpu() {
+        return Ok(x.contiguous()?.apply_op3(&gamma, &beta, LayerNorm { eps })?);
+    }
+    composed(x, &gamma, &beta, eps)
+}
+
+fn composed(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    Ok(centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(gamma)?.broadcast_add(beta)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Var};
+
+    use super::*;
+
+    #[test]
+    fn equals_the_plain_composition() {
+        for (rows, dim) in [(1, 1), (3, 7), (200, 48)] {
+            let draw = |shape: (usize, usize)| Tensor::randn(0.5f64, 2.0, shape, &Device::Cpu).expect("randn");
+            let x = Var::from_tensor(&draw((rows, dim))).expect("var");
+            let row = |t: Tensor| t.squeeze(0).expect("row");
+            let (gamma, beta, g) = (row(draw((1, dim))), row(draw((1, dim))), draw((rows, dim)));
+            let gradient = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let ours = layer_norm(&x, &gamma, &beta, 1e-6).expect("ours");
+            let plain = composed(&x, &gamma, &beta, 1e-6).expect("plain");
+            for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
+                let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                assert!(worst < 1e-9, "{rows}×{dim}: {worst}");
+            }
+        }
+    }
+}

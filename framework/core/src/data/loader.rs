@@ -1,0 +1,189 @@
+//! The loader: decodes and transforms batches on all cores, ahead of the training step, in an order that no thread count changes.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use rand::Rng;
+use rayon::prelude::*;
+
+use super::{Dataset, Split, Transforms, View};
+use crate::rng::{Purpose, stream};
+use crate::{Error, Result};
+
+/// Batches waiting to be used.
+const PREFETCH: usize = 2;
+
+/// The images of one task's training or test set.
+#[derive(Clone)]
+pub struct ImageSet {
+    /// Where they come from.
+    pub dataset: Arc<dyn Dataset>,
+    /// From which of its lists.
+    pub split: Split,
+    /// Their indices in that list, in canonical order.
+    pub indices: Arc<Vec<usize>>,
+    /// Their classes, as the model sees them.
+    pub labels: Arc<Vec<i64>>,
+}
+
+impl ImageSet {
+    /// The number of images.
+    pub fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.indices.is_empty()
+    }
+
+    /// The sample key of an image.
+    pub fn key(&self, position: usize) -> &str {
+        &self.dataset.samples(self.split)[self.indices[position]].key
+    }
+
+    /// Reads and transforms images at these positions, on all cores. `augmentation` names the random stream of each: (seed, task, epoch).
+    ///
+    /// # Errors
+    /// Names the image that cannot be read.
+    pub fn load(&self, positions: &[usize], transforms: &Transforms, view: View, augmentation: (u64, usize, usize)) -> Result<LoadedBatch> {
+        let (seed, task, epoch) = augmentation;
+        let one = |position: &usize| {
+            let image = self.dataset.image(self.split, self.indices[*position])?;
+            let mut rng = stream(seed, Purpose::Augmentation, &[&task, &epoch, &self.indices[*position]]);
+            transforms.apply(&image, view, &mut rng).map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
+        };
+        let images: Vec<Vec<f32>> = positions.par_iter().map(one).collect::<Result<_>>()?;
+        Ok(LoadedBatch {
+            images: images.concat(),
+            labels: positions.iter().map(|p| self.labels[*p]).collect(),
+            positions: positions.to_vec(),
+        })
+    }
+}
+
+/// A batch of transformed images.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadedBatch {
+    /// (batch, 3, S, S) in \[0, 1\].
+    pub images: Vec<f32>,
+    /// Classes, as the model sees them.
+    pub labels: Vec<i64>,
+    /// Positions in the set.
+    pub positions: Vec<usize>,
+}
+
+/// Serves a set's images batch by batch from a thread of its own. Dropping it ends the thread.
+pub struct Loader {
+    receiver: Receiver<Result<LoadedBatch>>,
+}
+
+impl Loader {
+    /// Serves the images at the positions `order`, `batch_size` at a time, beginning with batch `first`.
+    pub fn new(
+        set: &ImageSet,
+        order: Vec<usize>,
+        batch_size: usize,
+        first: usize,
+        transforms: &Transforms,
+        view: View,
+        augmentation: (u64, usize, usize),
+    ) -> Self {
+        let (sender, receiver) = sync_channel(PREFETCH);
+        let (set, transforms) = (set.clone(), transforms.clone());
+        std::thread::spawn(move || {
+            for positions in order.chunks(batch_size.max(1)).skip(first) {
+                let batch = set.load(positions, &transforms, view, augmentation);
+                let failed = batch.is_err();
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Self { receiver }
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<LoadedBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.receiver.recv().ok()
+    }
+}
+
+/// A random permutation of `0..n`: the order of the training images in an epoch.
+pub fn epoch_order(seed: u64, task: usize, epoch: usize, n: usize) -> Vec<usize> {
+    let mut rng = stream(seed, Purpose::DataOrder, &[&task, &epoch]);
+    shuffled(n, &mut rng)
+}
+
+/// A random permutation of `0..n` (Fisher and Yates).
+pub(crate) fn shuffled(n: usize, rng: &mut crate::rng::Stream) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, rng.random_range(0..=i as u64) as usize);
+    }
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{RgbImage, Sample};
+
+    struct Numbers(Vec<Sample>, Vec<String>);
+
+    impl Dataset for Numbers {
+        fn class_names(&self) -> &[String] {
+            &self.1
+        }
+        fn domain_names(&self) -> &[String] {
+            &self.1
+        }
+        fn samples(&self, _: Split) -> &[Sample] {
+            &self.0
+        }
+        fn image(&self, _: Split, index: usize) -> Result<RgbImage> {
+            if index == 13 {
+                return Err(Error::file("numbers.bin", "row 13 is unlucky"));
+            }
+            Ok(RgbImage { width: 9, height: 9, pixels: (0..243).map(|i| (i * (index + 1)) as u8).collect() })
+        }
+    }
+
+    fn set(n: usize) -> ImageSet {
+        let samples = (0..n).map(|i| Sample { key: format!("{i:03}"), label: 0, domain: 0 }).collect();
+        ImageSet {
+            dataset: Arc::new(Numbers(samples, vec!["one".into()])),
+            split: Split::Train,
+            indices: Arc::new((0..n).collect()),
+            labels: Arc::new(vec![0; n]),
+        }
+    }
+
+    fn batches(threads: usize, first: usize) -> Vec<LoadedBatch> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+        let transforms = Transforms::new(8);
+        let order = epoch_order(1, 0, 0, 12);
+        pool.install(|| order.chunks(5).skip(first).map(|p| set(12).load(p, &transforms, View::Train, (1, 0, 0)).expect("load")).collect())
+    }
+
+    #[test]
+    fn neither_threads_nor_where_it_begins_change_a_batch() {
+        let whole = batches(1, 0);
+        assert_eq!(whole, batches(2, 0));
+        assert_eq!(whole[1..], batches(2, 1));
+        let loader = Loader::new(&set(12), epoch_order(1, 0, 0, 12), 5, 0, &Transforms::new(8), View::Train, (1, 0, 0));
+        assert_eq!(whole, loader.collect::<Result<Vec<_>>>().expect("load"));
+        assert_eq!(whole.iter().map(|b| b.labels.len()).collect::<Vec<_>>(), [5, 5, 2]);
+    }
+
+    #[test]
+    fn an_unreadable_image_ends_the_pass_with_its_name() {
+        let mut loader = Loader::new(&set(20), (0..20).collect(), 10, 0, &Transforms::new(8), View::Test, (0, 0, 0));
+        assert!(loader.next().expect("first").is_ok());
+        assert!(loader.next().expect("second").expect_err("unlucky").to_string().contains("row 13"));
+        assert!(loader.next().is_none());
+    }
+}

@@ -1,0 +1,28 @@
+//! Images: data sets, decoding, transforms, and the loader that serves them ahead of the training step.
+
+mod dataset;
+mod image;
+mod loader;
+mod transform;
+
+pub use dataset::{Dataset, DatasetEntry, Sample, Split};
+pub use image::{RgbImage, decode};
+pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
+pub use transform::{CropBox, Transforms, View};
+
+use crate::{Error, Result};
+
+/// All registered data sets, by name.
+pub fn all() -> Vec<&'static DatasetEntry> {
+    let mut all: Vec<_> = inventory::iter::<DatasetEntry>.into_iter().collect();
+    all.sort_by_key(|e| e.name);
+    all
+}
+
+/// The data set of this name.
+///
+/// # Errors
+/// [`Error::Usage`] with the nearest known name.
+pub fn find(name: &str) -> Result<&'static DatasetEntry> {
+    all().into_iter().find(|e| e.name == name).ok_or_else(|| Error::unknown("data set", name, all().iter().map(|e| e.name)))
+}

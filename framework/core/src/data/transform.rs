@@ -1,0 +1,231 @@
+//! The two transforms of an image, as torchvision and Pillow compute them.
+//!
+//! Train: RandomResizedCrop (bilinear, antialiased) and a random horizontal flip. Test: the short side resized to ⌊S·256/224⌋ (bicubic, antialiased) and
+//! the centre S×S. Resampling works on 8-bit images, as Pillow's does. The result is in \[0, 1\]; normalisation belongs to the backbone.
+
+use fast_image_resize as fir;
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+use super::RgbImage;
+use crate::rng::Stream;
+
+/// Which transform.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum View {
+    /// Random crop and flip.
+    Train,
+    /// Resize and centre crop.
+    Test,
+}
+
+/// A crop in pixels of the source image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CropBox {
+    /// First column.
+    pub left: u32,
+    /// First row.
+    pub top: u32,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// The numbers of the two transforms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transforms {
+    /// The side S of the result, in pixels.
+    pub image_size: usize,
+    /// Range of the crop's share of the image's area.
+    pub crop_scale: [f64; 2],
+    /// Range of the crop's width over its height.
+    pub crop_ratio: [f64; 2],
+    /// Whether training images are flipped, half of them.
+    pub flip: bool,
+}
+
+impl Transforms {
+    /// The transforms of `protocols`: scale 0.05–1, ratio 3/4–4/3, flip.
+    pub fn new(image_size: usize) -> Self {
+        Self { image_size, crop_scale: [0.05, 1.0], crop_ratio: [0.75, 4.0 / 3.0], flip: true }
+    }
+
+    /// The number of values of a result: 3·S·S.
+    pub fn values(&self) -> usize {
+        3 * self.image_size * self.image_size
+    }
+
+    /// torchvision's `RandomResizedCrop.get_params` and a flip: ten tries, then the largest central crop within the ratios.
+    pub fn draw(&self, width: u32, height: u32, rng: &mut Stream) -> (CropBox, bool) {
+        let area = f64::from(width) * f64::from(height);
+        let ratio = self.crop_ratio.map(f64::ln);
+        let mut found = None;
+        for _ in 0..10 {
+            let target = area * uniform(rng, self.crop_scale);
+            let aspect = uniform(rng, ratio).exp();
+            let w = (target * aspect).sqrt().round_ties_even() as u32;
+            let h = (target / aspect).sqrt().round_ties_even() as u32;
+            if w > 0 && w <= width && h > 0 && h <= height {
+                let (top, left) = (rng.random_range(0..=height - h), rng.random_range(0..=width - w));
+                found = Some(CropBox { left, top, width: w, height: h });
+                break;
+            }
+        }
+        let crop = found.unwrap_or_else(|| {
+            let whole = f64::from(width) / f64::from(height);
+            let (w, h) = if whole < self.crop_ratio[0] {
+                (width, (f64::from(width) / self.crop_ratio[0]).round_ties_even() as u32)
+            } else if whole > self.crop_ratio[1] {
+                ((f64::from(height) * self.crop_ratio[1]).round_ties_even() as u32, height)
+            } else {
+                (width, height)
+            };
+            CropBox { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+        });
+        (crop, self.flip && rng.random::<f64>() < 0.5)
+    }
+
+    /// The training transform with a given crop and flip: (3, S, S) in \[0, 1\].
+    ///
+    /// # Errors
+    /// If the image or the crop is empty.
+    pub fn train(&self, image: &RgbImage, crop: CropBox, flip: bool) -> Result<Vec<f32>, String> {
+        let options = fir::ResizeOptions::new()
+            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
+            .crop(f64::from(crop.left), f64::from(crop.top), f64::from(crop.width), f64::from(crop.height));
+        // Pillow crops first: pixels outside the crop must not leak in at its borders.
+        let cropped = if (crop.width, crop.height) == (image.width, image.height) { None } else { Some(cut(image, crop)) };
+        let options = if cropped.is_some() { fir::ResizeOptions::new().resize_alg(options.algorithm) } else { options };
+        let size = self.image_size as u32;
+        let resized = resize(cropped.as_ref().unwrap_or(image), size, size, &options)?;
+        Ok(planes(&resized, CropBox { left: 0, top: 0, width: size, height: size }, flip))
+    }
+
+    /// The test transform: (3, S, S) in \[0, 1\].
+    ///
+    /// # Errors
+    /// If the image is empty.
+    pub fn test(&self, image: &RgbImage) -> Result<Vec<f32>, String> {
+        let size = self.image_size as u32;
+        let short = size * 256 / 224;
+        let (w, h) = (image.width, image.height);
+        if w == 0 || h == 0 {
+            return Err("the image has no pixels".into());
+        }
+        let long = |a: u32, b: u32| (u64::from(short) * u64::from(a) / u64::from(b)) as u32;
+        let (nw, nh) = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
+        let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
+        let resized = if (nw, nh) == (w, h) { image.clone() } else { resize(image, nw, nh, &options)? };
+        let offset = |n: u32| (f64::from(n - size) / 2.0).round_ties_even() as u32;
+        Ok(planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false))
+    }
+
+    /// Either transform; the training transform draws from `rng`.
+    ///
+    /// # Errors
+    /// If the image is empty.
+    pub fn apply(&self, image: &RgbImage, view: View, rng: &mut Stream) -> Result<Vec<f32>, String> {
+        match view {
+            View::Test => self.test(image),
+            View::Train if image.width == 0 || image.height == 0 => Err("the image has no pixels".into()),
+            View::Train => {
+                let (crop, flip) = self.draw(image.width, image.height, rng);
+                self.train(image, crop, flip)
+            }
+        }
+    }
+}
+
+fn uniform(rng: &mut Stream, [low, high]: [f64; 2]) -> f64 {
+    low + (high - low) * rng.random::<f64>()
+}
+
+fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
+    let row = |y: u32| {
+        let start = 3 * (y as usize * image.width as usize + crop.left as usize);
+        &image.pixels[start..start + 3 * crop.width as usize]
+    };
+    let pixels = (crop.top..crop.top + crop.height).flat_map(row).copied().collect();
+    RgbImage { width: crop.width, height: crop.height, pixels }
+}
+
+fn resize(image: &RgbImage, width: u32, height: u32, options: &fir::ResizeOptions) -> Result<RgbImage, String> {
+    let source = fir::images::ImageRef::new(image.width, image.height, &image.pixels, fir::PixelType::U8x3).map_err(|e| e.to_string())?;
+    let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
+    fir::Resizer::new().resize(&source, &mut target, options).map_err(|e| e.to_string())?;
+    Ok(RgbImage { width, height, pixels: target.into_vec() })
+}
+
+/// A crop of an image as three planes in \[0, 1\].
+fn planes(image: &RgbImage, crop: CropBox, flip: bool) -> Vec<f32> {
+    let (w, h) = (crop.width as usize, crop.height as usize);
+    let mut out = vec![0f32; 3 * w * h];
+    for y in 0..h {
+        let row = (crop.top as usize + y) * image.width as usize + crop.left as usize;
+        for x in 0..w {
+            let column = if flip { w - 1 - x } else { x };
+            for c in 0..3 {
+                out[(c * h + y) * w + x] = f32::from(image.pixels[3 * (row + column) + c]) / 255.0;
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, stream};
+
+    fn pattern(width: u32, height: u32) -> RgbImage {
+        let value = |i: u32| ((i.wrapping_mul(2_654_435_761)) >> 24) as u8;
+        RgbImage { width, height, pixels: (0..width * height * 3).map(value).collect() }
+    }
+
+    #[test]
+    fn sizes_are_torchvision_s() {
+        for (w, h) in [(28, 28), (50, 31), (31, 50), (300, 200)] {
+            assert_eq!(Transforms::new(32).test(&pattern(w, h)).expect("test").len(), 3 * 32 * 32, "{w}×{h}");
+        }
+    }
+
+    #[test]
+    fn crop_boxes_follow_the_definition() {
+        let (t, mut rng) = (Transforms::new(32), stream(0, Purpose::Augmentation, &[&"test"]));
+        let (mut shares, mut flips) = (Vec::new(), 0);
+        for _ in 0..4000 {
+            let (c, flip) = t.draw(100, 80, &mut rng);
+            assert!(c.left + c.width <= 100 && c.top + c.height <= 80);
+            let ratio = f64::from(c.width) / f64::from(c.height);
+            assert!((0.7..1.45).contains(&ratio), "{c:?}");
+            shares.push(f64::from(c.width * c.height) / 8000.0);
+            flips += usize::from(flip);
+        }
+        assert!(shares.iter().all(|s| *s > 0.04));
+        let mean = shares.iter().sum::<f64>() / 4000.0;
+        assert!((0.45..0.53).contains(&mean), "{mean}");
+        assert!((1850..2150).contains(&flips), "{flips}");
+    }
+
+    #[test]
+    fn a_long_thin_image_falls_back_to_the_centre() {
+        let (t, mut rng) = (Transforms { crop_scale: [1.0, 1.0], ..Transforms::new(8) }, stream(0, Purpose::Augmentation, &[&"test"]));
+        let (c, _) = t.draw(400, 30, &mut rng);
+        assert_eq!(c, CropBox { left: 180, top: 0, width: 40, height: 30 });
+    }
+
+    #[test]
+    fn a_flip_mirrors_and_a_whole_crop_of_the_same_size_copies() {
+        let (t, image) = (Transforms::new(8), pattern(8, 8));
+        let whole = CropBox { left: 0, top: 0, width: 8, height: 8 };
+        let (plain, flipped) = (t.train(&image, whole, false).expect("plain"), t.train(&image, whole, true).expect("flipped"));
+        assert_eq!(plain[0], f32::from(image.pixels[0]) / 255.0);
+        for row in 0..24 {
+            let mut mirrored = flipped[row * 8..row * 8 + 8].to_vec();
+            mirrored.reverse();
+            assert_eq!(mirrored, plain[row * 8..row * 8 + 8]);
+        }
+    }
+}

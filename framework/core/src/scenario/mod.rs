@@ -1,0 +1,127 @@
+//! Scenarios: a data set cut into a stream of tasks.
+
+mod class_incremental;
+mod order;
+mod spec;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use class_incremental::ClassIncremental;
+pub use order::ClassOrder;
+pub use spec::{ScenarioEntry, ScenarioSpec};
+
+use crate::data::{ImageSet, Transforms};
+use crate::{Error, Result};
+
+/// What a method is told of a task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskInfo {
+    /// The task, from 0.
+    pub index: usize,
+    /// Its classes as the model sees them: numbered in the order of their first appearance.
+    pub classes: Vec<usize>,
+    /// The number of classes of the tasks before; a class-incremental task's classes begin here, a domain-incremental one's at 0.
+    pub first_class: usize,
+    /// The names of its classes.
+    pub class_names: Vec<String>,
+    /// The number of its training images.
+    pub train_images: usize,
+}
+
+impl TaskInfo {
+    /// Labels (batch), i64, counted from this task's first class.
+    ///
+    /// # Errors
+    /// If the tensor operation fails.
+    pub fn within(&self, labels: &candle_core::Tensor) -> Result<candle_core::Tensor> {
+        Ok((labels - &candle_core::Tensor::new(self.first_class as i64, labels.device())?.broadcast_as(labels.shape())?)?)
+    }
+}
+
+/// A task: what a method is told of it, and its images.
+#[derive(Clone)]
+pub struct Task {
+    /// What a method is told.
+    pub info: TaskInfo,
+    /// The images to learn from.
+    pub train: ImageSet,
+    /// The images to score on.
+    pub test: ImageSet,
+}
+
+/// What is known of a scenario before it runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioInfo {
+    /// Its name.
+    pub name: String,
+    /// The data set's name.
+    pub dataset: String,
+    /// Which classes each task holds, as the data set numbers them, in the order in which the model numbers them.
+    pub tasks: Vec<Vec<usize>>,
+    /// How the classes were ordered.
+    pub class_order: ClassOrder,
+    /// The transforms of its images.
+    pub transforms: Transforms,
+    /// The number of (training, test) images of each task.
+    pub images: Vec<(usize, usize)>,
+    /// Hash over every sample key, label, split and task, the class order and the transforms: equal ids mean equal data.
+    pub data_id: String,
+}
+
+/// A finite stream of tasks. It never hands out a task twice.
+pub trait Scenario {
+    /// What is known of it.
+    fn info(&self) -> &ScenarioInfo;
+
+    /// The next task; `None` after the last.
+    ///
+    /// # Errors
+    /// Whatever prevents it.
+    fn next_task(&mut self) -> Result<Option<Task>>;
+}
+
+/// What the user may change about a scenario.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScenarioOptions {
+    /// Another class order.
+    pub class_order: Option<ClassOrder>,
+    /// Another image size, in pixels.
+    pub image_size: Option<usize>,
+    /// Only the first so many training images of each class, in canonical order.
+    pub train_per_class: Option<usize>,
+    /// Only the first so many test images of each class, in canonical order.
+    pub test_per_class: Option<usize>,
+    /// Where the data set lies.
+    #[serde(skip)]
+    pub data_root: Option<PathBuf>,
+}
+
+/// All registered scenarios, by name.
+///
+/// # Errors
+/// If a registered scenario file is not valid.
+pub fn all() -> Result<Vec<ScenarioSpec>> {
+    let mut all: Vec<_> = inventory::iter::<ScenarioEntry>.into_iter().map(|e| ScenarioSpec::parse(e.toml, e.file)).collect::<Result<_>>()?;
+    all.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+    Ok(all)
+}
+
+/// Sorts `cifar100-5` before `cifar100-10`.
+fn natural(name: &str) -> (String, usize) {
+    let (stem, number) = name.rsplit_once('-').unwrap_or((name, ""));
+    (stem.to_owned(), number.parse().unwrap_or_default())
+}
+
+/// The scenario of this name.
+///
+/// # Errors
+/// [`Error::Usage`] with the nearest known name.
+pub fn find(name: &str) -> Result<ScenarioSpec> {
+    let all = all()?;
+    match all.iter().find(|s| s.name == name) {
+        Some(spec) => Ok(spec.clone()),
+        None => Err(Error::unknown("scenario", name, all.iter().map(|s| s.name.as_str()))),
+    }
+}

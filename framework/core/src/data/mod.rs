@@ -7,6 +7,7 @@ mod transform;
 
 pub use dataset::{Dataset, DatasetEntry, Sample, Split};
 pub use image::{RgbImage, decode};
+pub(crate) use loader::shuffled;
 pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
 pub use transform::{CropBox, Transforms, View};
 

@@ -64,7 +64,7 @@ impl From<ClassOrder> for String {
 
 /// numpy's legacy `RandomState(seed).permutation(n)`: Fisher and Yates from the end, each index by masked rejection of 32-bit draws.
 fn numpy_permutation(seed: u32, n: usize) -> Vec<usize> {
-    let mut rng = rand_mt::Mt19937GenRand32::new(seed);
+    let mut rng = rand_mt::Mt::new(seed);
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         let mask = u32::MAX >> (i as u32).leading_zeros();

@@ -1,0 +1,96 @@
+//! What answers a method's calls in a run: draws from its own stream, passes over the current task, the memory.
+
+use std::collections::HashMap;
+
+use rand::Rng;
+use rand_distr::{Distribution, StandardNormal};
+
+use super::memory::Memory;
+use crate::array::Array;
+use crate::context::{Host, Law, PlainBatch, Reply, Request};
+use crate::data::{ImageSet, Loader, Transforms};
+use crate::method::Access;
+use crate::rng::{Purpose, stream};
+use crate::{Error, Result};
+
+/// The host of one task.
+pub struct TaskHost<'a> {
+    seed: u64,
+    task: usize,
+    access: Access,
+    set: ImageSet,
+    transforms: Transforms,
+    memory: &'a mut Memory,
+    /// How often each name was drawn in this task.
+    draws: HashMap<String, u64>,
+    passes: Vec<Loader>,
+}
+
+impl<'a> TaskHost<'a> {
+    /// The host of task `task`, whose training images are `set`.
+    pub fn new(seed: u64, task: usize, access: Access, set: &ImageSet, transforms: &Transforms, memory: &'a mut Memory) -> Self {
+        Self { seed, task, access, set: set.clone(), transforms: transforms.clone(), memory, draws: HashMap::new(), passes: Vec::new() }
+    }
+}
+
+impl Host for TaskHost<'_> {
+    fn answer(&mut self, request: Request) -> Result<Reply> {
+        match request {
+            Request::Draw { name, shape, law } => {
+                let times = self.draws.entry(name.clone()).or_default();
+                let mut rng = stream(self.seed, Purpose::Draws, &[&self.task, &name, times]);
+                *times += 1;
+                draw(&shape, law, &mut rng).map(Reply::Array)
+            }
+            Request::Given { .. } => Ok(Reply::Given(None)),
+            Request::OpenPass { view, batch_size } => {
+                if batch_size == 0 {
+                    return Err(Error::Protocol("a pass with a batch size of 0".into()));
+                }
+                let pass = self.passes.len();
+                // Random crops of a pass of the method's own must differ from those of the epochs.
+                let augmentation = (self.seed, self.task, usize::MAX / 2 - pass);
+                let order = (0..self.set.len()).collect();
+                self.passes.push(Loader::new(&self.set, order, batch_size, 0, &self.transforms, view, augmentation));
+                Ok(Reply::Pass(pass as u32))
+            }
+            Request::NextBatch { pass } => {
+                let loader = self.passes.get_mut(pass as usize);
+                let loader = loader.ok_or_else(|| Error::Protocol(format!("there is no pass {pass} in this task")))?;
+                let Some(batch) = loader.next().transpose()? else { return Ok(Reply::Batch(None)) };
+                let size = self.transforms.image_size;
+                let images = Array::from_f32([batch.labels.len(), 3, size, size], &batch.images);
+                Ok(Reply::Batch(Some(PlainBatch { images, labels: batch.labels, positions: batch.positions })))
+            }
+            Request::Probe { .. } => Ok(Reply::Done),
+            Request::Memory(call) => {
+                if self.access == Access::Stream {
+                    return Err(Error::Protocol("the method asked for the memory, but its entry does not declare one (access = memory)".into()));
+                }
+                self.memory.answer(call, self.task, &self.set, &self.transforms, self.seed)
+            }
+        }
+    }
+}
+
+/// Numbers of a distribution from a stream.
+fn draw(shape: &[usize], law: Law, rng: &mut crate::rng::Stream) -> Result<Array> {
+    let n = shape.iter().product::<usize>();
+    Ok(match law {
+        Law::Uniform { low, high } => {
+            let values: Vec<f32> = (0..n).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect();
+            Array::from_f32(shape, &values)
+        }
+        Law::Normal => {
+            let values: Vec<f32> = (0..n).map(|_| <StandardNormal as Distribution<f64>>::sample(&StandardNormal, rng) as f32).collect();
+            Array::from_f32(shape, &values)
+        }
+        Law::Permutation => {
+            if shape.len() != 1 {
+                return Err(Error::Protocol(format!("a permutation was drawn with shape {shape:?}; it has one dimension")));
+            }
+            let order: Vec<i64> = crate::data::shuffled(n, rng).into_iter().map(|i| i as i64).collect();
+            Array::from_i64(&order)
+        }
+    })
+}

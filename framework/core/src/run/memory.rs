@@ -1,0 +1,105 @@
+//! The memory of exemplars: the harness keeps the images, a method names them, and everything in it is counted.
+
+use std::collections::BTreeMap;
+
+use crate::array::Array;
+use crate::context::{Exemplar, MemoryRequest, PlainBatch, Reply};
+use crate::data::{ImageSet, Transforms};
+use crate::{Error, Result};
+
+struct Stored {
+    exemplar: Exemplar,
+    set: ImageSet,
+    position: usize,
+}
+
+/// The exemplars of a run.
+#[derive(Default)]
+pub struct Memory {
+    stored: BTreeMap<u64, Stored>,
+    next: u64,
+    reads: usize,
+}
+
+impl Memory {
+    /// The number of images kept.
+    pub fn len(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// Whether it is empty.
+    pub fn is_empty(&self) -> bool {
+        self.stored.is_empty()
+    }
+
+    /// Their bytes: decoded pixels, as 8-bit RGB, and what is stored beside them.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn bytes(&self) -> Result<usize> {
+        let of = |s: &Stored| {
+            let image = s.set.dataset.image(s.set.split, s.set.indices[s.position])?;
+            Ok(image.pixels.len() + s.exemplar.payload.as_ref().map_or(0, |p| p.bytes.len()))
+        };
+        self.stored.values().map(of).sum()
+    }
+
+    /// Answers a call while `set` is the current task's training set.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for a position or an id that does not exist, or a payload of another length.
+    pub fn answer(&mut self, request: MemoryRequest, task: usize, set: &ImageSet, transforms: &Transforms, seed: u64) -> Result<Reply> {
+        match request {
+            MemoryRequest::List => Ok(Reply::Exemplars(self.stored.values().map(|s| s.exemplar.clone()).collect())),
+            MemoryRequest::Remove { ids } => {
+                for id in ids {
+                    self.stored.remove(&id).ok_or_else(|| unknown(id))?;
+                }
+                Ok(Reply::Done)
+            }
+            MemoryRequest::Insert { positions, payload } => {
+                let rows = rows(payload, positions.len())?;
+                let mut added = Vec::new();
+                for (position, payload) in positions.into_iter().zip(rows) {
+                    let label = *set.labels.get(position).ok_or_else(|| {
+                        Error::Protocol(format!("memory: position {position} is not in the task's {} training images", set.len()))
+                    })?;
+                    let exemplar = Exemplar { id: self.next, label, task, payload };
+                    self.next += 1;
+                    added.push(exemplar.clone());
+                    self.stored.insert(exemplar.id, Stored { exemplar, set: set.clone(), position });
+                }
+                Ok(Reply::Exemplars(added))
+            }
+            MemoryRequest::Read { ids, view } => {
+                self.reads += 1;
+                let (mut images, mut labels) = (Vec::new(), Vec::new());
+                for id in &ids {
+                    let stored = self.stored.get(id).ok_or_else(|| unknown(*id))?;
+                    // A stream of its own for each read, so that an exemplar is augmented anew every time.
+                    let batch = stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - self.reads))?;
+                    images.extend(batch.images);
+                    labels.extend(batch.labels);
+                }
+                let size = transforms.image_size;
+                let positions = ids.iter().map(|id| *id as usize).collect();
+                let images = Array::from_f32([labels.len(), 3, size, size], &images);
+                Ok(Reply::Batch(Some(PlainBatch { images, labels, positions })))
+            }
+        }
+    }
+}
+
+fn unknown(id: u64) -> Error {
+    Error::Protocol(format!("memory: there is no exemplar {id}"))
+}
+
+/// The rows of a payload, one for each image.
+fn rows(payload: Option<Array>, n: usize) -> Result<Vec<Option<Array>>> {
+    let Some(payload) = payload else { return Ok(vec![None; n]) };
+    if payload.shape.first() != Some(&n) || n == 0 {
+        return Err(Error::Protocol(format!("memory: a payload of shape {:?} for {n} images", payload.shape)));
+    }
+    let bytes = payload.bytes.chunks(payload.bytes.len() / n);
+    Ok(bytes.map(|b| Some(Array { element: payload.element, shape: payload.shape[1..].to_vec(), bytes: b.to_vec() })).collect())
+}

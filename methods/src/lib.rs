@@ -1,6 +1,7 @@
 //! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line here.
 #![deny(missing_docs)]
 
+mod fixtures;
 mod lora;
 mod lora_ca;
 mod sr2_lora;

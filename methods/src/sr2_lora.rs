@@ -152,6 +152,7 @@ impl Method for Sr2Lora {
             self.model.step(&ce, batch.epoch)?;
             return Losses::read(&[("ce", &ce)]);
         };
+        ctx.probe("relation_loss", || Ok(relation.clone()))?;
         self.model.step(&(&ce + (&relation * self.config.relation_weight)?)?, batch.epoch)?;
         Losses::read(&[("ce", &ce), ("relation", &relation)])
     }

@@ -9,19 +9,16 @@ use crate::Result;
 /// The element types with matrix products of the `gemm` crate.
 trait Product: Float {
     const ZERO: Self;
-    const ONE: Self;
     fn exp(self) -> Self;
 }
 impl Product for f32 {
     const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
     fn exp(self) -> Self {
         f32::exp(self)
     }
 }
 impl Product for f64 {
     const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
     fn exp(self) -> Self {
         f64::exp(self)
     }

@@ -1,0 +1,183 @@
+//! A fixture file: its configuration, images and recorded tensors, and the host that answers a method's calls from it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use serde::Deserialize;
+
+use crate::array::Array;
+use crate::backbone::WeightsFile;
+use crate::context::{Host, PlainBatch, Reply, Request};
+use crate::data::{LoadedBatch, View};
+use crate::run::Feed;
+use crate::{Error, Result};
+
+/// The configuration in a fixture's metadata.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Settings {
+    pub img: usize,
+    pub heads: usize,
+    pub rank: usize,
+    pub tasks: usize,
+    /// Classes a task.
+    pub cpt: usize,
+    pub batch: usize,
+    pub epochs: usize,
+    pub optim: String,
+    pub lr: f64,
+    pub wd: f64,
+}
+
+/// A fixture in memory.
+pub(super) struct Fixture {
+    pub file: WeightsFile,
+    pub settings: Settings,
+    /// The method's name, and settings that make a variant of it.
+    pub method: String,
+    pub variant: Vec<(String, toml::Value)>,
+}
+
+impl Fixture {
+    pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let file = WeightsFile::parse(path, bytes)?;
+        let text = |key: &str| file.metadata(key).ok_or_else(|| file.error(format!("no metadata '{key}': this is no fixture")));
+        let settings = serde_json::from_str(text("config")?).map_err(|e| file.error(format!("metadata config: {e}")))?;
+        let mut words = text("method")?.split_whitespace();
+        let method = words.next().unwrap_or_default().to_owned();
+        let variant = words.map(crate::config::parse_setting).collect::<Result<_>>()?;
+        Ok(Self { settings, method, variant, file })
+    }
+
+    /// A recorded tensor's values.
+    pub(super) fn values(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.file.tensor(name, DType::F64, &Device::Cpu)?.flatten_all()?.to_vec1()?)
+    }
+
+    pub(super) fn labels(&self, name: &str) -> Result<Vec<i64>> {
+        Ok(self.file.tensor(name, DType::I64, &Device::Cpu)?.to_vec1()?)
+    }
+
+    /// Images at these rows of `train` or `test`, (n, 3, H, W) in \[0, 1\] as f32 values.
+    pub(super) fn images(&self, split: &str, rows: &[usize]) -> Result<Tensor> {
+        let rows: Vec<u32> = rows.iter().map(|r| *r as u32).collect();
+        let images = self.file.tensor(&format!("{split}.images"), DType::U8, &Device::Cpu)?;
+        Ok((images.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.to_dtype(DType::F64)? / 255.0)?)
+    }
+
+    /// The frozen backbone's tensors.
+    pub(super) fn backbone(&self) -> Result<WeightsFile> {
+        let mut tensors = BTreeMap::new();
+        for name in self.file.names() {
+            if let Some(plain) = name.strip_prefix("backbone.") {
+                tensors.insert(plain.to_owned(), self.file.tensor(name, DType::F32, &Device::Cpu)?);
+            }
+        }
+        Ok(WeightsFile::from_tensors("the fixture's backbone", self.file.hash.clone(), HashMap::new(), tensors))
+    }
+
+    /// The rows of a task's images in `train` or `test`, in file order.
+    pub(super) fn rows(&self, split: &str, task: usize) -> Result<Vec<usize>> {
+        let classes = (task * self.settings.cpt) as i64..((task + 1) * self.settings.cpt) as i64;
+        let labels = self.labels(&format!("{split}.labels"))?;
+        Ok((0..labels.len()).filter(|i| classes.contains(&labels[*i])).collect())
+    }
+}
+
+/// Answers a method's calls with a fixture's values, and keeps the probes.
+pub(super) struct FixtureHost<'a> {
+    pub fixture: &'a Fixture,
+    pub task: usize,
+    /// For each probe its values, in the order in which they came.
+    pub probes: BTreeMap<String, Vec<Array>>,
+    passes: Vec<std::vec::IntoIter<LoadedBatch>>,
+}
+
+impl<'a> FixtureHost<'a> {
+    pub(super) fn new(fixture: &'a Fixture) -> Self {
+        Self { fixture, task: 0, probes: BTreeMap::new(), passes: Vec::new() }
+    }
+
+    /// The task's training images in file order, as batches.
+    fn batches(&self, batch_size: usize) -> Result<Vec<LoadedBatch>> {
+        let (rows, labels) = (self.fixture.rows("train", self.task)?, self.fixture.labels("train.labels")?);
+        let positions: Vec<usize> = (0..rows.len()).collect();
+        rows.chunks(batch_size)
+            .zip(positions.chunks(batch_size))
+            .map(|(rows, positions)| {
+                let images = self.fixture.images("train", rows)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+                Ok(LoadedBatch { images, labels: rows.iter().map(|r| labels[*r]).collect(), positions: positions.to_vec() })
+            })
+            .collect()
+    }
+
+    /// An epoch's slice of `task<t>.align.samples` or `.labels`.
+    fn alignment(&self, name: &str) -> Result<Option<Array>> {
+        let Some((kind, epoch)) = name.strip_prefix("align.").and_then(|n| n.split_once('.')) else { return Ok(None) };
+        let tensor = format!("task{}.align.{kind}", self.task);
+        let Some(shape) = self.fixture.file.shape(&tensor) else { return Ok(None) };
+        let epoch: usize = epoch.parse().map_err(|_| Error::Protocol(format!("'{name}' names no epoch")))?;
+        if epoch >= shape[0] {
+            return Err(self.fixture.file.error(format!("{tensor} has {} epochs; the method asked for epoch {epoch}", shape[0])));
+        }
+        let dtype = if kind == "labels" { DType::I64 } else { DType::F64 };
+        Array::from_tensor(&self.fixture.file.tensor(&tensor, dtype, &Device::Cpu)?.get(epoch)?).map(Some)
+    }
+}
+
+impl Host for FixtureHost<'_> {
+    fn answer(&mut self, request: Request) -> Result<Reply> {
+        match request {
+            Request::Draw { name, shape, .. } => {
+                let Some(found) = self.fixture.file.shape(&name) else {
+                    return Err(self.fixture.file.error(format!("the method drew '{name}', which the file does not hold")));
+                };
+                if found != shape {
+                    return Err(self.fixture.file.error(format!("the method drew '{name}' as {shape:?}, the file has {found:?}")));
+                }
+                Ok(Reply::Array(Array::from_tensor(&self.fixture.file.tensor(&name, DType::F32, &Device::Cpu)?)?))
+            }
+            Request::Given { name } => Ok(Reply::Given(self.alignment(&name)?)),
+            Request::OpenPass { batch_size, .. } => {
+                self.passes.push(self.batches(batch_size.max(1))?.into_iter());
+                Ok(Reply::Pass(self.passes.len() as u32 - 1))
+            }
+            Request::NextBatch { pass } => {
+                let batches = self.passes.get_mut(pass as usize);
+                let next = batches.ok_or_else(|| Error::Protocol(format!("there is no pass {pass}")))?.next();
+                let size = self.fixture.settings.img;
+                Ok(Reply::Batch(next.map(|b| PlainBatch {
+                    images: Array::from_f32([b.labels.len(), 3, size, size], &b.images),
+                    labels: b.labels,
+                    positions: b.positions,
+                })))
+            }
+            Request::Probe { name, value } => {
+                self.probes.entry(name).or_default().push(value);
+                Ok(Reply::Done)
+            }
+            Request::Memory(_) => Err(Error::Protocol("a fixture has no memory of exemplars".into())),
+        }
+    }
+
+    fn probing(&self) -> bool {
+        true
+    }
+}
+
+/// Every epoch in file order, without augmentation.
+pub(super) struct FixtureFeed<'a>(pub &'a Fixture, pub usize);
+
+impl Feed for FixtureFeed<'_> {
+    fn epoch(&mut self, _: usize, batch_size: usize, _: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>> {
+        let host = FixtureHost { task: self.1, ..FixtureHost::new(self.0) };
+        match host.batches(batch_size) {
+            Ok(batches) => Box::new(batches.into_iter().map(Ok)),
+            Err(error) => Box::new(std::iter::once(Err(error))),
+        }
+    }
+
+    fn image_size(&self) -> usize {
+        self.0.settings.img
+    }
+}

@@ -1,0 +1,162 @@
+//! The replay of one fixture.
+
+use std::path::Path;
+
+use candle_core::{DType, Device};
+use toml::{Table, Value};
+
+use super::Outcome;
+use super::compare::Comparison;
+use super::fixture::{Fixture, FixtureFeed, FixtureHost};
+use crate::backbone::{BackboneOptions, Vit};
+use crate::config::Layer;
+use crate::context::{Context, Serialised};
+use crate::method::{self, Method, Setup};
+use crate::run::train_task;
+use crate::scenario::TaskInfo;
+use crate::state::State;
+use crate::{Error, Result};
+
+/// Replays the fixture in `bytes` (`path` is used in messages) in `dtype` on `device`, every call of the method through bytes and back.
+///
+/// # Errors
+/// If the file is not a whole fixture, or the method fails.
+pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Result<Outcome> {
+    let fixture = Fixture::parse(path, bytes)?;
+    let settings = &fixture.settings;
+    let Ok(entry) = method::find(&fixture.method) else {
+        return Ok(Outcome::Skipped(format!("there is no method '{}' in this build", fixture.method)));
+    };
+    let options = BackboneOptions { image_size: Some(settings.img), heads: Some(settings.heads), ..BackboneOptions::default() };
+    let backbone = Box::new(Vit::new("fixture", &fixture.backbone()?, &options, dtype, device)?);
+    let blocks = fixture.file.names().filter(|n| n.starts_with("backbone.") && n.ends_with("norm1.weight")).count();
+    let config = entry.configure("", &[Layer { origin: path.display().to_string(), table: configuration(&fixture) }])?;
+    let mut method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
+
+    let mut out = Comparison::new(dtype, settings.optim == "adam");
+    let mut host = FixtureHost::new(&fixture);
+    let mut accuracy = Vec::new();
+    for task in 0..settings.tasks {
+        let info = task_info(&fixture, task)?;
+        host.task = task;
+        let plan = method.plan(&info);
+        {
+            let mut host = Serialised(&mut host);
+            method.begin_task(&info, &mut Context::new(&mut host, device, dtype))?;
+            let mut terms: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
+            train_task(&mut *method, &info, &plan, &mut host, &mut FixtureFeed(&fixture, task), (dtype, device), &mut |step| {
+                step.losses.0.into_iter().for_each(|(name, value)| terms.entry(name).or_default().push(value));
+                Ok(())
+            })?;
+            for (term, ours) in terms {
+                let name = format!("task{task}.{term}_loss");
+                if fixture.file.shape(&name).is_some() {
+                    out.add(&format!("{term}_loss"), &name, &ours, &fixture.values(&name)?);
+                }
+            }
+            compare_state(&fixture, &mut out, &format!("task{task}.trained."), "trained", &method.state()?)?;
+            method.end_task(&info, &mut Context::new(&mut host, device, dtype))?;
+        }
+        let state = method.state()?;
+        compare_state(&fixture, &mut out, &format!("task{task}.after."), "after", &state)?;
+        compare_statistics(&fixture, &mut out, task, &state)?;
+        accuracy.push(compare_outputs(&fixture, &mut out, task, &*method, (dtype, device))?);
+    }
+    out.add("accuracy", "accuracy", &accuracy, &percent_or_share(&fixture.values("accuracy")?));
+    compare_probes(&fixture, &mut out, &host)?;
+    let recorded: Vec<String> = fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")).map(str::to_owned).collect();
+    for name in recorded.iter().filter(|n| !n.ends_with(".test_index") && !n.contains(".align.") && !out.has(n)) {
+        out.missing(name);
+    }
+    Ok(Outcome::Compared(out.finish()))
+}
+
+/// The fixture's settings under the names of the configuration.
+fn configuration(fixture: &Fixture) -> Table {
+    let s = &fixture.settings;
+    let mut table = Table::new();
+    table.insert("rank".into(), Value::Integer(s.rank as i64));
+    table.insert("epochs".into(), Value::Integer(s.epochs as i64));
+    table.insert("batch_size".into(), Value::Integer(s.batch as i64));
+    table.insert("optimiser".into(), Value::String(s.optim.clone()));
+    table.insert("learning_rate".into(), Value::Float(s.lr));
+    table.insert("weight_decay".into(), Value::Float(s.wd));
+    table.extend(fixture.variant.iter().cloned());
+    table
+}
+
+fn task_info(fixture: &Fixture, task: usize) -> Result<TaskInfo> {
+    let (first, classes) = (task * fixture.settings.cpt, fixture.settings.cpt);
+    Ok(TaskInfo {
+        index: task,
+        classes: (first..first + classes).collect(),
+        first_class: first,
+        class_names: (first..first + classes).map(|c| format!("class {c}")).collect(),
+        train_images: fixture.rows("train", task)?.len(),
+    })
+}
+
+/// Compares the file's tensors under `prefix` with the state's of the same names.
+fn compare_state(fixture: &Fixture, out: &mut Comparison, prefix: &str, stage: &str, state: &State) -> Result<()> {
+    for name in fixture.file.names().filter(|n| n.starts_with(prefix)) {
+        let plain = &name[prefix.len()..];
+        let kind = plain.split('.').next().unwrap_or_default();
+        out.add(&format!("{stage}.{kind}"), name, &state.array(plain)?.to_f64()?, &fixture.values(name)?);
+    }
+    Ok(())
+}
+
+fn compare_statistics(fixture: &Fixture, out: &mut Comparison, task: usize, state: &State) -> Result<()> {
+    for quantity in ["class_mean", "class_cov"] {
+        let name = format!("task{task}.{quantity}");
+        if fixture.file.shape(&name).is_none() {
+            continue;
+        }
+        let mut ours = Vec::new();
+        for class in task * fixture.settings.cpt..(task + 1) * fixture.settings.cpt {
+            ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?);
+        }
+        out.add(quantity, &name, &ours, &fixture.values(&name)?);
+    }
+    Ok(())
+}
+
+/// Compares logits and CLS tokens after a task; gives the accuracy over all classes seen so far, as a share.
+fn compare_outputs(fixture: &Fixture, out: &mut Comparison, task: usize, method: &dyn Method, placement: (DType, &Device)) -> Result<f64> {
+    let rows: Vec<usize> = fixture.labels(&format!("task{task}.test_index"))?.into_iter().map(|i| i as usize).collect();
+    let on_device = |rows: &[usize]| -> Result<_> { Ok(fixture.images("test", rows)?.to_dtype(placement.0)?.to_device(placement.1)?) };
+    let logits = method.predict(&on_device(&rows)?)?;
+    let name = format!("task{task}.test_logits");
+    out.tensor("test_logits", &name, &logits, &fixture.values(&name)?)?;
+    let name = format!("task{task}.cls_features");
+    if fixture.file.shape(&name).is_some() {
+        let tokens = method.cls_tokens(&on_device(&rows[..rows.len().min(4)])?)?;
+        let tokens = tokens.ok_or_else(|| Error::Protocol("the method gave no CLS tokens".into()))?;
+        out.tensor("cls_features", &name, &tokens, &fixture.values(&name)?)?;
+    }
+    let labels = fixture.labels("test.labels")?;
+    let best = logits.argmax(1)?.to_vec1::<u32>()?;
+    let hits = rows.iter().zip(best).filter(|(row, best)| labels[**row] == i64::from(*best)).count();
+    Ok(100.0 * hits as f64 / rows.len().max(1) as f64)
+}
+
+/// The recorded accuracies in percent, whether the file states percents or shares.
+fn percent_or_share(values: &[f64]) -> Vec<f64> {
+    let scale = if values.iter().all(|v| *v <= 1.0) { 100.0 } else { 1.0 };
+    values.iter().map(|v| v * scale).collect()
+}
+
+/// Compares `probe<n>.<name>` with the n-th value the method showed under that name, and the relation loss of that step.
+fn compare_probes(fixture: &Fixture, out: &mut Comparison, host: &FixtureHost) -> Result<()> {
+    for name in fixture.file.names().filter(|n| n.starts_with("probe")) {
+        let Some((number, what)) = name["probe".len()..].split_once('.') else { continue };
+        let Some(step) = number.parse::<usize>().ok().and_then(|n| n.checked_sub(1)) else { continue };
+        let Some(ours) = host.probes.get(what).and_then(|all| all.get(step)) else { continue };
+        // A relation loss of zero up to rounding (the first step, B = 0) has no relative error worth the name.
+        let (ours, theirs) = (ours.to_f64()?, fixture.values(name)?);
+        let nothing = what.ends_with("_loss") && theirs.iter().chain(&ours).all(|v| v.abs() < 1e-6);
+        let (ours, theirs) = if nothing { (vec![1.0], vec![1.0]) } else { (ours, theirs) };
+        out.add(&format!("probe.{what}"), name, &ours, &theirs);
+    }
+    Ok(())
+}

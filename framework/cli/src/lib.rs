@@ -1,1 +1,57 @@
+//! The command line of cilbench as a library, so that a third party's crate can run it with methods of its own:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     cilbench_cli::main()
+//! }
+//! ```
+#![deny(missing_docs)]
 
+mod args;
+mod list;
+mod progress;
+mod run;
+mod verify;
+
+use std::process::ExitCode;
+
+use cilbench::Error;
+// Named here so that the linker keeps these crates' registry entries.
+use cilbench_benchmarks as _;
+use cilbench_methods as _;
+use clap::Parser;
+
+use args::{Args, Command};
+
+/// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are answers; everything else is bad usage. Either way clap's text is the message.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    if let Some(threads) = args.threads {
+        if threads == 0 {
+            eprintln!("error: --threads 0: at least one thread is needed");
+            return ExitCode::from(2);
+        }
+        // SAFETY: this is the first thing the process does; no other thread exists that could read the environment.
+        unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
+    }
+    let outcome = match args.command {
+        Command::Run(run) => run::run(&run),
+        Command::List { what } => list::list(what),
+        Command::Describe { name } => list::describe(&name),
+        Command::Verify(verify) => verify::verify(&verify),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(Error::exit_code(&error))
+        }
+    }
+}

@@ -1,1 +1,5 @@
-fn main(){}
+//! The command `cilbench`.
+
+fn main() -> std::process::ExitCode {
+    cilbench_cli::main()
+}

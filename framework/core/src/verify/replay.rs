@@ -29,7 +29,6 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
     };
     let options = BackboneOptions { image_size: Some(settings.img), heads: Some(settings.heads), ..BackboneOptions::default() };
     let backbone = Box::new(Vit::new("fixture", &fixture.backbone()?, &options, dtype, device)?);
-    let blocks = fixture.file.names().filter(|n| n.starts_with("backbone.") && n.ends_with("norm1.weight")).count();
     let config = entry.configure("", &[Layer { origin: path.display().to_string(), table: configuration(&fixture) }])?;
     let mut method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
 
@@ -64,9 +63,10 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
     }
     out.add("accuracy", "accuracy", &accuracy, &percent_or_share(&fixture.values("accuracy")?));
     compare_probes(&fixture, &mut out, &host)?;
-    let recorded: Vec<String> = fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")).map(str::to_owned).collect();
-    for name in recorded.iter().filter(|n| !n.ends_with(".test_index") && !n.contains(".align.") && !out.has(n)) {
-        out.missing(name);
+    for name in fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")) {
+        if !name.ends_with(".test_index") && !name.contains(".align.") && !out.has(name) {
+            out.missing(name);
+        }
     }
     Ok(Outcome::Compared(out.finish()))
 }

@@ -1,0 +1,79 @@
+//! `cilbench list` and `cilbench describe`.
+
+use cilbench::method::{Access, MethodEntry};
+use cilbench::{Error, Result, backbone, data, method, scenario};
+use comfy_table::{ContentArrangement, Table, presets};
+
+use crate::args::Kind;
+
+/// A plain table that fits the terminal.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table
+}
+
+pub(crate) fn list(what: Kind) -> Result<()> {
+    let mut out;
+    match what {
+        Kind::Methods => {
+            out = table(&["method", "summary"]);
+            method::all().iter().for_each(|e| drop(out.add_row([e.about.name, e.about.summary])));
+        }
+        Kind::Scenarios => {
+            out = table(&["scenario", "summary", "data set"]);
+            scenario::all()?.iter().for_each(|s| drop(out.add_row([&s.name, &s.summary, &s.dataset])));
+        }
+        Kind::Backbones => {
+            out = table(&["backbone", "summary"]);
+            backbone::all().iter().for_each(|e| drop(out.add_row([e.name, e.summary])));
+        }
+        Kind::Datasets => {
+            out = table(&["data set", "summary", "needs"]);
+            data::all().iter().for_each(|e| drop(out.add_row([e.name, e.summary, if e.files.is_empty() { "nothing" } else { e.files }])));
+        }
+    }
+    println!("{out}");
+    Ok(())
+}
+
+pub(crate) fn describe(name: &str) -> Result<()> {
+    if let Some(entry) = method::all().into_iter().find(|e| e.about.name == name) {
+        describe_method(entry);
+    } else if let Some(s) = scenario::all()?.into_iter().find(|s| s.name == name) {
+        println!("scenario {}: {}", s.name, s.summary);
+        println!("data set: {} (cilbench describe {})", s.dataset, s.dataset);
+        println!("tasks: {}\nclass order: {} (--class-order natural|seed:<n>)", s.tasks, s.class_order);
+        println!("image size: {}", s.image_size.map_or("the backbone's".to_owned(), |n| n.to_string()));
+    } else if let Some(e) = data::all().into_iter().find(|e| e.name == name) {
+        println!("data set {}: {}\nsource: {}", e.name, e.summary, e.source);
+        println!("needs: {}", if e.files.is_empty() { "nothing, it is embedded" } else { e.files });
+    } else if let Some(e) = backbone::all().into_iter().find(|e| e.name == name) {
+        println!("backbone {}: {}", e.name, e.summary);
+    } else {
+        let scenarios = scenario::all()?;
+        let methods = method::all();
+        let mut names: Vec<&str> = methods.iter().map(|e| e.about.name).collect();
+        names.extend(scenarios.iter().map(|s| s.name.as_str()));
+        names.extend(data::all().iter().map(|e| e.name));
+        names.extend(backbone::all().iter().map(|e| e.name));
+        return Err(Error::unknown("method, scenario, data set or backbone", name, names));
+    }
+    Ok(())
+}
+
+fn describe_method(entry: &MethodEntry) {
+    let about = &entry.about;
+    println!("method {} (version {}): {}\n", about.name, about.version, about.summary);
+    println!("trains: {}", about.trains);
+    let sees = match about.access {
+        Access::Stream => "only the current task's images",
+        Access::Memory => "the current task's images and the exemplars it stored",
+        Access::All => "all images seen so far",
+    };
+    println!("sees: {sees}\n");
+    let mut out = table(&["hyper-parameter", "default", "meaning"]);
+    entry.fields().into_iter().for_each(|f| drop(out.add_row([f.key, f.default.to_string(), f.doc])));
+    println!("{out}\n");
+    println!("Set one with --set key=value, several with --config FILE (TOML).\n\n{}", about.paper);
+}

@@ -51,7 +51,10 @@ struct Cifar100 {
 impl Cifar100 {
     fn open(root: Option<&Path>) -> Result<Self> {
         let Some(root) = root else {
-            return Err(Error::usage(format!("data set cifar100 is not embedded: say where it is with --data-root DIR. {}", where_to_get())));
+            return Err(Error::usage(format!(
+                "data set cifar100 is not embedded: say where it is with --data-root DIR. {}",
+                where_to_get()
+            )));
         };
         let (train, test) = (find(root, "train")?, find(root, "test")?);
         Ok(Self {
@@ -160,7 +163,8 @@ mod tests {
 
     /// A parquet file with the hub's columns.
     fn write(path: &Path, images: &[Vec<u8>], labels: &[i64]) {
-        let schema = "message schema { optional group img { optional binary bytes; optional binary path (UTF8); } optional int64 fine_label; }";
+        let schema =
+            "message schema { optional group img { optional binary bytes; optional binary path (UTF8); } optional int64 fine_label; }";
         let schema = Arc::new(parse_message_type(schema).expect("schema"));
         let file = std::fs::File::create(path).expect("file");
         let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).expect("writer");

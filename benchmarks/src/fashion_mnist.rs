@@ -20,8 +20,7 @@ inventory::submit! {
     }
 }
 
-const CLASSES: [&str; 10] =
-    ["t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"];
+const CLASSES: [&str; 10] = ["t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"];
 
 struct FashionMnist {
     classes: Vec<String>,

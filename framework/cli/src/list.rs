@@ -9,7 +9,7 @@ use crate::args::Kind;
 /// A plain table that fits the terminal.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(header);
     table
 }
 
@@ -18,19 +18,19 @@ pub(crate) fn list(what: Kind) -> Result<()> {
     match what {
         Kind::Methods => {
             out = table(&["method", "summary"]);
-            method::all().iter().for_each(|e| drop(out.add_row([e.about.name, e.about.summary])));
+            out.add_rows(method::all().iter().map(|e| [e.about.name, e.about.summary]));
         }
         Kind::Scenarios => {
             out = table(&["scenario", "summary", "data set"]);
-            scenario::all()?.iter().for_each(|s| drop(out.add_row([&s.name, &s.summary, &s.dataset])));
+            out.add_rows(scenario::all()?.iter().map(|s| [&s.name, &s.summary, &s.dataset]));
         }
         Kind::Backbones => {
             out = table(&["backbone", "summary"]);
-            backbone::all().iter().for_each(|e| drop(out.add_row([e.name, e.summary])));
+            out.add_rows(backbone::all().iter().map(|e| [e.name, e.summary]));
         }
         Kind::Datasets => {
             out = table(&["data set", "summary", "needs"]);
-            data::all().iter().for_each(|e| drop(out.add_row([e.name, e.summary, if e.files.is_empty() { "nothing" } else { e.files }])));
+            out.add_rows(data::all().iter().map(|e| [e.name, e.summary, if e.files.is_empty() { "nothing" } else { e.files }]));
         }
     }
     println!("{out}");
@@ -73,7 +73,7 @@ fn describe_method(entry: &MethodEntry) {
     };
     println!("sees: {sees}\n");
     let mut out = table(&["hyper-parameter", "default", "meaning"]);
-    entry.fields().into_iter().for_each(|f| drop(out.add_row([f.key, f.default.to_string(), f.doc])));
+    out.add_rows(entry.fields().into_iter().map(|f| [f.key, f.default.to_string(), f.doc]));
     println!("{out}\n");
     println!("Set one with --set key=value, several with --config FILE (TOML).\n\n{}", about.paper);
 }

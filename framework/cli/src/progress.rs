@@ -35,7 +35,8 @@ impl Progress for Display {
             Event::Begin { task, tasks, plan, steps } => {
                 (self.images, self.tasks, self.epoch, self.began) = (0, tasks, 0, Instant::now());
                 let names: Vec<&str> = task.class_names.iter().map(String::as_str).collect();
-                let shown = if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };
+                let shown =
+                    if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };
                 let (n, epochs) = (task.index + 1, plan.epochs);
                 self.line(&format!("task {n}/{tasks}: {shown}; {} images, {epochs} epochs", task.train_images));
                 if self.terminal {
@@ -75,7 +76,9 @@ impl Progress for Display {
                 let speed = if record.train_seconds > 0.0 { self.images as f64 / record.train_seconds } else { 0.0 };
                 let (n, tasks, seconds) = (task + 1, self.tasks, self.began.elapsed().as_secs_f64());
                 let accuracy = record.scores.accuracy;
-                eprintln!("  after task {n}/{tasks}: accuracy {accuracy:.2} % on all classes seen{drift} ({seconds:.1} s, {speed:.0} images/s)");
+                eprintln!(
+                    "  after task {n}/{tasks}: accuracy {accuracy:.2} % on all classes seen{drift} ({seconds:.1} s, {speed:.0} images/s)"
+                );
             }
         }
     }

@@ -62,7 +62,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     };
     let out = args.out.clone().unwrap_or_else(|| default_folder(&identity));
     let (mut folder, finished) = RunFolder::open(&out, &identity)?;
-    eprintln!("{} on {} (data id {}), backbone {}, seed {}", args.method, args.scenario, identity.scenario.data_id, identity.backbone.name, args.seed);
+    eprintln!(
+        "{} on {} (data id {}), backbone {}, seed {}",
+        args.method, args.scenario, identity.scenario.data_id, identity.backbone.name, args.seed
+    );
     warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(record) = finished {
         eprintln!("this very run is finished already; its result, from {}:", out.display());
@@ -144,7 +147,16 @@ fn summarise(record: &Record, entry: &MethodEntry, folder: &RunFolder) {
     let drift = record.relation_drift.map_or("–".to_owned(), |d| format!("{d:.4}"));
     let carried = format!("{:.2} MB", record.costs.carried_bytes as f64 / 1e6);
     let [last, avg, forgetting, bwt] = [s.last, s.avg, s.forgetting, s.bwt].map(|v| format!("{v:.2}"));
-    out.add_row([last, avg, forgetting, bwt, drift, format!("{:.0}", record.costs.images_per_second), record.costs.trained_parameters.to_string(), carried]);
+    out.add_row([
+        last,
+        avg,
+        forgetting,
+        bwt,
+        drift,
+        format!("{:.0}", record.costs.images_per_second),
+        record.costs.trained_parameters.to_string(),
+        carried,
+    ]);
     println!("{out}");
     record.warnings.iter().for_each(|w| println!("warning: {w}"));
     println!("written to {}", folder.path().display());

@@ -39,12 +39,17 @@ fn report(outcomes: &[(String, Result<Outcome>)], precision: &str, device: &str)
                 for (i, check) in checks.iter().enumerate() {
                     let verdict = if check.passed() { "ok".to_owned() } else { format!("FAILED at {}", check.at) };
                     let name = if i == 0 { name.as_str() } else { "" };
-                    let (n, worst, tolerance) = (check.tensors.to_string(), format!("{:.1e}", check.worst), format!("{:.0e}", check.tolerance));
+                    let (n, worst, tolerance) =
+                        (check.tensors.to_string(), format!("{:.1e}", check.worst), format!("{:.0e}", check.tolerance));
                     out.add_row([name, &check.quantity, &n, &worst, &tolerance, &verdict]);
                 }
             }
-            Ok(Outcome::Skipped(why)) => drop(out.add_row([name, &format!("skipped: {why}")])),
-            Err(error) => drop(out.add_row([name, &format!("FAILED: {error}")])),
+            Ok(Outcome::Skipped(why)) => {
+                out.add_row([name, &format!("skipped: {why}")]);
+            }
+            Err(error) => {
+                out.add_row([name, &format!("FAILED: {error}")]);
+            }
         }
         match outcome {
             Ok(Outcome::Skipped(_)) => skipped += 1,

@@ -51,7 +51,8 @@ fn choices(schema: &serde_json::Value, key: &str) -> Option<Vec<String>> {
         return Some(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
     }
     definition["oneOf"].as_array().map(|list| {
-        let enums = |v: &serde_json::Value| v["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let enums =
+            |v: &serde_json::Value| v["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
         list.iter().flat_map(|v| name(v).map(|n| vec![n]).unwrap_or_else(|| enums(v))).collect()
     })
 }
@@ -158,7 +159,8 @@ mod tests {
 
     #[test]
     fn later_layers_win_and_flattened_keys_are_known() {
-        let (config, _) = merge::<Config>("test", &[layer("epochs = 3\nkind = 'last-one'"), layer("epochs = 4\nweight = 2")]).expect("valid");
+        let (config, _) =
+            merge::<Config>("test", &[layer("epochs = 3\nkind = 'last-one'"), layer("epochs = 4\nweight = 2")]).expect("valid");
         assert_eq!(config, Config { shared: Shared { epochs: 4 }, kind: Kind::LastOne, weight: 2.0 });
     }
 

@@ -7,7 +7,9 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position};
+use super::{
+    Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position,
+};
 use crate::nn;
 use crate::{Error, Result};
 
@@ -91,7 +93,8 @@ impl Vit {
     /// # Errors
     /// Lists missing, extra and mis-shaped tensors; [`Error::Usage`] for an image size or a number of heads that does not fit.
     pub fn new(name: &str, file: &WeightsFile, options: &BackboneOptions, dtype: DType, device: &Device) -> Result<Self> {
-        let shape = |n: &str| file.shape(n).map(<[usize]>::to_vec).ok_or_else(|| file.error(format!("missing: {n}; is this a timm-named ViT?")));
+        let shape =
+            |n: &str| file.shape(n).map(<[usize]>::to_vec).ok_or_else(|| file.error(format!("missing: {n}; is this a timm-named ViT?")));
         let four = shape("patch_embed.proj.weight")?;
         let [dim, channels, patch, patch_width] = four[..] else {
             return Err(file.error(format!("wrong shape: patch_embed.proj.weight is {four:?}, expected [dim, 3, patch, patch]")));
@@ -115,12 +118,17 @@ impl Vit {
         };
         if image_size == 0 || image_size % patch != 0 {
             let near = [(image_size / patch).max(1) * patch, (image_size / patch + 1) * patch];
-            return Err(Error::usage(format!("image size {image_size} is not divisible by the backbone's patch size {patch}: use {} or {}", near[0], near[1])));
+            return Err(Error::usage(format!(
+                "image size {image_size} is not divisible by the backbone's patch size {patch}: use {} or {}",
+                near[0], near[1]
+            )));
         }
         let stated: Option<usize> = file.parsed("heads")?;
         let heads = options.heads.or(stated).unwrap_or(dim / 64);
         if heads == 0 || dim % heads != 0 {
-            return Err(Error::usage(format!("{heads} attention heads do not divide the backbone's width {dim}: say how many it has with --heads N")));
+            return Err(Error::usage(format!(
+                "{heads} attention heads do not divide the backbone's width {dim}: say how many it has with --heads N"
+            )));
         }
         let mean = options.mean.or(file.triple("mean")?).unwrap_or([0.0; 3]);
         let std = options.std.or(file.triple("std")?).unwrap_or([1.0; 3]);
@@ -132,7 +140,8 @@ impl Vit {
         let pretrained_on = pretrained_on.split(',').map(|s| s.trim().to_owned()).filter(|s| !s.is_empty()).collect();
 
         let tensor = |n: &str| file.tensor(n, dtype, device);
-        let norm = |n: &str| -> Result<Norm> { Ok(Norm { weight: tensor(&format!("{n}.weight"))?, bias: tensor(&format!("{n}.bias"))?, eps }) };
+        let norm =
+            |n: &str| -> Result<Norm> { Ok(Norm { weight: tensor(&format!("{n}.weight"))?, bias: tensor(&format!("{n}.bias"))?, eps }) };
         let blocks = (0..depth).map(|i| {
             let linear = |n: &str| Linear::load(file, &format!("blocks.{i}.{n}"), dtype, device);
             let scale = |n: &str| layer_scale.then(|| tensor(&format!("blocks.{i}.{n}.gamma"))).transpose();
@@ -152,7 +161,8 @@ impl Vit {
         let channel = |v: [f64; 3]| -> Result<Tensor> { Ok(Tensor::new(&v, device)?.to_dtype(dtype)?.reshape((1, 3, 1, 1))?) };
         let plain = mean == [0.0; 3] && std == [1.0; 3];
         let position = position::resize(&file.tensor("pos_embed", DType::F64, &Device::Cpu)?, old_grid, image_size / patch)?;
-        let parameters = file.names().filter(|n| !n.starts_with("head.")).filter_map(|n| file.shape(n)).map(|s| s.iter().product::<usize>()).sum();
+        let parameters =
+            file.names().filter(|n| !n.starts_with("head.")).filter_map(|n| file.shape(n)).map(|s| s.iter().product::<usize>()).sum();
         Ok(Self {
             info: BackboneInfo {
                 name: name.to_owned(),

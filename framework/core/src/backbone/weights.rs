@@ -33,7 +33,10 @@ impl WeightsFile {
     /// As [`WeightsFile::read`].
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let bad = |e: &dyn std::fmt::Display| {
-            Error::file(path, format!("not a whole safetensors file ({e}); cilbench reads timm-named .safetensors only, never pickled .bin or .pth"))
+            Error::file(
+                path,
+                format!("not a whole safetensors file ({e}); cilbench reads timm-named .safetensors only, never pickled .bin or .pth"),
+            )
         };
         let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
         let metadata = header.metadata().clone().unwrap_or_default();

@@ -92,9 +92,12 @@ impl Transforms {
     /// # Errors
     /// If the image or the crop is empty.
     pub fn train(&self, image: &RgbImage, crop: CropBox, flip: bool) -> Result<Vec<f32>, String> {
-        let options = fir::ResizeOptions::new()
-            .resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear))
-            .crop(f64::from(crop.left), f64::from(crop.top), f64::from(crop.width), f64::from(crop.height));
+        let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)).crop(
+            f64::from(crop.left),
+            f64::from(crop.top),
+            f64::from(crop.width),
+            f64::from(crop.height),
+        );
         // Pillow crops first: pixels outside the crop must not leak in at its borders.
         let cropped = if (crop.width, crop.height) == (image.width, image.height) { None } else { Some(cut(image, crop)) };
         let options = if cropped.is_some() { fir::ResizeOptions::new().resize_alg(options.algorithm) } else { options };

@@ -44,7 +44,10 @@ impl View {
 
 /// dst (m, n) = scale · a (m, k) · b (k, n), on one thread.
 fn product<T: Product>((m, n, k): (usize, usize, usize), dst: (&mut [T], View), a: (&[T], View), b: (&[T], View), scale: f64) {
-    assert!(dst.1.last(m, n) < dst.0.len() && a.1.last(m, k) < a.0.len() && b.1.last(k, n) < b.0.len(), "a matrix reaches out of its slice");
+    assert!(
+        dst.1.last(m, n) < dst.0.len() && a.1.last(m, k) < a.0.len() && b.1.last(k, n) < b.0.len(),
+        "a matrix reaches out of its slice"
+    );
     // SAFETY: the assertion keeps every element that is read or written within the slices; dst is borrowed mutably, so it overlaps neither a nor b.
     unsafe {
         gemm::gemm(
@@ -233,7 +236,8 @@ mod tests {
             let draw = |width: usize| Tensor::randn(0f64, 1.0, (batch, tokens, width), &Device::Cpu).expect("randn");
             let (x, g) = (Var::from_tensor(&draw(3 * dim)).expect("var"), draw(dim));
             let part = |i: usize| x.narrow(2, i * dim, dim).expect("part").contiguous().expect("contiguous");
-            let gradient = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let gradient =
+                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
             let ours = attention(&x, heads).expect("ours");
             let plain = attention_cls(&part(0), &part(1), &part(2), heads).expect("plain");
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {

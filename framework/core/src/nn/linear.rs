@@ -74,7 +74,8 @@ mod tests {
             let (w, b, g) = (draw((outputs, inputs)), draw((1, outputs)).squeeze(0).expect("b"), draw((rows, outputs)));
             let ours = frozen_linear(&x, &w, Some(&b)).expect("ours");
             let plain = x.matmul(&w.t().expect("t")).expect("mm").broadcast_add(&b).expect("add");
-            let gradient = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let gradient =
+                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
                 let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
                 assert!(worst < 1e-12, "{worst}");

@@ -62,7 +62,8 @@ mod tests {
     fn check_gradient(values: &[f64], shape: (usize, usize), loss: impl Fn(&Tensor) -> Tensor) {
         let at = |v: &[f64]| Tensor::from_slice(v, shape, &Device::Cpu).expect("tensor");
         let x = Var::from_tensor(&at(values)).expect("var");
-        let gradient = loss(&x).backward().expect("bwd").get(&x).expect("dx").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+        let gradient =
+            loss(&x).backward().expect("bwd").get(&x).expect("dx").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
         for i in 0..values.len() {
             let moved = |d: f64| {
                 let mut v = values.to_vec();

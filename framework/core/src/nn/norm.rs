@@ -145,7 +145,8 @@ mod tests {
             let x = Var::from_tensor(&draw((rows, dim))).expect("var");
             let row = |t: Tensor| t.squeeze(0).expect("row");
             let (gamma, beta, g) = (row(draw((1, dim))), row(draw((1, dim))), draw((rows, dim)));
-            let gradient = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let gradient =
+                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
             let ours = layer_norm(&x, &gamma, &beta, 1e-6).expect("ours");
             let plain = composed(&x, &gamma, &beta, 1e-6).expect("plain");
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {

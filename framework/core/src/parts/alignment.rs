@@ -59,9 +59,7 @@ impl Alignment {
                 let labels = labels.narrow(0, start, len)?;
                 let loss = match self.loss {
                     AlignmentLoss::CrossEntropy => nn::cross_entropy(&logits, &labels)?,
-                    AlignmentLoss::EntropyNormalised => {
-                        (nn::mean_entropy(&logits)? + nn::cross_entropy(&normalised(&logits)?, &labels)?)?
-                    }
+                    AlignmentLoss::EntropyNormalised => (nn::mean_entropy(&logits)? + nn::cross_entropy(&normalised(&logits)?, &labels)?)?,
                 };
                 let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
                 if !value.is_finite() {

@@ -81,7 +81,8 @@ impl Pairs {
         let pairs = self.sites(backbone.info().blocks).into_iter().map(|site| {
             let (outputs, inputs) = backbone.projection(site)?;
             let bound = 1.0 / (inputs as f64).sqrt();
-            let a = ctx.draw(format!("init.lora.{task}.{site}.A"), &[self.config.rank, inputs], Law::Uniform { low: -bound, high: bound })?;
+            let a =
+                ctx.draw(format!("init.lora.{task}.{site}.A"), &[self.config.rank, inputs], Law::Uniform { low: -bound, high: bound })?;
             let b = candle_core::Tensor::zeros((outputs, self.config.rank), ctx.dtype(), ctx.device())?;
             Ok(VarPair { site, a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? })
         });
@@ -137,7 +138,15 @@ impl Pairs {
     ///
     /// # Errors
     /// Names a tensor that is missing or of another shape.
-    pub fn restore(&mut self, state: &State, tasks: usize, running: bool, backbone: &mut dyn Backbone, dtype: DType, device: &Device) -> Result<()> {
+    pub fn restore(
+        &mut self,
+        state: &State,
+        tasks: usize,
+        running: bool,
+        backbone: &mut dyn Backbone,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<()> {
         self.tasks.clear();
         self.folded = 0;
         for task in 0..tasks {

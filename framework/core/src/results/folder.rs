@@ -25,7 +25,10 @@ impl RunFolder {
         let Some(record) = Self::read(path)? else {
             let others = std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| e.file_name() != "predictions");
             if others {
-                return Err(Error::usage(format!("{}: this folder is not empty and holds no cilbench run; choose another with --out DIR", path.display())));
+                return Err(Error::usage(format!(
+                    "{}: this folder is not empty and holds no cilbench run; choose another with --out DIR",
+                    path.display()
+                )));
             }
             return Ok((folder, None));
         };
@@ -54,7 +57,10 @@ impl RunFolder {
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("not a run record: {e}")))?;
         let format = value["format"].as_u64().unwrap_or_default();
         if format > u64::from(FORMAT) {
-            return Err(Error::file(&file, format!("written by a newer cilbench (format {format}, this one reads up to {FORMAT}); update cilbench")));
+            return Err(Error::file(
+                &file,
+                format!("written by a newer cilbench (format {format}, this one reads up to {FORMAT}); update cilbench"),
+            ));
         }
         serde_json::from_value(value).map(Some).map_err(|e| Error::file(&file, format!("not a run record: {e}")))
     }

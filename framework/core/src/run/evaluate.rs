@@ -30,11 +30,16 @@ pub(super) fn evaluate(
             let (n, width) = logits.dims2()?;
             if (n, width) != (data.classes.len(), seen) {
                 let expected = data.classes.len();
-                return Err(Error::Protocol(format!("the method predicted logits of {n}×{width} for {expected} images and {seen} classes seen")));
+                return Err(Error::Protocol(format!(
+                    "the method predicted logits of {n}×{width} for {expected} images and {seen} classes seen"
+                )));
             }
             let logits = logits.to_vec2::<f64>()?;
             if logits.iter().flatten().any(|v| !v.is_finite()) {
-                return Err(Error::Diverged(format!("a logit is not finite after task {}, on test images of task {index}", tasks.len() - 1)));
+                return Err(Error::Diverged(format!(
+                    "a logit is not finite after task {}, on test images of task {index}",
+                    tasks.len() - 1
+                )));
             }
             let keys: Vec<&str> = data.positions.iter().map(|p| task.test.key(*p)).collect();
             all.extend(metrics::predictions(&logits, &keys, &data.classes, index, &classes));

@@ -65,7 +65,9 @@ impl Host for TaskHost<'_> {
             Request::Probe { .. } => Ok(Reply::Done),
             Request::Memory(call) => {
                 if self.access == Access::Stream {
-                    return Err(Error::Protocol("the method asked for the memory, but its entry does not declare one (access = memory)".into()));
+                    return Err(Error::Protocol(
+                        "the method asked for the memory, but its entry does not declare one (access = memory)".into(),
+                    ));
                 }
                 self.memory.answer(call, self.task, &self.set, &self.transforms, self.seed)
             }

@@ -77,7 +77,8 @@ impl Memory {
                 for id in &ids {
                     let stored = self.stored.get(id).ok_or_else(|| unknown(*id))?;
                     // A stream of its own for each read, so that an exemplar is augmented anew every time.
-                    let batch = stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - self.reads))?;
+                    let batch =
+                        stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - self.reads))?;
                     images.extend(batch.images);
                     labels.extend(batch.labels);
                 }

@@ -39,7 +39,10 @@ impl ClassIncremental {
         }
         let classes = dataset.class_names().len();
         if spec.tasks == 0 || spec.tasks > classes {
-            return Err(Error::usage(format!("scenario {}: tasks = {}: data set {} has {classes} classes", spec.name, spec.tasks, spec.dataset)));
+            return Err(Error::usage(format!(
+                "scenario {}: tasks = {}: data set {} has {classes} classes",
+                spec.name, spec.tasks, spec.dataset
+            )));
         }
         let class_order = options.class_order.unwrap_or(spec.class_order);
         let order = class_order.permutation(classes);
@@ -63,24 +66,29 @@ impl ClassIncremental {
         hash.update(format!("cilbench data id 1\n{order:?}\n{}\n", serde_json::to_string(&transforms).unwrap_or_default()));
         let train = select(&*dataset, Split::Train, options.train_per_class, &place, spec.tasks, &mut hash)?;
         let test = select(&*dataset, Split::Test, options.test_per_class, &place, spec.tasks, &mut hash)?;
-        let tasks: Vec<Task> = train.into_iter().zip(test).enumerate().map(|(index, (train, test))| {
-            let set = |split, (indices, labels): (Vec<usize>, Vec<i64>)| ImageSet {
-                dataset: dataset.clone(),
-                split,
-                indices: indices.into(),
-                labels: labels.into(),
-            };
-            let first: usize = (0..index).map(size).sum();
-            let class_names = lists[index].iter().map(|c| dataset.class_names()[*c].clone()).collect();
-            let info = TaskInfo {
-                index,
-                classes: (first..first + lists[index].len()).collect(),
-                first_class: first,
-                class_names,
-                train_images: train.0.len(),
-            };
-            Task { info, train: set(Split::Train, train), test: set(Split::Test, test) }
-        }).collect();
+        let tasks: Vec<Task> = train
+            .into_iter()
+            .zip(test)
+            .enumerate()
+            .map(|(index, (train, test))| {
+                let set = |split, (indices, labels): (Vec<usize>, Vec<i64>)| ImageSet {
+                    dataset: dataset.clone(),
+                    split,
+                    indices: indices.into(),
+                    labels: labels.into(),
+                };
+                let first: usize = (0..index).map(size).sum();
+                let class_names = lists[index].iter().map(|c| dataset.class_names()[*c].clone()).collect();
+                let info = TaskInfo {
+                    index,
+                    classes: (first..first + lists[index].len()).collect(),
+                    first_class: first,
+                    class_names,
+                    train_images: train.0.len(),
+                };
+                Task { info, train: set(Split::Train, train), test: set(Split::Test, test) }
+            })
+            .collect();
         let info = ScenarioInfo {
             name: spec.name.clone(),
             dataset: spec.dataset.clone(),
@@ -118,7 +126,9 @@ fn select(
     }
     if let Some(empty) = taken.iter().position(|n| *n == 0) {
         let name = &dataset.class_names()[empty];
-        return Err(Error::Protocol(format!("class {empty} ('{name}') has no {split:?} image; add one or leave the class out").to_lowercase()));
+        return Err(Error::Protocol(
+            format!("class {empty} ('{name}') has no {split:?} image; add one or leave the class out").to_lowercase(),
+        ));
     }
     Ok(lists)
 }

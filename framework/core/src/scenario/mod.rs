@@ -103,7 +103,8 @@ pub struct ScenarioOptions {
 /// # Errors
 /// If a registered scenario file is not valid.
 pub fn all() -> Result<Vec<ScenarioSpec>> {
-    let mut all: Vec<_> = inventory::iter::<ScenarioEntry>.into_iter().map(|e| ScenarioSpec::parse(e.toml, e.file)).collect::<Result<_>>()?;
+    let mut all: Vec<_> =
+        inventory::iter::<ScenarioEntry>.into_iter().map(|e| ScenarioSpec::parse(e.toml, e.file)).collect::<Result<_>>()?;
     all.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
     Ok(all)
 }

@@ -44,7 +44,9 @@ impl FromStr for ClassOrder {
         match (text, seed) {
             ("natural", _) => Ok(Self::Natural),
             (_, Some(seed)) => Ok(Self::Seed(seed)),
-            _ => Err(Error::usage(format!("class order '{text}': use natural, or seed:<n> with n from 0 to {}, as in seed:1993", u32::MAX))),
+            _ => {
+                Err(Error::usage(format!("class order '{text}': use natural, or seed:<n> with n from 0 to {}, as in seed:1993", u32::MAX)))
+            }
         }
     }
 }

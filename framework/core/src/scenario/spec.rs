@@ -61,6 +61,11 @@ mod tests {
     #[test]
     fn unknown_keys_are_named() {
         let text = "name = 'x'\nsummary = 's'\ndataset = 'd'\ntask = 3";
-        assert!(ScenarioSpec::parse(text, "x.toml").expect_err("must fail").to_string().contains("x.toml: unknown key 'task': did you mean 'tasks'?"));
+        assert!(
+            ScenarioSpec::parse(text, "x.toml")
+                .expect_err("must fail")
+                .to_string()
+                .contains("x.toml: unknown key 'task': did you mean 'tasks'?")
+        );
     }
 }

@@ -91,12 +91,14 @@ fn find(root: &Path, split: &str) -> Result<PathBuf> {
 
 /// Reads a parquet file of `expected` rows (img{bytes}, fine_label).
 fn read(path: &Path, expected: usize) -> Result<Decoded> {
-    let damaged = |e: &dyn std::fmt::Display| Error::file(path, format!("not a whole parquet file of CIFAR-100 ({e}); download it again"));
+    let short = |e: &dyn std::fmt::Display| e.to_string().chars().take(200).collect::<String>();
+    let damaged =
+        |e: &dyn std::fmt::Display| Error::file(path, format!("not a whole parquet file of CIFAR-100 ({}); download it again", short(e)));
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     let reader = SerializedFileReader::new(file).map_err(|e| damaged(&e))?;
     let mut rows = Vec::new();
     for (number, row) in reader.get_row_iter(None).map_err(|e| damaged(&e))?.enumerate() {
-        let row = row.map_err(|e| Error::file(path, format!("row {number} cannot be read ({e}); download the file again")))?;
+        let row = row.map_err(|e| Error::file(path, format!("row {number} cannot be read ({}); download the file again", short(&e))))?;
         rows.push(fields(&row).map_err(|what| Error::file(path, format!("row {number}: {what}")))?);
     }
     if rows.len() != expected {
@@ -171,7 +173,8 @@ mod tests {
         let mut group = writer.next_row_group().expect("group");
         let bytes: Vec<ByteArray> = images.iter().map(|b| b.clone().into()).collect();
         let levels = vec![2i16; images.len()];
-        for values in [&bytes, &bytes] {
+        let names: Vec<ByteArray> = (0..images.len()).map(|i| format!("{i}.png").into_bytes().into()).collect();
+        for values in [&bytes, &names] {
             let mut column = group.next_column().expect("column").expect("column");
             column.typed::<ByteArrayType>().write_batch(values, Some(&levels), None).expect("bytes");
             column.close().expect("close");

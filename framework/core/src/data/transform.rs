@@ -208,7 +208,8 @@ mod tests {
         }
         assert!(shares.iter().all(|s| *s > 0.04));
         let mean = shares.iter().sum::<f64>() / 4000.0;
-        assert!((0.45..0.53).contains(&mean), "{mean}");
+        // 0.4424 for 100×80 by 200 000 draws of torchvision's definition.
+        assert!((0.43..0.455).contains(&mean), "{mean}");
         assert!((1850..2150).contains(&flips), "{flips}");
     }
 

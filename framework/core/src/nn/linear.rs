@@ -8,6 +8,7 @@ use crate::Result;
 struct FrozenLinear;
 
 /// (rows, inputs, outputs) of x (rows, inputs) and w (outputs, inputs), and w's layout transposed.
+#[allow(clippy::type_complexity)]
 fn plan(x: &Layout, w: &Layout) -> candle_core::Result<((usize, usize, usize, usize), Layout, Shape)> {
     let (rows, inputs) = x.shape().dims2()?;
     let (outputs, _) = w.shape().dims2()?;

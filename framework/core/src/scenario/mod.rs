@@ -105,7 +105,7 @@ pub struct ScenarioOptions {
 pub fn all() -> Result<Vec<ScenarioSpec>> {
     let mut all: Vec<_> =
         inventory::iter::<ScenarioEntry>.into_iter().map(|e| ScenarioSpec::parse(e.toml, e.file)).collect::<Result<_>>()?;
-    all.sort_by(|a, b| natural(&a.name).cmp(&natural(&b.name)));
+    all.sort_by_key(|s| natural(&s.name));
     Ok(all)
 }
 

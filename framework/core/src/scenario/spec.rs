@@ -37,7 +37,7 @@ impl ScenarioSpec {
     /// [`Error::Usage`] that names file and key.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         let table: toml::Table = toml::from_str(text).map_err(|e| Error::usage(format!("{file}: {e}")))?;
-        for key in table.keys().filter(|k| !Self::KEYS.contains(&k.as_str())) {
+        if let Some(key) = table.keys().find(|k| !Self::KEYS.contains(&k.as_str())) {
             return Err(Error::usage(format!("{file}: {}", Error::unknown("key", key, Self::KEYS))));
         }
         table.try_into().map_err(|e| Error::usage(format!("{file}: {e}")))

@@ -55,8 +55,8 @@ impl Comparison {
         let fresh = Check { quantity: quantity.to_owned(), tensors: 0, worst: 0.0, at: name.to_owned(), tolerance };
         let check = self.checks.entry(quantity.to_owned()).or_insert(fresh);
         check.tensors += 1;
-        // A NaN must win, so ask the question the other way round.
-        if !(error <= check.worst) {
+        // A NaN is the worst of all, and stays so: nothing is greater than it.
+        if error.is_nan() || error > check.worst {
             (check.worst, check.at) = (error, name.to_owned());
         }
     }

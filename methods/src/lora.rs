@@ -1,6 +1,8 @@
 //! Sequential LoRA: one pair a task on top of all former ones, nothing against forgetting (Hu et al. 2022).
 //!
-//!     cilbench run --method lora
+//! ```sh
+//! cilbench run --method lora
+//! ```
 
 use candle_core::Tensor;
 use cilbench::Result;

@@ -1,6 +1,8 @@
 //! Sequential LoRA with classifier alignment by plain cross-entropy.
 //!
-//!     cilbench run --method lora-ca
+//! ```sh
+//! cilbench run --method lora-ca
+//! ```
 //!
 //! The relation-free baseline of SR²-LoRA (arXiv 2605.07420): the heads are realigned on features drawn from class statistics, the backbone drifts.
 

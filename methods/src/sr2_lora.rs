@@ -1,6 +1,8 @@
 //! SR²-LoRA: self-rectifying inter-layer relations in low-rank adaptation (arXiv 2605.07420).
 //!
-//!     cilbench run --method sr2-lora
+//! ```sh
+//! cilbench run --method sr2-lora
+//! ```
 //!
 //! Each task adds one LoRA pair to k and v. While it trains, the singular values of the inter-layer relation matrix (the Gram matrix of the CLS
 //! tokens after every block, for each image) are held to those of the previous model; afterwards the heads are realigned on

@@ -1,0 +1,210 @@
+//! The command as a program: what it prints, writes and exits with.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn cilbench(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cilbench")).args(args).output().expect("the command starts")
+}
+
+/// A run small enough for a test: 5 tasks, 6 images a class.
+fn small_run(out: &Path, more: &[&str]) -> Output {
+    let out = out.to_str().expect("a path");
+    let mut args = vec!["run", "--out", out, "--train-per-class", "6", "--test-per-class", "5", "--epochs", "2", "--batch-size", "4"];
+    args.extend(more);
+    cilbench(&args)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn record(out: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(out.join("run.json")).expect("run.json")).expect("JSON")
+}
+
+/// Fails with this exit code and one message that holds `expected`, without a panic.
+fn refused(output: &Output, code: i32, expected: &str) {
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{message}");
+    assert!(message.contains(expected), "'{expected}' is not in: {message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+#[test]
+fn a_run_writes_its_folder_and_the_same_command_prints_its_result() {
+    let folder = tempfile::tempdir().expect("folder");
+    let first = small_run(folder.path(), &[]);
+    assert!(first.status.success(), "{}", text(&first.stderr));
+    let run = record(folder.path());
+    assert_eq!(run["status"], "finished");
+    assert_eq!(run["accuracy_matrix"].as_array().expect("matrix").len(), 5);
+    assert_eq!(run["counts"], serde_json::json!([10, 10, 10, 10, 10]));
+    assert!(run["relation_drift"].as_f64().expect("drift") > 0.0);
+    for key in
+        ["data_id", "last", "avg", "forgetting", "bwt", "images_per_second", "peak_memory", "trained_parameters", "stored_parameters"]
+    {
+        assert!(!run[key].is_null(), "{key}");
+    }
+    // 12 images a task, 2 epochs of 3 steps, 5 tasks.
+    assert_eq!(std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("metrics").lines().count(), 30);
+    let predictions = std::fs::read_to_string(folder.path().join("predictions/task-4.csv")).expect("predictions");
+    assert_eq!(predictions.lines().count(), 51);
+
+    let again = small_run(folder.path(), &[]);
+    assert!(again.status.success() && text(&again.stderr).contains("finished already"));
+    assert_eq!(record(folder.path()), run, "nothing was written");
+    refused(&small_run(folder.path(), &["--seed", "1"]), 2, "seed is 0 there, 1 here");
+}
+
+#[test]
+fn same_seed_same_bits_at_any_number_of_threads() {
+    for method in ["sr2-lora", "lora-ca", "lora"] {
+        let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("folder")).collect();
+        let hashes: Vec<String> = folders
+            .iter()
+            .zip([["1", "0"], ["2", "0"], ["2", "1"]])
+            .map(|(folder, [threads, seed])| {
+                let output = small_run(folder.path(), &["--method", method, "--threads", threads, "--seed", seed]);
+                assert!(output.status.success(), "{}", text(&output.stderr));
+                let run = record(folder.path());
+                format!("{} {}", run["accuracy_matrix"], run["tasks"][4]["state_hash"])
+            })
+            .collect();
+        assert_eq!(hashes[0], hashes[1], "{method}: threads");
+        assert_ne!(hashes[1], hashes[2], "{method}: seed");
+    }
+}
+
+#[test]
+fn every_entry_is_linked_in() {
+    for (what, names) in [
+        ("methods", &["lora", "lora-ca", "sr2-lora"][..]),
+        ("scenarios", &["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"]),
+        ("backbones", &["vit", "vit-nano"]),
+        ("datasets", &["cifar100", "fashion-mnist-small"]),
+    ] {
+        let out = text(&cilbench(&["list", what]).stdout);
+        assert_eq!(out.lines().filter(|l| names.contains(&l.split_whitespace().next().unwrap_or_default())).count(), names.len(), "{out}");
+        for name in names {
+            assert!(cilbench(&["describe", name]).status.success(), "{name}");
+        }
+    }
+    let out = text(&cilbench(&["describe", "sr2-lora"]).stdout);
+    for part in ["arXiv:2605.07420", "relation_weight", "spectral", "learning_rate", "0.0005"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+}
+
+#[test]
+fn unknown_names_and_bad_values_are_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    for (more, expected) in [
+        (&["--method", "sr-lora"][..], "did you mean 'sr2-lora'"),
+        (&["--scenario", "cifar100_10"], "did you mean 'cifar100-10'"),
+        (&["--backbone", "vit-nan"], "did you mean 'vit-nano'"),
+        (&["--set", "rnak=3"], "did you mean 'rank'"),
+        (&["--set", "alignment=spectrum"], "alignment"),
+        (&["--method", "lora", "--set", "relation_weight=1"], "unknown key 'relation_weight'"),
+        (&["--set", "rank"], "expected key=value"),
+        (&["--set", "rank=129"], "128"),
+        (&["--set", "rank=0"], "rank = 0"),
+        (&["--set", "epochs=0"], "epochs = 0"),
+        (&["--set", "batch_size=0"], "batch_size = 0"),
+        (&["--set", "learning_rate=-1"], "learning_rate"),
+        (&["--image-size", "33"], "not divisible by the backbone's patch size 8: use 32 or 40"),
+        (&["--train-per-class", "0"], "--train-per-class 0"),
+        (&["--class-order", "random"], "seed:1993"),
+        (&["--device", "gpu"], "unknown device"),
+        (&["--scenario", "cifar100-10"], "--data-root"),
+        (&["--scenario", "cifar100-10", "--data-root", "/nowhere/at/all"], "/nowhere/at/all"),
+        (&["--heads", "3"], "3 attention heads"),
+        (&["--mean", "0.5"], "--mean"),
+        (&["--config", "/nowhere/my.toml"], "/nowhere/my.toml"),
+    ] {
+        let mut args = vec!["run", "--out", folder.path().to_str().expect("path")];
+        args.extend(more);
+        let output = cilbench(&args);
+        let code = if more[0] == "--config" { 1 } else { 2 };
+        refused(&output, code, expected);
+    }
+    assert!(!folder.path().join("run.json").exists(), "a refused run leaves nothing");
+    refused(&cilbench(&["describe", "sr2"]), 2, "did you mean 'sr2-lora'");
+    refused(&cilbench(&["verify", "--fixtures", folder.path().to_str().expect("path")]), 2, "no .safetensors file");
+}
+
+#[cfg(not(feature = "cuda"))]
+#[test]
+fn cuda_without_the_feature_is_an_error_and_not_a_cpu_run() {
+    refused(&cilbench(&["run", "--device", "cuda"]), 2, "built without CUDA");
+    refused(&cilbench(&["verify", "--device", "cuda:1"]), 2, "built without CUDA");
+}
+
+#[test]
+fn damaged_weights_are_named() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("weights.safetensors");
+    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/weights/vit_nano.safetensors");
+    let whole = std::fs::read(weights).expect("weights");
+    let run = |bytes: &[u8], code: i32, expected: &str| {
+        std::fs::write(&path, bytes).expect("write");
+        let out = folder.path().join("run");
+        let args = ["run", "--weights", path.to_str().expect("path"), "--out", out.to_str().expect("path")];
+        refused(&cilbench(&args), code, expected);
+    };
+    run(b"PK\x03\x04 a pickled checkpoint", 1, "not a whole safetensors file");
+    run(&whole[..whole.len() - 1000], 1, "not a whole safetensors file");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&whole).expect("header");
+    let tensors = safetensors::SafeTensors::deserialize(&whole).expect("tensors");
+    let mut kept: Vec<_> = tensors.iter().filter(|(name, _)| *name != "blocks.2.attn.proj.bias").collect();
+    let extra = tensors.tensor("norm.bias").expect("norm.bias");
+    kept.push(("unheard.of", extra));
+    let changed = safetensors::serialize(kept, header.metadata().clone()).expect("serialise");
+    run(&changed, 1, "missing: blocks.2.attn.proj.bias [128]");
+    run(&changed, 1, "unknown: unheard.of [128]");
+}
+
+#[test]
+fn a_diverging_run_stops_and_says_where() {
+    let folder = tempfile::tempdir().expect("folder");
+    let output = small_run(folder.path(), &["--set", "learning_rate=1e30"]);
+    refused(&output, 1, "in task 0, epoch");
+    let run = record(folder.path());
+    assert_eq!(run["status"], "failed");
+    assert!(run["error"].as_str().expect("error").contains("lower the learning rate"));
+}
+
+#[test]
+fn a_folder_with_something_else_in_it_is_left_alone() {
+    let folder = tempfile::tempdir().expect("folder");
+    std::fs::write(folder.path().join("thesis.txt"), "precious").expect("write");
+    refused(&small_run(folder.path(), &[]), 2, "holds no cilbench run");
+    std::fs::write(folder.path().join("run.json"), "{ half a").expect("write");
+    refused(&small_run(folder.path(), &[]), 1, "not a run record");
+    std::fs::write(folder.path().join("run.json"), "{\"format\": 99}").expect("write");
+    refused(&small_run(folder.path(), &[]), 1, "newer cilbench");
+    assert_eq!(std::fs::read_to_string(folder.path().join("thesis.txt")).expect("read"), "precious");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_consistent_folder_and_the_run_can_begin_again() {
+    let folder = tempfile::tempdir().expect("folder");
+    let out = folder.path().to_str().expect("path");
+    let child = Command::new(env!("CARGO_BIN_EXE_cilbench"))
+        .args(["run", "--out", out, "--epochs", "500"])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the command starts");
+    let log = folder.path().join("metrics.jsonl");
+    for _ in 0..600 {
+        if std::fs::metadata(&log).is_ok_and(|m| m.len() > 0) {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+    let output = child.wait_with_output().expect("wait");
+    refused(&output, 1, "interrupted in task 0");
+    assert_eq!(record(folder.path())["status"], "interrupted");
+}

@@ -1,4 +1,11 @@
 //! Nearest class mean on frozen features: the smallest complete method, written as a third party would.
+//!
+//! Naming the crate is enough to register it:
+//!
+//! ```
+//! use nearest_mean as _;
+//! assert!(cilbench::method::find("nearest-mean").is_ok());
+//! ```
 
 use candle_core::{D, DType, Device, Tensor};
 use cilbench::backbone::{Backbone, Pass};

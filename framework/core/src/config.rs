@@ -1,6 +1,6 @@
 //! Hyper-parameters: documented defaults < preset of the data set < the user's file < `--set`, with unknown keys refused.
 //!
-//! A configuration is an ordinary serde struct that derives [`JsonSchema`](schemars::JsonSchema): the doc comments of its fields are what
+//! A configuration is an ordinary serde struct that derives [`schemars::JsonSchema`]: the doc comments of its fields are what
 //! `cilbench describe` prints. Parts shared between methods may be `#[serde(flatten)]`ed in; unknown keys are checked here
 //! against the schema, because serde's `deny_unknown_fields` does not work together with `flatten`.
 

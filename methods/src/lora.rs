@@ -7,7 +7,7 @@
 use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn;
 use cilbench::parts::{LoraConfig, SequentialLora, Training};
 use cilbench::scenario::TaskInfo;
@@ -89,5 +89,9 @@ impl Method for Lora {
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
         self.model.restore(state, tasks, running)
+    }
+
+    fn export(&self) -> Result<Exported> {
+        self.model.export()
     }
 }

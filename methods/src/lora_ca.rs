@@ -9,7 +9,7 @@
 use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn;
 use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, LoraConfig, SequentialLora, Training};
 use cilbench::scenario::TaskInfo;
@@ -102,5 +102,9 @@ impl Method for LoraCa {
         self.model.restore(state, tasks, running)?;
         let (dtype, device) = self.model.placement();
         self.statistics.restore(state, &tasks[..tasks.len() - usize::from(running)], dtype, device)
+    }
+
+    fn export(&self) -> Result<Exported> {
+        self.model.export()
     }
 }

@@ -10,7 +10,7 @@
 
 use candle_core::Tensor;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn;
 use cilbench::parts::{self, AlignmentLoss, ClassStatistics, LoraConfig, SequentialLora, Training};
 use cilbench::scenario::TaskInfo;
@@ -188,5 +188,9 @@ impl Method for Sr2Lora {
         self.model.restore(state, tasks, running)?;
         let (dtype, device) = self.model.placement();
         self.statistics.restore(state, &tasks[..tasks.len() - usize::from(running)], dtype, device)
+    }
+
+    fn export(&self) -> Result<Exported> {
+        self.model.export()
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use serde::{Deserialize, Serialize};
 
 /// A benchmark framework for class-incremental learning with pre-trained vision transformers.
 #[derive(Parser)]
@@ -31,6 +32,19 @@ pub(crate) enum Command {
     },
     /// Replay the authors' own trajectories and compare every recorded quantity
     Verify(VerifyArgs),
+    /// Rank the finished runs below some folders
+    Leaderboard(LeaderboardArgs),
+    /// Score a finished run's model again
+    Eval(EvalArgs),
+    /// Write a finished run's model as one safetensors file with timm's tensor names
+    Export(ExportArgs),
+    /// Execute a run again, or one of its tasks, and say whether it comes out bit-identical
+    Reproduce(ReproduceArgs),
+    /// Check that a method keeps the rules: the conformance suite
+    Conformance {
+        /// The method
+        method: String,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -45,15 +59,16 @@ pub(crate) enum Kind {
     Datasets,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, ValueEnum, Serialize, Deserialize)]
 pub(crate) enum Precision {
     /// 32-bit floating point
+    #[default]
     F32,
     /// 64-bit floating point
     F64,
 }
 
-#[derive(clap::Args)]
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct RunArgs {
     /// The method: see `cilbench list methods`
     #[arg(long, default_value = "sr2-lora")]
@@ -112,9 +127,34 @@ pub(crate) struct RunArgs {
     /// The floating-point type of the computation
     #[arg(long, default_value = "f32")]
     pub dtype: Precision,
-    /// The run folder [default: runs/<scenario>/<method>-<hash of the configuration>]
+    /// The run folder [default: runs/<scenario>/<method>-<hash of the configuration>/order-<class order>/seed-<seed>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Several seeds, one run each: 0,1,2
+    #[arg(long, value_delimiter = ',', value_name = "N,N,…", conflicts_with = "seed")]
+    pub seeds: Vec<u64>,
+    /// Several class orders, one run each: seed:1993,seed:0
+    #[arg(long, value_delimiter = ',', value_name = "ORDER,ORDER,…", conflicts_with = "class_order")]
+    pub class_orders: Vec<String>,
+    /// Minutes between two checkpoints within a task; at the end of a task there is always one
+    #[arg(long, default_value_t = 10.0, value_name = "N")]
+    pub checkpoint_minutes: f64,
+    /// Steps between two checkpoints within a task, besides those by time
+    #[arg(long, value_name = "N")]
+    pub checkpoint_steps: Option<usize>,
+    /// Checkpoints kept
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub keep: usize,
+    /// Score each task with a method rebuilt from its counted state alone; fail if that predicts otherwise
+    #[arg(long)]
+    pub audit: bool,
+    /// Check every input and say what would be done, without a run
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Go on with the run in this folder, as it was started; no other option is needed
+    #[arg(long, value_name = "DIR")]
+    #[serde(skip)]
+    pub resume: Option<PathBuf>,
 }
 
 #[derive(clap::Args)]
@@ -138,4 +178,64 @@ impl Precision {
             Self::F64 => (cilbench::candle_core::DType::F64, "f64"),
         }
     }
+}
+
+#[derive(clap::Args)]
+pub(crate) struct LeaderboardArgs {
+    /// Folders with runs in them
+    #[arg(default_value = "runs", value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// Only this scenario
+    #[arg(long)]
+    pub scenario: Option<String>,
+    /// The metric that ranks: last, avg, forgetting or bwt
+    #[arg(long, default_value = "last")]
+    pub metric: String,
+    /// Also write the rows as CSV
+    #[arg(long, value_name = "FILE.csv")]
+    pub export: Option<PathBuf>,
+}
+
+/// Where the inputs of a finished run are, if not where they were.
+#[derive(clap::Args)]
+pub(crate) struct Moved {
+    /// The folder that holds the data set [default: where it was]
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// The backbone's weights [default: where they were]
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct EvalArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// Score on another scenario's test images; its classes must come in the same order
+    #[arg(long)]
+    pub scenario: Option<String>,
+    #[command(flatten)]
+    pub moved: Moved,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ExportArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// The file to write
+    #[arg(long, default_value = "model.safetensors", value_name = "FILE")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub moved: Moved,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ReproduceArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// Only this task, from 1, from the checkpoint before it (see --keep of `cilbench run`)
+    #[arg(long, value_name = "N")]
+    pub task: Option<usize>,
+    #[command(flatten)]
+    pub moved: Moved,
 }

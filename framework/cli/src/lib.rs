@@ -8,8 +8,13 @@
 #![deny(missing_docs)]
 
 mod args;
+mod conformance;
+mod finished;
+mod leaderboard;
 mod list;
+mod prepare;
 mod progress;
+mod reproduce;
 mod run;
 mod verify;
 
@@ -46,6 +51,11 @@ pub fn main() -> ExitCode {
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Leaderboard(args) => leaderboard::leaderboard(&args),
+        Command::Eval(args) => finished::eval(&args),
+        Command::Export(args) => finished::export(&args),
+        Command::Reproduce(args) => reproduce::reproduce(&args),
+        Command::Conformance { method } => conformance::conformance(&method),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,7 +32,8 @@ impl Display {
 impl Progress for Display {
     fn show(&mut self, event: Event) {
         match event {
-            Event::Begin { task, tasks, plan, steps } => {
+            Event::Notice(text) => self.line(text),
+            Event::Begin { task, tasks, plan, steps, done } => {
                 (self.images, self.tasks, self.epoch, self.began) = (0, tasks, 0, Instant::now());
                 let names: Vec<&str> = task.class_names.iter().map(String::as_str).collect();
                 let shown =
@@ -42,6 +43,7 @@ impl Progress for Display {
                 if self.terminal {
                     let bar = ProgressBar::new(steps as u64);
                     let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} steps, {elapsed} (left {eta})  {msg}");
+                    bar.set_position(done as u64);
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                     self.bar = Some(bar);
                 }

@@ -1,95 +1,120 @@
-//! `cilbench run`: a method over a scenario, into a run folder.
+//! `cilbench run`: a method over a scenario, into a run folder; over several seeds and class orders, into several.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use cilbench::backbone::{self, BackboneOptions};
-use cilbench::config::{Layer, parse_setting, read_file};
-use cilbench::method::{self, MethodEntry, Setup};
-use cilbench::results::{Identity, Record, RunFolder};
-use cilbench::run::{RunPlan, execute, pretraining_warning};
-use cilbench::scenario::{self, ClassIncremental, Scenario, ScenarioOptions};
-use cilbench::toml::{Table, Value};
-use cilbench::{Error, Result, data, device};
+use cilbench::results::{Record, RunFolder, Statistics};
+use cilbench::run::{RunPlan, dry_steps, execute};
+use cilbench::scenario::{ClassOrder, Scenario};
+use cilbench::state::Kind;
+use cilbench::{Error, Result};
 
 use crate::args::RunArgs;
 use crate::list::table;
+use crate::prepare::{Prepared, started_with, write_command};
 use crate::progress::Display;
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn run(args: &RunArgs) -> Result<()> {
-    let entry = method::find(&args.method)?;
-    let spec = scenario::find(&args.scenario)?;
-    let dataset = data::find(&spec.dataset)?;
-    let config = entry.configure(&spec.dataset, &layers(args)?)?;
-    let device = device::open(&args.device)?;
-    let (dtype, precision) = args.dtype.dtype();
-
-    let backbone_name = args.backbone.clone().unwrap_or_else(|| if args.weights.is_some() { "vit" } else { "vit-nano" }.to_owned());
-    let backbone_options = BackboneOptions {
-        weights: args.weights.clone(),
-        image_size: args.image_size.or(spec.image_size),
-        heads: args.heads,
-        mean: triple("--mean", args.mean.as_deref())?,
-        std: triple("--std", args.std.as_deref())?,
+    let resumed;
+    let args = match &args.resume {
+        Some(folder) => {
+            resumed = RunArgs { out: Some(folder.clone()), ..started_with(folder)? };
+            &resumed
+        }
+        None => args,
     };
-    let backbone = (backbone::find(&backbone_name)?.build)(&backbone_options, dtype, &device)?;
-    let info = backbone.info().clone();
-    // Every hyper-parameter is checked here, before an image is read.
-    let mut method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
-
-    let options = ScenarioOptions {
-        class_order: args.class_order.as_deref().map(str::parse).transpose()?,
-        image_size: Some(info.image_size),
-        train_per_class: args.train_per_class,
-        test_per_class: args.test_per_class,
-        data_root: args.data_root.clone(),
+    if args.keep == 0 {
+        return Err(Error::usage("--keep 0: at least one checkpoint is kept"));
+    }
+    if args.checkpoint_steps == Some(0) || !(args.checkpoint_minutes > 0.0) {
+        return Err(Error::usage("--checkpoint-minutes and --checkpoint-steps must be positive"));
+    }
+    let orders: Vec<Option<ClassOrder>> = match args.class_orders.as_slice() {
+        [] => vec![None],
+        list => list.iter().map(|o| o.parse().map(Some)).collect::<Result<_>>()?,
     };
-    let mut scenario = ClassIncremental::open(&spec, &options)?;
-    let warnings: Vec<String> = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
-    let identity = Identity {
-        method: entry.about.name.to_owned(),
-        method_version: entry.about.version.to_owned(),
-        config,
-        scenario: scenario.info().clone(),
-        backbone: info,
-        // The file's hash says which weights; where they lie does not change a number.
-        backbone_options: BackboneOptions { weights: None, ..backbone_options },
-        seed: args.seed,
-        dtype: precision.to_owned(),
-        device: args.device.clone(),
-    };
-    let out = args.out.clone().unwrap_or_else(|| default_folder(&identity));
-    let (mut folder, finished) = RunFolder::open(&out, &identity)?;
-    eprintln!(
-        "{} on {} (data id {}), backbone {}, seed {}",
-        args.method, args.scenario, identity.scenario.data_id, identity.backbone.name, args.seed
-    );
-    warnings.iter().for_each(|w| eprintln!("warning: {w}"));
-    if let Some(record) = finished {
-        eprintln!("this very run is finished already; its result, from {}:", out.display());
-        summarise(&record, entry, &folder);
-        return Ok(());
+    let seeds = if args.seeds.is_empty() { vec![args.seed] } else { args.seeds.clone() };
+    let prepared = Prepared::new(args)?;
+    if args.dry_run {
+        return dry_run(&prepared, args, seeds.len() * orders.len());
     }
     // A second Ctrl-C while the first is being honoured changes nothing.
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).map_err(|e| Error::Protocol(format!("Ctrl-C cannot be caught: {e}")))?;
-    let mut record = Record::new(identity, warnings);
-    let plan = RunPlan { seed: args.seed, access: entry.about.access, dtype, device: &device, stop: &STOP };
-    execute(&plan, &mut scenario, &mut *method, &mut folder, &mut record, &mut Display::new())
-        .map_err(|error| in_folder(error, &folder))?;
-    summarise(&record, entry, &folder);
-    if args.scenario == "split-fashion-mnist-5" {
-        println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting");
-        println!("  cilbench describe {}        its paper and every hyper-parameter", args.method);
-        println!("  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone");
+    let mut records = Vec::new();
+    for order in &orders {
+        for seed in &seeds {
+            let single = RunArgs {
+                seed: *seed,
+                class_order: order.map(|o| o.to_string()).or(args.class_order.clone()),
+                seeds: vec![],
+                class_orders: vec![],
+                ..args.clone()
+            };
+            records.push(one(&prepared, &single, *order, orders.len() * seeds.len() > 1)?);
+        }
+    }
+    if let [record] = records.as_slice() {
+        if record.identity.scenario.name == "split-fashion-mnist-5" {
+            println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting");
+            println!("  cilbench leaderboard        both runs, ranked");
+            println!("  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone");
+        }
+    } else {
+        summarise_all(&records);
     }
     Ok(())
 }
 
+/// One seed, one class order, one folder.
+fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: bool) -> Result<Record> {
+    let mut scenario = prepared.scenario(order)?;
+    let identity = prepared.identity(&scenario, args.seed);
+    let place = format!("order-{}/seed-{}", identity.scenario.class_order.to_string().replace(':', ""), args.seed);
+    let out = match &args.out {
+        Some(out) if several => out.join(place),
+        Some(out) => out.clone(),
+        None => PathBuf::from("runs").join(&identity.scenario.name).join(format!("{}-{}", identity.method, prepared.hash()?)).join(place),
+    };
+    let (mut folder, finished) = RunFolder::open(&out, &identity)?;
+    let (method, id, backbone) = (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
+    eprintln!("{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}", identity.scenario.name, args.seed, out.display());
+    prepared.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    if let Some(record) = finished {
+        eprintln!("this very run is finished already; its result:");
+        let altered = RunFolder::alterations(&out, &record);
+        if !altered.is_empty() {
+            eprintln!("warning: changed since it was written: {}", altered.join(", "));
+        }
+        summarise(&record, &out);
+        return Ok(record);
+    }
+    write_command(&out, args)?;
+    let build = || prepared.build();
+    let plan = RunPlan {
+        build: &build,
+        seed: args.seed,
+        access: prepared.entry.about.access,
+        dtype: prepared.dtype,
+        device: &prepared.device,
+        stop: &STOP,
+        keep: args.keep,
+        every: Duration::from_secs_f64(args.checkpoint_minutes * 60.0),
+        every_steps: args.checkpoint_steps,
+        audit: args.audit,
+        until: None,
+    };
+    let record = Record::new(identity, prepared.warnings.clone());
+    let record = execute(&plan, &mut scenario, &mut folder, record, &mut Display::new()).map_err(|error| in_folder(error, &out))?;
+    summarise(&record, &out);
+    Ok(record)
+}
+
 /// The same error, saying where what was finished is kept.
-fn in_folder(error: Error, folder: &RunFolder) -> Error {
-    let place = format!(" (see {})", folder.path().display());
+fn in_folder(error: Error, folder: &Path) -> Error {
+    let place = format!(" (see {})", folder.display());
     match error {
         Error::Interrupted(text) => Error::Interrupted(text + &place),
         Error::Diverged(text) => Error::Diverged(text + &place),
@@ -97,37 +122,7 @@ fn in_folder(error: Error, folder: &RunFolder) -> Error {
     }
 }
 
-/// The user's settings: the file, then `--set`, then the flags that stand for a key.
-fn layers(args: &RunArgs) -> Result<Vec<Layer>> {
-    let mut layers = Vec::new();
-    if let Some(path) = &args.config {
-        layers.push(Layer { origin: path.display().to_string(), table: read_file(path)? });
-    }
-    for setting in &args.set {
-        layers.push(Layer { origin: "--set".into(), table: Table::from_iter([parse_setting(setting)?]) });
-    }
-    for (flag, key, value) in [("--epochs", "epochs", args.epochs), ("--batch-size", "batch_size", args.batch_size)] {
-        if let Some(value) = value {
-            layers.push(Layer { origin: flag.into(), table: Table::from_iter([(key.to_owned(), Value::Integer(value))]) });
-        }
-    }
-    Ok(layers)
-}
-
-fn triple(flag: &str, values: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
-    let Some(values) = values else { return Ok(None) };
-    let bad = |_| Error::usage(format!("{flag}: expected three numbers, as in 0.5,0.5,0.5, got {}", values.len()));
-    <[f64; 3]>::try_from(values).map(Some).map_err(bad)
-}
-
-/// `runs/<scenario>/<method>-<hash>`: another configuration is another folder.
-fn default_folder(identity: &Identity) -> PathBuf {
-    let text = serde_json::to_string(identity).unwrap_or_default();
-    let hash = cilbench::sha256(text.as_bytes());
-    PathBuf::from("runs").join(&identity.scenario.name).join(format!("{}-seed{}-{}", identity.method, identity.seed, &hash[..8]))
-}
-
-fn summarise(record: &Record, entry: &MethodEntry, folder: &RunFolder) {
+pub(crate) fn summarise(record: &Record, folder: &Path) {
     let tasks = record.tasks.len();
     let mut header = vec!["after task".to_owned()];
     header.extend((1..=tasks).map(|i| format!("{i}")));
@@ -140,24 +135,86 @@ fn summarise(record: &Record, entry: &MethodEntry, folder: &RunFolder) {
             row.extend([format!("{:.2}", task.scores.accuracy), task.relation_drift.map_or(String::new(), |d| format!("{d:.3}"))]);
             out.add_row(row);
         }
-        println!("\naccuracy (%) on each task's test images, {}\n{out}", entry.about.name);
+        println!("\naccuracy (%) on each task's test images, {}\n{out}\n", record.identity.method);
     }
     let s = &record.summary;
     let mut out = table(&["last", "avg", "forgetting", "bwt", "relation drift", "images/s", "trained", "carried"]);
     let drift = record.relation_drift.map_or("–".to_owned(), |d| format!("{d:.4}"));
     let carried = format!("{:.2} MB", record.costs.carried_bytes as f64 / 1e6);
     let [last, avg, forgetting, bwt] = [s.last, s.avg, s.forgetting, s.bwt].map(|v| format!("{v:.2}"));
-    out.add_row([
-        last,
-        avg,
-        forgetting,
-        bwt,
-        drift,
-        format!("{:.0}", record.costs.images_per_second),
-        record.costs.trained_parameters.to_string(),
-        carried,
-    ]);
+    let speed = format!("{:.0}", record.costs.images_per_second);
+    out.add_row([last, avg, forgetting, bwt, drift, speed, record.costs.trained_parameters.to_string(), carried]);
     println!("{out}");
     record.warnings.iter().for_each(|w| println!("warning: {w}"));
-    println!("written to {}", folder.path().display());
+    println!("written to {}", folder.display());
+}
+
+/// Mean and spread over several runs.
+fn summarise_all(records: &[Record]) {
+    let mut out = table(&["over all runs", "n", "mean", "std", "95 % interval"]);
+    let metrics: [(&str, fn(&Record) -> f64); 4] =
+        [("last", |r| r.summary.last), ("avg", |r| r.summary.avg), ("forgetting", |r| r.summary.forgetting), ("bwt", |r| r.summary.bwt)];
+    for (name, metric) in metrics {
+        let values: Vec<f64> = records.iter().map(metric).collect();
+        if let Some(s) = Statistics::of(&values) {
+            let show = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{v:.2}"));
+            let interval = s.ci95.map_or("–".to_owned(), |ci| format!("{:.2} … {:.2}", s.mean - ci, s.mean + ci));
+            out.add_row([name.to_owned(), s.n.to_string(), show(Some(s.mean)), show(s.std), interval]);
+        }
+    }
+    println!("\n{out}");
+}
+
+/// `--dry-run`: everything is checked and counted, a few steps of a throw-away method are timed, nothing is written.
+fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
+    let mut scenario = prepared.scenario(None)?;
+    let info = scenario.info().clone();
+    let mut method = prepared.build()?;
+    let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
+    let plan = method.plan(&task.info);
+    let steps: usize = info.images.iter().map(|(train, _)| plan.epochs * train.div_ceil(plan.batch_size)).sum();
+    let trained: usize = info.images.iter().map(|(train, _)| plan.epochs * train).sum();
+    let scored: usize = (1..=info.images.len()).map(|t| info.images[..t].iter().map(|(_, test)| test).sum::<usize>()).sum();
+    // One step warms up, three are timed; in later tasks a method may do more a step than in the first.
+    let batch: Vec<usize> = (0..plan.batch_size.min(task.train.len())).collect();
+    let seconds = dry_steps(&mut *method, &task, &info.transforms, &batch, 3, (prepared.dtype, &prepared.device))?;
+    let state = method.state()?;
+    let per_class = state.carried_bytes() as f64 / task.info.classes.len() as f64;
+    let classes: usize = info.tasks.iter().map(Vec::len).sum();
+    let carried = per_class * classes as f64;
+    let mut out = table(&["", ""]);
+    let mut row = |name: &str, value: String| drop_row(&mut out, name, value);
+    row("method", format!("{} (version {})", args.method, prepared.entry.about.version));
+    row("scenario", format!("{}: {} tasks, {classes} classes, data id {}", info.name, info.tasks.len(), info.data_id));
+    let (train, test) = info.images.iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
+    row("images", format!("{train} training, {test} test, {} px", info.transforms.image_size));
+    let b = &prepared.info;
+    row(
+        "backbone",
+        format!("{}: {:.1} M frozen parameters, dim {}, {} blocks, {} heads", b.name, b.parameters as f64 / 1e6, b.dim, b.blocks, b.heads),
+    );
+    row("normalisation", format!("mean {:?}, std {:?}", b.mean, b.std));
+    row("training", format!("{} epochs of batches of {}: {steps} steps, {trained} images", plan.epochs, plan.batch_size));
+    row("trained parameters", format!("{} in the first task", state.elements(Kind::Trained)));
+    let hours = (trained as f64 / batch.len() as f64 * seconds + scored as f64 * seconds / batch.len() as f64 / 3.0) / 3600.0 * runs as f64;
+    row("time", format!("about {hours:.2} h for {runs} run(s), from {seconds:.3} s a step of the first task on this machine"));
+    let peak = cilbench::results::Machine::peak_memory()
+        .map_or("unknown".to_owned(), |m| format!("at least {:.2} GB (seen in these steps)", m as f64 / 1e9));
+    row("memory", peak);
+    row(
+        "disk",
+        format!(
+            "at least {:.1} MB: {} checkpoints and the predictions",
+            (carried * args.keep as f64 + scored as f64 * 110.0) / 1e6,
+            args.keep
+        ),
+    );
+    println!("{out}");
+    prepared.warnings.iter().for_each(|w| println!("warning: {w}"));
+    println!("nothing was written");
+    Ok(())
+}
+
+fn drop_row(out: &mut comfy_table::Table, name: &str, value: String) {
+    out.add_row([name.to_owned(), value]);
 }

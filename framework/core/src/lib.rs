@@ -4,6 +4,7 @@
 pub mod array;
 pub mod backbone;
 pub mod config;
+pub mod conformance;
 pub mod context;
 pub mod data;
 pub mod device;

@@ -99,6 +99,24 @@ pub trait Method {
     /// # Errors
     /// [`Error::Protocol`] that names a tensor that is missing or of another shape.
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()>;
+
+    /// The model as plain tensors with the backbone's own names (timm's, for a ViT), heads as `head.weight` and `head.bias`, and the metadata a
+    /// weights file needs.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the model is no such set of tensors.
+    fn export(&self) -> Result<Exported> {
+        Err(Error::Unsupported("this method's model cannot be written as a backbone with a linear head".into()))
+    }
+}
+
+/// A model as plain tensors.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// By name.
+    pub tensors: Vec<(String, Tensor)>,
+    /// The metadata of a weights file.
+    pub metadata: Vec<(String, String)>,
 }
 
 /// What a method may see of past images.

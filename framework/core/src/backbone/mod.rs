@@ -103,6 +103,14 @@ pub trait Backbone {
     /// [`Error::Unsupported`] if it has no such projection.
     fn fold(&mut self, pairs: &LowRank) -> Result<()>;
 
+    /// Its tensors as they are now, under the names of its weights file, and that file's metadata.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if it has no such form.
+    fn export(&self) -> Result<crate::method::Exported> {
+        Err(Error::Unsupported(format!("backbone '{}' cannot be exported", self.info().name)))
+    }
+
     /// An error unless it supports all of these.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Tensor};
 use super::{
     Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position,
 };
+use crate::method::Exported;
 use crate::nn;
 use crate::{Error, Result};
 
@@ -326,6 +327,44 @@ impl Backbone for Vit {
             Projection::Fc2 => (dim, hidden),
             _ => (dim, dim),
         })
+    }
+
+    fn export(&self) -> Result<Exported> {
+        let (dim, p, i) = (self.info.dim, self.info.patch, &self.info);
+        let mut out = vec![
+            ("cls_token".to_owned(), self.cls_token.clone()),
+            ("pos_embed".to_owned(), self.position.clone()),
+            ("patch_embed.proj.weight".to_owned(), self.patch.weight.reshape((dim, 3, p, p))?),
+            ("patch_embed.proj.bias".to_owned(), self.patch.bias.clone()),
+            ("norm.weight".to_owned(), self.norm.weight.clone()),
+            ("norm.bias".to_owned(), self.norm.bias.clone()),
+        ];
+        for (i, block) in self.blocks.iter().enumerate() {
+            let mut both = |name: &str, weight: &Tensor, bias: &Tensor| {
+                out.push((format!("blocks.{i}.{name}.weight"), weight.clone()));
+                out.push((format!("blocks.{i}.{name}.bias"), bias.clone()));
+            };
+            both("norm1", &block.norm1.weight, &block.norm1.bias);
+            both("norm2", &block.norm2.weight, &block.norm2.bias);
+            for (name, linear) in [("attn.qkv", &block.qkv), ("attn.proj", &block.proj), ("mlp.fc1", &block.fc1), ("mlp.fc2", &block.fc2)] {
+                both(name, &linear.weight, &linear.bias);
+            }
+            for (name, gamma) in [("ls1", &block.ls1), ("ls2", &block.ls2)] {
+                out.extend(gamma.iter().map(|g| (format!("blocks.{i}.{name}.gamma"), g.clone())));
+            }
+        }
+        let triple = |v: [f64; 3]| format!("{},{},{}", v[0], v[1], v[2]);
+        let metadata = [
+            ("format", "pt".to_owned()),
+            ("architecture", "vit".to_owned()),
+            ("heads", i.heads.to_string()),
+            ("image_size", i.image_size.to_string()),
+            ("layer_norm_eps", self.norm.eps.to_string()),
+            ("mean", triple(i.mean)),
+            ("std", triple(i.std)),
+            ("pretrained_on", i.pretrained_on.join(",")),
+        ];
+        Ok(Exported { tensors: out, metadata: metadata.map(|(k, v)| (k.to_owned(), v)).to_vec() })
     }
 
     fn fold(&mut self, pairs: &LowRank) -> Result<()> {

@@ -22,4 +22,4 @@ pub use loss::{cross_entropy, mean_entropy, mse, smooth_l1};
 pub use norm::layer_norm;
 pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};
-pub use spectrum::{eigenvalues, relation, relation_drift};
+pub use spectrum::{eigenvalues, relation, spectra};

@@ -97,13 +97,12 @@ impl CustomOp2 for Backward {
     }
 }
 
-/// Mean |λ_new − λ_old| over images and blocks: the relation drift between CLS tokens (batch, blocks, dim) of two models.
+/// The spectra, in f64 on the host, of the relation matrices of CLS tokens (batch, blocks, dim): batch·blocks values.
 ///
 /// # Errors
-/// If the shapes differ.
-pub fn relation_drift(new: &Tensor, old: &Tensor) -> Result<f64> {
-    let spectrum = |t: &Tensor| eigenvalues(&relation(&t.to_dtype(DType::F64)?)?);
-    Ok((spectrum(new)? - spectrum(old)?)?.abs()?.mean_all()?.to_scalar::<f64>()?)
+/// If a token is not finite.
+pub fn spectra(tokens: &Tensor) -> Result<Vec<f64>> {
+    Ok(eigenvalues(&relation(&tokens.to_dtype(DType::F64)?)?)?.flatten_all()?.to_vec1()?)
 }
 
 #[cfg(test)]

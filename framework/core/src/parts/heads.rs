@@ -71,12 +71,21 @@ impl Heads {
     /// # Errors
     /// [`Error::Protocol`] if there is no head yet.
     pub fn all(&self, features: &Tensor) -> Result<Tensor> {
-        if self.heads.is_empty() {
-            return Err(Error::Protocol("a head was used before the first task began".into()));
-        }
+        let (weight, bias) = self.stacked()?;
+        Ok(features.matmul(&weight.t()?)?.broadcast_add(&bias)?)
+    }
+
+    /// All heads as one: weight (classes, dim) and bias (classes).
+    ///
+    /// # Errors
+    /// If there is no head yet.
+    pub fn stacked(&self) -> Result<(Tensor, Tensor)> {
         let weights: Vec<&Tensor> = self.heads.iter().map(|h| h.weight.as_tensor()).collect();
         let biases: Vec<&Tensor> = self.heads.iter().map(|h| h.bias.as_tensor()).collect();
-        Ok(features.matmul(&Tensor::cat(&weights, 0)?.t()?)?.broadcast_add(&Tensor::cat(&biases, 0)?)?)
+        if weights.is_empty() {
+            return Err(Error::Protocol("a head was used before the first task began".into()));
+        }
+        Ok((Tensor::cat(&weights, 0)?, Tensor::cat(&biases, 0)?))
     }
 
     /// The newest head's variables, with their names in the state.

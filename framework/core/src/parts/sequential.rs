@@ -6,7 +6,7 @@ use super::{ClassStatistics, Heads, LoraConfig, Pairs, Training};
 use crate::backbone::{Backbone, Capability, Features, LowRank, Pass};
 use crate::context::Context;
 use crate::data::View;
-use crate::method::Setup;
+use crate::method::{Exported, Setup};
 use crate::nn::Optimiser;
 use crate::scenario::TaskInfo;
 use crate::state::{Kind, State};
@@ -140,6 +140,20 @@ impl SequentialLora {
             return Ok(None);
         }
         Ok(self.infer(images, true)?.blocks)
+    }
+
+    /// The backbone with all pairs folded in, and all heads as one.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] within a task; [`Error::Unsupported`] for a backbone that cannot be exported.
+    pub fn export(&self) -> Result<Exported> {
+        if self.optimiser.is_some() {
+            return Err(Error::Protocol("a model is exported between tasks, not within one".into()));
+        }
+        let mut out = self.backbone.export()?;
+        let (weight, bias) = self.heads.stacked()?;
+        out.tensors.extend([("head.weight".to_owned(), weight.detach()), ("head.bias".to_owned(), bias.detach())]);
+        Ok(out)
     }
 
     /// Pairs, heads and, within a task, the optimiser.

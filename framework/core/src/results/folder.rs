@@ -1,9 +1,10 @@
-//! A run's folder: `run.json`, `metrics.jsonl`, `predictions/task-<t>.csv`. What is whole is renamed into place; nothing half-written is taken for whole.
+//! A run's folder: `run.json`, `metrics.jsonl`, `predictions/task-<t>.csv`, `checkpoints/`. What is whole is renamed into place; nothing half-written is taken for whole.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::lock::Lock;
 use super::record::{FORMAT, Identity, Record, Status};
 use crate::metrics::Prediction;
 use crate::{Error, Result};
@@ -12,6 +13,7 @@ use crate::{Error, Result};
 pub struct RunFolder {
     path: PathBuf,
     log: Option<File>,
+    _lock: Lock,
 }
 
 impl RunFolder {
@@ -20,18 +22,19 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
-        std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;
-        let folder = Self { path: path.to_path_buf(), log: None };
-        let Some(record) = Self::read(path)? else {
-            let others = std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| e.file_name() != "predictions");
-            if others {
+        if path.is_dir() && !path.join("run.json").exists() {
+            let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl"];
+            let other = |e: &std::fs::DirEntry| !ours.iter().any(|name| e.file_name() == *name);
+            if std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| other(&e)) {
                 return Err(Error::usage(format!(
                     "{}: this folder is not empty and holds no cilbench run; choose another with --out DIR",
                     path.display()
                 )));
             }
-            return Ok((folder, None));
-        };
+        }
+        std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;
+        let folder = Self { path: path.to_path_buf(), log: None, _lock: Lock::take(path)? };
+        let Some(record) = Self::read(path)? else { return Ok((folder, None)) };
         if record.identity != *identity {
             let what = difference(&record.identity, identity);
             return Err(Error::usage(format!(
@@ -70,26 +73,55 @@ impl RunFolder {
         &self.path
     }
 
+    /// Where checkpoints lie.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
     /// Begins anew: removes what an unfinished run left.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn clear(&mut self) -> Result<()> {
-        let predictions = self.path.join("predictions");
-        std::fs::remove_dir_all(&predictions).map_err(Error::io(&predictions))?;
-        std::fs::create_dir_all(&predictions).map_err(Error::io(&predictions))?;
-        let log = self.path.join("metrics.jsonl");
-        self.log = Some(File::create(&log).map_err(Error::io(&log))?);
+        for name in ["predictions", "checkpoints"] {
+            let folder = self.path.join(name);
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
+            }
+            std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        }
+        self.continue_log(0)
+    }
+
+    /// Goes on with `metrics.jsonl` after its first `bytes` bytes; what stands behind them belongs to steps that are done again.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn continue_log(&mut self, bytes: u64) -> Result<()> {
+        let path = self.path.join("metrics.jsonl");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+        file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0)).map(drop)).map_err(Error::io(&path))?;
+        self.log = Some(file);
         Ok(())
+    }
+
+    /// The length of `metrics.jsonl`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn log_bytes(&mut self) -> Result<u64> {
+        let path = self.path.join("metrics.jsonl");
+        self.log.as_mut().map_or(Ok(0), |log| log.stream_position().map_err(Error::io(path)))
     }
 
     /// Writes `run.json`.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn write(&self, record: &Record) -> Result<()> {
+    pub fn write(&self, record: &mut Record) -> Result<()> {
+        record.seal();
         let text = serde_json::to_string_pretty(record).map_err(|e| Error::Protocol(format!("run.json cannot be written: {e}")))?;
-        self.replace("run.json", text.as_bytes())
+        replace(&self.path.join("run.json"), text.as_bytes())
     }
 
     /// Adds a line to `metrics.jsonl`.
@@ -103,26 +135,44 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Writes the predictions of the evaluation after a task.
+    /// Writes the predictions of the evaluation after a task; gives the file's name and SHA-256.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn predictions(&self, task: usize, predictions: &[Prediction]) -> Result<()> {
+    pub fn predictions(&self, task: usize, predictions: &[Prediction]) -> Result<(String, String)> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let name = format!("predictions/task-{task}.csv");
         let failed = |e: &dyn std::fmt::Display| Error::Protocol(format!("{name} cannot be written: {e}"));
         predictions.iter().try_for_each(|p| writer.serialize(p)).map_err(|e| failed(&e))?;
         let bytes = writer.into_inner().map_err(|e| failed(&e))?;
-        self.replace(&name, &bytes)
+        replace(&self.path.join(&name), &bytes)?;
+        let hash = crate::sha256(&bytes);
+        Ok((name, hash))
     }
 
-    /// Writes a file under a temporary name, syncs it, and renames it into place.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (target, temporary) = (self.path.join(name), self.path.join(format!("{name}.tmp")));
-        let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(&temporary))?;
-        std::fs::rename(&temporary, &target).map_err(Error::io(&target))
+    /// What was changed in a run folder since it was written: `run.json` against its seal, prediction files against their hashes.
+    pub fn alterations(path: &Path, record: &Record) -> Vec<String> {
+        let mut found = Vec::new();
+        if !record.is_sealed() {
+            found.push("run.json".to_owned());
+        }
+        for (name, hash) in &record.files {
+            match std::fs::read(path.join(name)) {
+                Ok(bytes) if crate::sha256(&bytes) == *hash => {}
+                Ok(_) => found.push(name.clone()),
+                Err(_) => found.push(format!("{name} (missing)")),
+            }
+        }
+        found
     }
+}
+
+/// Writes a file under a temporary name, syncs it, and renames it into place.
+pub(super) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = target.with_added_extension("tmp");
+    let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(&temporary))?;
+    std::fs::rename(&temporary, target).map_err(Error::io(target))
 }
 
 /// The first thing in which two identities differ, for a message.

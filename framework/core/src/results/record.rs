@@ -150,9 +150,70 @@ pub struct Record {
     /// What it cost.
     #[serde(flatten)]
     pub costs: Costs,
+    /// Whether every task was scored with a method rebuilt from its counted state alone.
+    pub audited: bool,
+    /// The chain of receipts, one for each task.
+    pub receipts: Vec<Receipt>,
+    /// SHA-256 of every prediction file.
+    pub files: std::collections::BTreeMap<String, String>,
+    /// SHA-256 of everything above.
+    pub seal: String,
+}
+
+/// A link of the chain of receipts: what a task began from and what it ended in. Anyone with the data can do it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// SHA-256 of the state before the task.
+    pub state_before: String,
+    /// SHA-256 of the state after it.
+    pub state_after: String,
+    /// SHA-256 over the link before (for the first: identity and program), and the two states.
+    pub link: String,
+}
+
+impl Identity {
+    /// SHA-256 of everything in it.
+    pub fn hash(&self) -> String {
+        crate::sha256(serde_json::to_string(self).unwrap_or_default().as_bytes())
+    }
 }
 
 impl Record {
+    /// Seals the record: its hash over everything else shows a later change.
+    pub fn seal(&mut self) {
+        self.seal = self.content_hash();
+    }
+
+    /// Whether nothing was changed since it was sealed.
+    pub fn is_sealed(&self) -> bool {
+        self.seal == self.content_hash()
+    }
+
+    fn content_hash(&self) -> String {
+        let mut plain = self.clone();
+        plain.seal.clear();
+        crate::sha256(serde_json::to_string(&plain).unwrap_or_default().as_bytes())
+    }
+
+    /// Adds the receipt of a task.
+    pub fn receipt(&mut self, state_before: String, state_after: String) {
+        let link = self.next_link(self.receipts.last(), &state_before, &state_after);
+        self.receipts.push(Receipt { state_before, state_after, link });
+    }
+
+    fn next_link(&self, last: Option<&Receipt>, before: &str, after: &str) -> String {
+        let start = format!("{}/{}", self.identity.hash(), self.code_hash);
+        crate::sha256(format!("{}/{before}/{after}", last.map_or(start.as_str(), |r| r.link.as_str())).as_bytes())
+    }
+
+    /// The first task whose receipt does not follow from the one before.
+    pub fn broken_link(&self) -> Option<usize> {
+        (0..self.receipts.len()).find(|&i| {
+            let (last, r) = (i.checked_sub(1).map(|p| &self.receipts[p]), &self.receipts[i]);
+            r.link != self.next_link(last, &r.state_before, &r.state_after) || last.is_some_and(|l| l.state_after != r.state_before)
+        })
+    }
+
     /// A run that begins now.
     pub fn new(identity: Identity, warnings: Vec<String>) -> Self {
         Self {
@@ -171,6 +232,10 @@ impl Record {
             relation_drift: None,
             tasks: Vec::new(),
             costs: Costs::default(),
+            audited: false,
+            receipts: Vec::new(),
+            files: Default::default(),
+            seal: String::new(),
         }
     }
 

@@ -10,8 +10,8 @@ use crate::{Error, Result};
 
 /// Where a task's training batches come from.
 pub trait Feed {
-    /// The batches of an epoch, in order.
-    fn epoch(&mut self, epoch: usize, batch_size: usize, view: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>>;
+    /// The batches of an epoch, in order, without the first `skip`.
+    fn epoch(&mut self, epoch: usize, skip: usize, batch_size: usize, view: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>>;
 
     /// The side of the images, in pixels.
     fn image_size(&self) -> usize;
@@ -24,6 +24,8 @@ pub struct Step {
     pub task: usize,
     /// The epoch, from 0.
     pub epoch: usize,
+    /// The batch within the epoch, from 0.
+    pub batch: usize,
     /// The step within the task, from 0.
     pub step: usize,
     /// Images in the batch.
@@ -32,24 +34,38 @@ pub struct Step {
     pub losses: Losses,
 }
 
-/// Training steps of a task: for each batch of each epoch one call of `observe`. `watch` sees every step and may stop the run by an error.
+/// Where in a task's training to begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The epoch, from 0.
+    pub epoch: usize,
+    /// Batches of that epoch that are done.
+    pub batches: usize,
+    /// Steps of the task that are done.
+    pub steps: usize,
+}
+
+/// Training steps of a task: for each batch of each epoch one call of `observe`. `watch` sees every step, the method and the host, and may stop
+/// the run by an error. Gives the number of the task's steps.
 ///
 /// # Errors
 /// [`Error::Diverged`] if a loss term is not finite; whatever the method, the feed or `watch` fail with.
 #[allow(clippy::too_many_arguments)]
-pub fn train_task(
+pub fn train_task<H: Host>(
     method: &mut dyn Method,
     task: &TaskInfo,
     plan: &Plan,
-    host: &mut dyn Host,
+    host: &mut H,
     feed: &mut dyn Feed,
     (dtype, device): (DType, &Device),
-    watch: &mut dyn FnMut(Step) -> Result<()>,
+    start: Start,
+    watch: &mut dyn FnMut(Step, &dyn Method, &H) -> Result<()>,
 ) -> Result<usize> {
     let size = feed.image_size();
-    let mut step = 0;
-    for epoch in 0..plan.epochs {
-        for loaded in feed.epoch(epoch, plan.batch_size, plan.view) {
+    let mut step = start.steps;
+    for epoch in start.epoch..plan.epochs {
+        let skip = if epoch == start.epoch { start.batches } else { 0 };
+        for (index, loaded) in feed.epoch(epoch, skip, plan.batch_size, plan.view).enumerate() {
             let loaded = loaded?;
             let images = loaded.labels.len();
             let data = to_tensors(loaded, size, dtype, device)?;
@@ -61,7 +77,7 @@ pub fn train_task(
                     task.index
                 )));
             }
-            watch(Step { task: task.index, epoch, step, images, losses })?;
+            watch(Step { task: task.index, epoch, batch: skip + index, step, images, losses }, method, host)?;
             step += 1;
         }
     }

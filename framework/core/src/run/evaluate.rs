@@ -13,7 +13,10 @@ use crate::{Error, Result};
 const BATCH: usize = 64;
 
 /// Predictions for the test images of `tasks`; `watch` is called after every batch and may stop the run.
-pub(super) fn evaluate(
+///
+/// # Errors
+/// [`Error::Protocol`] for logits of another shape, [`Error::Diverged`] for logits that are not finite.
+pub fn evaluate(
     method: &dyn Method,
     tasks: &[Task],
     transforms: &Transforms,

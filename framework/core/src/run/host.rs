@@ -1,6 +1,6 @@
 //! What answers a method's calls in a run: draws from its own stream, passes over the current task, the memory.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -22,14 +22,31 @@ pub struct TaskHost<'a> {
     transforms: Transforms,
     memory: &'a mut Memory,
     /// How often each name was drawn in this task.
-    draws: HashMap<String, u64>,
+    draws: BTreeMap<String, u64>,
     passes: Vec<Loader>,
 }
 
 impl<'a> TaskHost<'a> {
     /// The host of task `task`, whose training images are `set`.
     pub fn new(seed: u64, task: usize, access: Access, set: &ImageSet, transforms: &Transforms, memory: &'a mut Memory) -> Self {
-        Self { seed, task, access, set: set.clone(), transforms: transforms.clone(), memory, draws: HashMap::new(), passes: Vec::new() }
+        Self { seed, task, access, set: set.clone(), transforms: transforms.clone(), memory, draws: BTreeMap::new(), passes: Vec::new() }
+    }
+}
+
+impl TaskHost<'_> {
+    /// How often each name was drawn in this task.
+    pub fn draws(&self) -> &BTreeMap<String, u64> {
+        &self.draws
+    }
+
+    /// Goes on from a checkpoint.
+    pub fn continue_from(&mut self, draws: BTreeMap<String, u64>) {
+        self.draws = draws;
+    }
+
+    /// The memory as plain data.
+    pub fn memory(&self) -> super::MemoryImage {
+        self.memory.save()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::array::Array;
 use crate::context::{Exemplar, MemoryRequest, PlainBatch, Reply};
 use crate::data::{ImageSet, Transforms};
@@ -13,6 +15,14 @@ struct Stored {
     position: usize,
 }
 
+/// A memory as plain data: the images are named by task and position, not held.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MemoryImage {
+    exemplars: Vec<(Exemplar, usize)>,
+    next: u64,
+    reads: usize,
+}
+
 /// The exemplars of a run.
 #[derive(Default)]
 pub struct Memory {
@@ -22,6 +32,25 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The memory as plain data.
+    pub fn save(&self) -> MemoryImage {
+        let exemplars = self.stored.values().map(|s| (s.exemplar.clone(), s.position)).collect();
+        MemoryImage { exemplars, next: self.next, reads: self.reads }
+    }
+
+    /// The memory of plain data; `sets` are the training sets of the tasks so far.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if an exemplar is of a task or a position that does not exist.
+    pub fn restore(image: &MemoryImage, sets: &[ImageSet]) -> Result<Self> {
+        let stored = image.exemplars.iter().map(|(exemplar, position)| {
+            let set = sets.get(exemplar.task).filter(|s| *position < s.len());
+            let set = set.ok_or_else(|| Error::Protocol(format!("memory: exemplar {} is of an image that is not there", exemplar.id)))?;
+            Ok((exemplar.id, Stored { exemplar: exemplar.clone(), set: set.clone(), position: *position }))
+        });
+        Ok(Self { stored: stored.collect::<Result<_>>()?, next: image.next, reads: image.reads })
+    }
+
     /// The number of images kept.
     pub fn len(&self) -> usize {
         self.stored.len()

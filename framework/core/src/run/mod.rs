@@ -1,12 +1,14 @@
 //! The protocol engine: drives tasks, epochs and batches, answers the method's calls, scores, and records.
 
+mod drift;
 mod drive;
 mod engine;
 mod evaluate;
 mod host;
 mod memory;
 
-pub use drive::{Feed, Step, train_task};
-pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
+pub use drive::{Feed, Start, Step, train_task};
+pub use engine::{Event, Progress, RunPlan, dry_steps, execute, pretraining_warning};
+pub use evaluate::evaluate;
 pub use host::TaskHost;
-pub use memory::Memory;
+pub use memory::{Memory, MemoryImage};

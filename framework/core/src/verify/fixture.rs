@@ -169,10 +169,10 @@ impl Host for FixtureHost<'_> {
 pub(super) struct FixtureFeed<'a>(pub &'a Fixture, pub usize);
 
 impl Feed for FixtureFeed<'_> {
-    fn epoch(&mut self, _: usize, batch_size: usize, _: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>> {
+    fn epoch(&mut self, _: usize, skip: usize, batch_size: usize, _: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>> {
         let host = FixtureHost { task: self.1, ..FixtureHost::new(self.0) };
         match host.batches(batch_size) {
-            Ok(batches) => Box::new(batches.into_iter().map(Ok)),
+            Ok(batches) => Box::new(batches.into_iter().skip(skip).map(Ok)),
             Err(error) => Box::new(std::iter::once(Err(error))),
         }
     }

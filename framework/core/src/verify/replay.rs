@@ -12,7 +12,7 @@ use crate::backbone::{BackboneOptions, Vit};
 use crate::config::Layer;
 use crate::context::{Context, Serialised};
 use crate::method::{self, Method, Setup};
-use crate::run::train_task;
+use crate::run::{Start, train_task};
 use crate::scenario::TaskInfo;
 use crate::state::State;
 use crate::{Error, Result};
@@ -43,7 +43,8 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
             let mut host = Serialised(&mut host);
             method.begin_task(&info, &mut Context::new(&mut host, device, dtype))?;
             let mut terms: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
-            train_task(&mut *method, &info, &plan, &mut host, &mut FixtureFeed(&fixture, task), (dtype, device), &mut |step| {
+            let feed = &mut FixtureFeed(&fixture, task);
+            train_task(&mut *method, &info, &plan, &mut host, feed, (dtype, device), Start::default(), &mut |step, _, _| {
                 step.losses.0.into_iter().for_each(|(name, value)| terms.entry(name).or_default().push(value));
                 Ok(())
             })?;

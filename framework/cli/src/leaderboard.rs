@@ -1,0 +1,75 @@
+//! `cilbench leaderboard`: the finished runs below some folders, ranked.
+
+use cilbench::results::leaderboard::{Row, csv, find_runs, rows};
+use cilbench::results::{Status, leaderboard};
+use cilbench::{Error, Result};
+
+use crate::args::LeaderboardArgs;
+use crate::list::table;
+
+pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
+    if !leaderboard::METRICS.contains(&args.metric.as_str()) {
+        return Err(Error::unknown("metric", &args.metric, leaderboard::METRICS));
+    }
+    let mut found = Vec::new();
+    for folder in &args.folders {
+        let (runs, errors) = find_runs(folder)?;
+        found.extend(runs);
+        errors.iter().for_each(|e| eprintln!("warning: left out: {e}"));
+    }
+    if let Some(scenario) = &args.scenario {
+        let mut names: Vec<String> = found.iter().map(|f| f.record.identity.scenario.name.clone()).collect();
+        names.dedup();
+        found.retain(|f| f.record.identity.scenario.name == *scenario);
+        if found.is_empty() {
+            return Err(Error::unknown("scenario among these runs", scenario, names.iter().map(String::as_str)));
+        }
+    }
+    for run in found.iter().filter(|f| f.record.status != Status::Finished) {
+        eprintln!("left out, not finished ({:?}): {}", run.record.status, run.path.display());
+    }
+    for run in found.iter().filter(|f| !f.altered.is_empty()) {
+        eprintln!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));
+    }
+    let rows = rows(&found, &args.metric)?;
+    if rows.is_empty() {
+        return Err(Error::usage("there is no finished run in these folders; make one with `cilbench run`"));
+    }
+    show(&rows);
+    if let Some(path) = &args.export {
+        std::fs::write(path, csv(&rows)?).map_err(Error::io(path))?;
+        println!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+fn show(rows: &[Row]) {
+    for board in rows.chunk_by(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)) {
+        let first = &board[0];
+        println!("\n{} (data id {}), {} (weights {})", first.scenario, first.data_id, first.backbone, &first.weight_hash[..12]);
+        let header =
+            ["rank", "method", "configuration", "seeds", &first.metric, "± 95 %", "avg", "forgetting", "drift", "carried", "remarks"];
+        let mut out = table(&header);
+        for r in board {
+            let remarks = [
+                if r.altered.is_empty() { String::new() } else { format!("ALTERED: {}", r.altered) },
+                if r.audited { "audited".to_owned() } else { String::new() },
+                r.warnings.clone(),
+            ];
+            out.add_row([
+                r.rank.map_or("–".to_owned(), |n| n.to_string()),
+                r.method.clone(),
+                r.config_hash.clone(),
+                r.n_seeds.to_string(),
+                r.std.map_or(format!("{:.2}", r.mean), |s| format!("{:.2} ± {s:.2}", r.mean)),
+                r.ci95.map_or(String::new(), |c| format!("{c:.2}")),
+                format!("{:.2}", r.avg),
+                format!("{:.2}", r.forgetting),
+                r.relation_drift.map_or(String::new(), |d| format!("{d:.3}")),
+                format!("{:.2} MB", r.carried_bytes as f64 / 1e6),
+                remarks.into_iter().filter(|r| !r.is_empty()).collect::<Vec<_>>().join("; "),
+            ]);
+        }
+        println!("{out}");
+    }
+}

@@ -1,0 +1,174 @@
+//! From arguments to everything a run needs, with every input checked before an image is trained on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cilbench::backbone::{self, Backbone, BackboneInfo, BackboneOptions};
+use cilbench::candle_core::{DType, Device};
+use cilbench::config::{Layer, parse_setting, read_file};
+use cilbench::data::{self, Dataset};
+use cilbench::method::{self, Method, MethodEntry, Setup};
+use cilbench::results::Identity;
+use cilbench::run::pretraining_warning;
+use cilbench::scenario::{self, ClassIncremental, ClassOrder, Scenario, ScenarioOptions, ScenarioSpec};
+use cilbench::toml::{Table, Value};
+use cilbench::{Error, Result, device};
+
+use crate::args::RunArgs;
+
+/// A run, ready to go, but for its seed and class order.
+pub(crate) struct Prepared {
+    pub entry: &'static MethodEntry,
+    pub spec: ScenarioSpec,
+    pub config: Table,
+    pub device: Device,
+    pub dtype: DType,
+    pub info: BackboneInfo,
+    pub warnings: Vec<String>,
+    device_name: String,
+    precision: &'static str,
+    backbone_name: String,
+    backbone_options: BackboneOptions,
+    options: ScenarioOptions,
+    dataset: Arc<dyn Dataset>,
+}
+
+impl Prepared {
+    /// Checks names, hyper-parameters, weights and data.
+    pub(crate) fn new(args: &RunArgs) -> Result<Self> {
+        let entry = method::find(&args.method)?;
+        let spec = scenario::find(&args.scenario)?;
+        let dataset = data::find(&spec.dataset)?;
+        let config = entry.configure(&spec.dataset, &layers(args)?)?;
+        let device = device::open(&args.device)?;
+        let (dtype, precision) = args.dtype.dtype();
+        let class_order = args.class_order.as_deref().map(str::parse).transpose()?;
+        let fallback = if args.weights.is_some() { "vit" } else { "vit-nano" };
+        let backbone_name = args.backbone.clone().unwrap_or_else(|| fallback.to_owned());
+        let backbone_options = BackboneOptions {
+            weights: args.weights.clone(),
+            image_size: args.image_size.or(spec.image_size),
+            heads: args.heads,
+            mean: triple("--mean", args.mean.as_deref())?,
+            std: triple("--std", args.std.as_deref())?,
+        };
+        let backbone = (backbone::find(&backbone_name)?.build)(&backbone_options, dtype, &device)?;
+        let info = backbone.info().clone();
+        // Every hyper-parameter is checked here, before an image is read.
+        entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
+        let options = ScenarioOptions {
+            class_order,
+            image_size: Some(info.image_size),
+            train_per_class: args.train_per_class,
+            test_per_class: args.test_per_class,
+            data_root: args.data_root.clone(),
+        };
+        for (flag, value) in [("--train-per-class", args.train_per_class), ("--test-per-class", args.test_per_class)] {
+            if value == Some(0) {
+                return Err(Error::usage(format!("{flag} 0: at least one image a class is needed")));
+            }
+        }
+        let warnings = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
+        let dataset = (dataset.open)(args.data_root.as_deref())?.into();
+        let device_name = args.device.clone();
+        Ok(Self {
+            entry,
+            spec,
+            config,
+            device,
+            dtype,
+            info,
+            warnings,
+            device_name,
+            precision,
+            backbone_name,
+            backbone_options,
+            options,
+            dataset,
+        })
+    }
+
+    /// The scenario, in this class order or in its own.
+    pub(crate) fn scenario(&self, class_order: Option<ClassOrder>) -> Result<ClassIncremental> {
+        let options = ScenarioOptions { class_order: class_order.or(self.options.class_order), ..self.options.clone() };
+        ClassIncremental::new(&self.spec, &options, self.dataset.clone())
+    }
+
+    /// The backbone, with its own weights.
+    fn backbone(&self) -> Result<Box<dyn Backbone>> {
+        (backbone::find(&self.backbone_name)?.build)(&self.backbone_options, self.dtype, &self.device)
+    }
+
+    /// The method with nothing learned, on a backbone of its own.
+    pub(crate) fn build(&self) -> Result<Box<dyn Method>> {
+        self.entry.build(&self.config, Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype })
+    }
+
+    /// What decides the numbers of the run with this scenario and seed.
+    pub(crate) fn identity(&self, scenario: &dyn Scenario, seed: u64) -> Identity {
+        Identity {
+            method: self.entry.about.name.to_owned(),
+            method_version: self.entry.about.version.to_owned(),
+            config: self.config.clone(),
+            scenario: scenario.info().clone(),
+            backbone: self.info.clone(),
+            // The file's hash says which weights; where they lie does not change a number.
+            backbone_options: BackboneOptions { weights: None, ..self.backbone_options.clone() },
+            seed,
+            dtype: self.precision.to_owned(),
+            device: self.device_name.clone(),
+        }
+    }
+
+    /// The first digits of a hash over all that a sweep over seeds and class orders leaves alone.
+    pub(crate) fn hash(&self) -> Result<String> {
+        let mut identity = self.identity(&self.scenario(Some(ClassOrder::Natural))?, 0);
+        identity.backbone_options.weights = None;
+        Ok(identity.hash()[..8].to_owned())
+    }
+}
+
+/// The arguments a run folder was started with.
+pub(crate) fn started_with(folder: &Path) -> Result<RunArgs> {
+    let file = folder.join("command.json");
+    let text = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            Error::usage(format!("{}: this is no run folder: there is no command.json in it", folder.display()))
+        }
+        _ => Error::io(&file)(e),
+    })?;
+    serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("cannot be understood: {e}")))
+}
+
+/// Writes down what a run folder was started with.
+pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
+    let absolute = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
+    let args =
+        RunArgs { weights: absolute(&args.weights), data_root: absolute(&args.data_root), config: absolute(&args.config), ..args.clone() };
+    let file = folder.join("command.json");
+    let text = serde_json::to_string_pretty(&args).map_err(|e| Error::Protocol(format!("command.json cannot be written: {e}")))?;
+    std::fs::write(&file, text).map_err(Error::io(&file))
+}
+
+/// The user's settings: the file, then `--set`, then the flags that stand for a key.
+fn layers(args: &RunArgs) -> Result<Vec<Layer>> {
+    let mut layers = Vec::new();
+    if let Some(path) = &args.config {
+        layers.push(Layer { origin: path.display().to_string(), table: read_file(path)? });
+    }
+    for setting in &args.set {
+        layers.push(Layer { origin: "--set".into(), table: Table::from_iter([parse_setting(setting)?]) });
+    }
+    for (flag, key, value) in [("--epochs", "epochs", args.epochs), ("--batch-size", "batch_size", args.batch_size)] {
+        if let Some(value) = value {
+            layers.push(Layer { origin: flag.into(), table: Table::from_iter([(key.to_owned(), Value::Integer(value))]) });
+        }
+    }
+    Ok(layers)
+}
+
+fn triple(flag: &str, values: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
+    let Some(values) = values else { return Ok(None) };
+    let bad = |_| Error::usage(format!("{flag}: expected three numbers, as in 0.5,0.5,0.5, got {}", values.len()));
+    <[f64; 3]>::try_from(values).map(Some).map_err(bad)
+}

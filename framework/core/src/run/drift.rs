@@ -1,0 +1,44 @@
+//! Relation drift: how far the spectra of inter-layer relations move while a task is learned, measured by the harness for every method.
+
+use candle_core::{DType, Device};
+
+use super::drive::to_tensors;
+use crate::Result;
+use crate::data::{Transforms, View, shuffled};
+use crate::method::Method;
+use crate::nn;
+use crate::rng::{Purpose, stream};
+use crate::scenario::Task;
+
+/// Images on which it is measured.
+const IMAGES: usize = 512;
+const BATCH: usize = 64;
+
+/// The spectra of the model as it is, on a fixed sample of up to 512 of the task's training images with the test transform.
+/// None if the method has no CLS tokens, and for the first task, which has no model before it.
+pub(super) fn spectra(
+    method: &dyn Method,
+    task: &Task,
+    seed: u64,
+    transforms: &Transforms,
+    (dtype, device): (DType, &Device),
+) -> Result<Option<Vec<f64>>> {
+    if task.info.index == 0 {
+        return Ok(None);
+    }
+    let mut rng = stream(seed, Purpose::Measurement, &[&"relation-drift", &task.info.index]);
+    let mut positions = shuffled(task.train.len(), &mut rng);
+    positions.truncate(IMAGES);
+    let mut all = Vec::new();
+    for positions in positions.chunks(BATCH) {
+        let batch = task.train.load(positions, transforms, View::Test, (0, 0, 0))?;
+        let Some(tokens) = method.cls_tokens(&to_tensors(batch, transforms.image_size, dtype, device)?.images)? else { return Ok(None) };
+        all.extend(nn::spectra(&tokens)?);
+    }
+    Ok(Some(all))
+}
+
+/// Mean |λ_new − λ_old|.
+pub(super) fn drift(old: &[f64], new: &[f64]) -> f64 {
+    old.iter().zip(new).map(|(a, b)| (a - b).abs()).sum::<f64>() / old.len().max(1) as f64
+}

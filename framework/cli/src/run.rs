@@ -182,7 +182,7 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     let per_class = state.carried_bytes() as f64 / task.info.classes.len() as f64;
     let classes: usize = info.tasks.iter().map(Vec::len).sum();
     let carried = per_class * classes as f64;
-    let mut out = table(&["", ""]);
+    let mut out = table(&["what", "would be run"]);
     let mut row = |name: &str, value: String| drop_row(&mut out, name, value);
     row("method", format!("{} (version {})", args.method, prepared.entry.about.version));
     row("scenario", format!("{}: {} tasks, {classes} classes, data id {}", info.name, info.tasks.len(), info.data_id));
@@ -196,8 +196,10 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     row("normalisation", format!("mean {:?}, std {:?}", b.mean, b.std));
     row("training", format!("{} epochs of batches of {}: {steps} steps, {trained} images", plan.epochs, plan.batch_size));
     row("trained parameters", format!("{} in the first task", state.elements(Kind::Trained)));
-    let hours = (trained as f64 / batch.len() as f64 * seconds + scored as f64 * seconds / batch.len() as f64 / 3.0) / 3600.0 * runs as f64;
-    row("time", format!("about {hours:.2} h for {runs} run(s), from {seconds:.3} s a step of the first task on this machine"));
+    // A forward pass is about a third of a step.
+    let total = (trained as f64 + scored as f64 / 3.0) / batch.len() as f64 * seconds * runs as f64;
+    let time = if total < 5400.0 { format!("{:.1} min", total / 60.0) } else { format!("{:.1} h", total / 3600.0) };
+    row("time", format!("about {time} for {runs} run(s), from {seconds:.3} s a step of the first task on this machine"));
     let peak = cilbench::results::Machine::peak_memory()
         .map_or("unknown".to_owned(), |m| format!("at least {:.2} GB (seen in these steps)", m as f64 / 1e9));
     row("memory", peak);

@@ -8,4 +8,11 @@ macro_rules! fixtures {
     )*};
 }
 
-fixtures!["lora-ca_adam.safetensors", "sr2-lora_adam.safetensors", "sr2-lora_features_adam.safetensors", "sr2-lora_sgd.safetensors"];
+fixtures![
+    "inflora_adam.safetensors",
+    "inflora_retain.safetensors",
+    "lora-ca_adam.safetensors",
+    "sr2-lora_adam.safetensors",
+    "sr2-lora_features_adam.safetensors",
+    "sr2-lora_sgd.safetensors"
+];

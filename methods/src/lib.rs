@@ -2,10 +2,12 @@
 #![deny(missing_docs)]
 
 mod fixtures;
+mod inflora;
 mod lora;
 mod lora_ca;
 mod sr2_lora;
 
+pub use inflora::InfLora;
 pub use lora::Lora;
 pub use lora_ca::LoraCa;
 pub use sr2_lora::{Alignment, Sr2Lora};

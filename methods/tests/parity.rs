@@ -8,7 +8,7 @@ use cilbench_methods as _;
 
 fn fixtures() -> Vec<&'static FixtureEntry> {
     let all: Vec<_> = cilbench::inventory::iter::<FixtureEntry>.into_iter().collect();
-    assert_eq!(all.len(), 4, "the built-in fixtures");
+    assert_eq!(all.len(), 6, "the built-in fixtures");
     all
 }
 

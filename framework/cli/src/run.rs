@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cilbench::results::{Record, RunFolder, Statistics};
+use cilbench::results::{Record, RunFolder, Statistics, leaderboard};
 use cilbench::run::{RunPlan, dry_steps, execute};
 use cilbench::scenario::{ClassOrder, Scenario};
 use cilbench::state::Kind;
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     if args.keep == 0 {
         return Err(Error::usage("--keep 0: at least one checkpoint is kept"));
     }
-    if args.checkpoint_steps == Some(0) || !(args.checkpoint_minutes > 0.0) {
+    if args.checkpoint_steps == Some(0) || args.checkpoint_minutes.is_nan() || args.checkpoint_minutes <= 0.0 {
         return Err(Error::usage("--checkpoint-minutes and --checkpoint-steps must be positive"));
     }
     let orders: Vec<Option<ClassOrder>> = match args.class_orders.as_slice() {
@@ -152,10 +152,8 @@ pub(crate) fn summarise(record: &Record, folder: &Path) {
 /// Mean and spread over several runs.
 fn summarise_all(records: &[Record]) {
     let mut out = table(&["over all runs", "n", "mean", "std", "95 % interval"]);
-    let metrics: [(&str, fn(&Record) -> f64); 4] =
-        [("last", |r| r.summary.last), ("avg", |r| r.summary.avg), ("forgetting", |r| r.summary.forgetting), ("bwt", |r| r.summary.bwt)];
-    for (name, metric) in metrics {
-        let values: Vec<f64> = records.iter().map(metric).collect();
+    for name in leaderboard::METRICS {
+        let values: Vec<f64> = records.iter().map(|r| leaderboard::metric(r, name)).collect();
         if let Some(s) = Statistics::of(&values) {
             let show = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{v:.2}"));
             let interval = s.ci95.map_or("–".to_owned(), |ci| format!("{:.2} … {:.2}", s.mean - ci, s.mean + ci));

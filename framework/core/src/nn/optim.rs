@@ -35,10 +35,12 @@ struct Slot<const N: usize> {
     var: Var,
     moments: Option<[Tensor; N]>,
     step: usize,
+    /// Its learning rate as a multiple of the optimiser's.
+    factor: f64,
 }
 
-fn slots<const N: usize>(vars: Vec<(String, Var)>) -> Vec<Slot<N>> {
-    vars.into_iter().map(|(name, var)| Slot { name, var, moments: None, step: 0 }).collect()
+fn slots<const N: usize>(vars: Vec<(String, Var, f64)>) -> Vec<Slot<N>> {
+    vars.into_iter().map(|(name, var, factor)| Slot { name, var, moments: None, step: 0, factor }).collect()
 }
 
 fn save<const N: usize>(slots: &[Slot<N>], names: [&str; N]) -> Result<Vec<(String, Tensor)>> {
@@ -87,11 +89,11 @@ impl Adam {
     const EPS: f64 = 1e-8;
     const NAMES: [&str; 2] = ["adam.m", "adam.v"];
 
-    /// For these variables, at rate `rate`.
+    /// For these variables, each at rate `rate` times its factor.
     ///
     /// # Errors
     /// None today; buffers are made at the first step.
-    pub fn new(vars: Vec<(String, Var)>, rate: f64, weight_decay: f64) -> Result<Self> {
+    pub fn new(vars: Vec<(String, Var, f64)>, rate: f64, weight_decay: f64) -> Result<Self> {
         Ok(Self { slots: slots(vars), rate, weight_decay })
     }
 }
@@ -108,7 +110,7 @@ impl Optimiser for Adam {
             };
             let (c1, c2) = (1.0 - b1.powi(slot.step as i32), 1.0 - b2.powi(slot.step as i32));
             let denominator = ((v.sqrt()? / c2.sqrt())? + Self::EPS)?;
-            let update = (m.div(&denominator)? * (self.rate / c1))?;
+            let update = (m.div(&denominator)? * (self.rate * slot.factor / c1))?;
             slot.var.set(&(slot.var.as_tensor().detach() - update)?)?;
             slot.moments = Some([m, v]);
         }
@@ -139,11 +141,11 @@ pub struct Sgd {
 impl Sgd {
     const NAMES: [&str; 1] = ["sgd.momentum"];
 
-    /// For these variables, at rate `rate`.
+    /// For these variables, each at rate `rate` times its factor.
     ///
     /// # Errors
     /// None today; buffers are made at the first step.
-    pub fn new(vars: Vec<(String, Var)>, rate: f64, momentum: f64, weight_decay: f64) -> Result<Self> {
+    pub fn new(vars: Vec<(String, Var, f64)>, rate: f64, momentum: f64, weight_decay: f64) -> Result<Self> {
         Ok(Self { slots: slots(vars), rate, momentum, weight_decay })
     }
 }
@@ -157,7 +159,7 @@ impl Optimiser for Sgd {
                 Some([buffer]) => ((buffer * self.momentum)? + g)?,
                 None => g,
             };
-            slot.var.set(&(slot.var.as_tensor().detach() - (&buffer * self.rate)?)?)?;
+            slot.var.set(&(slot.var.as_tensor().detach() - (&buffer * (self.rate * slot.factor))?)?)?;
             slot.moments = Some([buffer]);
         }
         Ok(())
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn adam_follows_its_formulas() {
         let x = var();
-        run(&mut Adam::new(vec![("x".into(), x.clone())], 0.1, 0.01).expect("adam"), &x, 3);
+        run(&mut Adam::new(vec![("x".into(), x.clone(), 1.0)], 0.1, 0.01).expect("adam"), &x, 3);
         let (mut w, mut m, mut v) = (2.0f64, 0.0, 0.0);
         for t in 1..=3 {
             let g = w + 0.01 * w;
@@ -215,7 +217,7 @@ mod tests {
     #[test]
     fn sgd_follows_its_formulas() {
         let x = var();
-        run(&mut Sgd::new(vec![("x".into(), x.clone())], 0.1, 0.9, 0.01).expect("sgd"), &x, 3);
+        run(&mut Sgd::new(vec![("x".into(), x.clone(), 1.0)], 0.1, 0.9, 0.01).expect("sgd"), &x, 3);
         let (mut w, mut b) = (2.0, 0.0);
         for _ in 0..3 {
             b = 0.9 * b + (w + 0.01 * w);
@@ -227,7 +229,7 @@ mod tests {
     #[test]
     fn a_restored_optimiser_continues_as_if_nothing_happened() {
         let (x, y) = (var(), var());
-        let make = |v: &Var| Adam::new(vec![("x".into(), v.clone())], 0.1, 0.0).expect("adam");
+        let make = |v: &Var| Adam::new(vec![("x".into(), v.clone(), 1.0)], 0.1, 0.0).expect("adam");
         run(&mut make(&x), &x, 0);
         let mut whole = make(&x);
         run(&mut whole, &x, 5);

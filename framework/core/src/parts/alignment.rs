@@ -48,7 +48,7 @@ impl Alignment {
     /// [`Error::Diverged`] if the loss stops being finite.
     pub fn run(&self, heads: &Heads, statistics: &ClassStatistics, ctx: &mut Context) -> Result<()> {
         let per_class = SAMPLES_PER_BATCH_IMAGE * self.batch_size;
-        let mut optimiser = Sgd::new(heads.vars(), RATE, MOMENTUM, self.weight_decay)?;
+        let mut optimiser = Sgd::new(heads.vars().into_iter().map(|(n, v)| (n, v, 1.0)).collect(), RATE, MOMENTUM, self.weight_decay)?;
         for epoch in 0..EPOCHS {
             optimiser.set_learning_rate(nn::cosine(RATE, epoch as f64, COSINE_EPOCHS));
             let (samples, labels) = self.samples(epoch, per_class, statistics, ctx)?;

@@ -1,6 +1,7 @@
 //! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics, classifier alignment, training settings.
 
 mod alignment;
+mod gpm;
 mod heads;
 mod pairs;
 mod sequential;
@@ -8,11 +9,12 @@ mod statistics;
 mod training;
 
 pub use alignment::{Alignment, AlignmentLoss, normalised};
+pub use gpm::DualGpm;
 pub use heads::Heads;
 pub use pairs::{LoraConfig, Pairs};
 pub use sequential::SequentialLora;
 pub use statistics::ClassStatistics;
-pub use training::{OptimiserKind, Training};
+pub use training::{OptimiserKind, Schedule, Training};
 
 use candle_core::{DType, Device, Tensor, Var};
 

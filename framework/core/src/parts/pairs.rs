@@ -1,6 +1,6 @@
 //! LoRA pairs: one for each task and projection; the running one trains, finished ones are folded into the backbone and kept for the record.
 
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,10 @@ pub struct Pairs {
     /// Pairs of all tasks; those before `folded` are part of the backbone's weights.
     tasks: Vec<Vec<VarPair>>,
     folded: usize,
+    /// Whether A is designed and frozen, so that only B trains (InfLoRA).
+    designed: bool,
+    /// Pairs only in the last so many blocks.
+    last_blocks: Option<usize>,
 }
 
 impl Pairs {
@@ -62,11 +66,36 @@ impl Pairs {
                 return Err(Error::usage(format!("rank = {}: must be from 1 to the width of projection '{target}', {width}", config.rank)));
             }
         }
-        Ok(Self { config, tasks: Vec::new(), folded: 0 })
+        Ok(Self { config, tasks: Vec::new(), folded: 0, designed: false, last_blocks: None })
+    }
+
+    /// The same with A designed for each task and frozen, in the last `last_blocks` blocks only (all of them if none is stated).
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for 0 or more blocks than there are.
+    pub fn designed(mut self, last_blocks: Option<usize>, backbone: &dyn Backbone) -> Result<Self> {
+        let depth = backbone.info().blocks;
+        if let Some(n) = last_blocks.filter(|n| *n == 0 || *n > depth) {
+            return Err(Error::usage(format!("last_blocks = {n}: the backbone has {depth} blocks")));
+        }
+        (self.designed, self.last_blocks) = (true, last_blocks);
+        Ok(self)
+    }
+
+    /// Sets A (rank, inputs) of the running pair, block by block, for all targets of a block alike.
+    ///
+    /// # Errors
+    /// If a shape does not fit.
+    pub fn set_a(&mut self, by_block: &[Tensor]) -> Result<()> {
+        for pair in self.tasks.iter().skip(self.folded).flatten() {
+            pair.a.set(&by_block[pair.site.block].to_dtype(pair.a.dtype())?.to_device(pair.a.device())?)?;
+        }
+        Ok(())
     }
 
     fn sites(&self, blocks: usize) -> Vec<Site> {
-        (0..blocks).flat_map(|block| self.config.targets.iter().map(move |p| Site { block, projection: *p })).collect()
+        let first = self.last_blocks.map_or(0, |n| blocks - n);
+        (first..blocks).flat_map(|block| self.config.targets.iter().map(move |p| Site { block, projection: *p })).collect()
     }
 
     /// Adds the running pair of a new task: A from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), B zero.
@@ -83,7 +112,7 @@ impl Pairs {
             let bound = 1.0 / (inputs as f64).sqrt();
             let a =
                 ctx.draw(format!("init.lora.{task}.{site}.A"), &[self.config.rank, inputs], Law::Uniform { low: -bound, high: bound })?;
-            let b = candle_core::Tensor::zeros((outputs, self.config.rank), ctx.dtype(), ctx.device())?;
+            let b = Tensor::zeros((outputs, self.config.rank), ctx.dtype(), ctx.device())?;
             Ok(VarPair { site, a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? })
         });
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
@@ -95,14 +124,24 @@ impl Pairs {
     pub fn running(&self) -> LowRank {
         let mut paths = LowRank::new();
         for pair in self.tasks.iter().skip(self.folded).flatten() {
-            paths.insert(pair.site, Pair { a: pair.a.as_tensor().clone(), b: pair.b.as_tensor().clone() });
+            let a = if self.designed { pair.a.as_detached_tensor() } else { pair.a.as_tensor().clone() };
+            paths.insert(pair.site, Pair { a, b: pair.b.as_tensor().clone() });
+        }
+        paths
+    }
+
+    /// The running pair as paths that take no gradient.
+    pub fn running_detached(&self) -> LowRank {
+        let mut paths = LowRank::new();
+        for (site, pair) in self.running().iter() {
+            paths.insert(site, Pair { a: pair.a.detach(), b: pair.b.detach() });
         }
         paths
     }
 
     /// The running pair's variables, with their names in the state.
     pub fn running_vars(&self) -> Vec<(String, Var)> {
-        self.named(self.folded)
+        self.named(self.folded).into_iter().filter(|(name, _)| !(self.designed && name.ends_with(".A"))).collect()
     }
 
     fn named(&self, from: usize) -> Vec<(String, Var)> {
@@ -131,7 +170,8 @@ impl Pairs {
     /// # Errors
     /// If a name is taken.
     pub fn save(&self, state: &mut State) -> Result<()> {
-        self.named(0).iter().try_for_each(|(name, var)| state.put(name, Kind::Trained, var))
+        let kind = |name: &str| if self.designed && name.ends_with(".A") { Kind::Statistic } else { Kind::Trained };
+        self.named(0).iter().try_for_each(|(name, var)| state.put(name, kind(name), var))
     }
 
     /// Takes `tasks` tasks' pairs from a state and folds them in order, but for the last one if it is still `running`.

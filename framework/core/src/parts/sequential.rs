@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::{ClassStatistics, Heads, LoraConfig, Pairs, Training};
-use crate::backbone::{Backbone, Capability, Features, LowRank, Pass};
+use crate::backbone::{Backbone, Capability, Features, Pass};
 use crate::context::Context;
 use crate::data::View;
 use crate::method::{Exported, Setup};
@@ -54,9 +54,7 @@ impl SequentialLora {
     }
 
     fn new_optimiser(&self) -> Result<Box<dyn Optimiser>> {
-        let mut vars = self.pairs.running_vars();
-        vars.extend(self.heads.current_vars());
-        self.training.optimiser(vars)
+        self.training.optimiser(self.pairs.running_vars(), self.heads.current_vars())
     }
 
     /// Features of the model as it is now, with the running pair.
@@ -78,10 +76,7 @@ impl SequentialLora {
 
     /// Features without a graph, with the running pair.
     fn infer(&self, images: &Tensor, cls_tokens: bool) -> Result<Features> {
-        let mut paths = LowRank::new();
-        for (site, pair) in self.pairs.running().iter() {
-            paths.insert(site, crate::backbone::Pair { a: pair.a.detach(), b: pair.b.detach() });
-        }
+        let paths = self.pairs.running_detached();
         self.backbone.forward(images, Pass { low_rank: Some(&paths), cls_tokens, ..Pass::default() })
     }
 
@@ -95,6 +90,30 @@ impl SequentialLora {
         };
         optimiser.set_learning_rate(self.training.rate(epoch));
         optimiser.step(&loss.backward()?)
+    }
+
+    /// For every block, the mean over all tokens of all the task's training images of x·xᵀ, x being the attention's input: (dim, dim) in f64 on the host.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the backbone does not show its attention's inputs.
+    pub fn input_covariances(&self, view: View, ctx: &mut Context) -> Result<Vec<Tensor>> {
+        let info = self.backbone.info();
+        let mut sums = vec![Tensor::zeros((info.dim, info.dim), DType::F64, &Device::Cpu)?; info.blocks];
+        let mut tokens = 0;
+        let running = self.pairs.running_detached();
+        ctx.pass(view, INFERENCE_BATCH, |batch| {
+            let mut tap = |block: usize, x: &Tensor| -> Result<()> {
+                let rows = x.dim(0)? * x.dim(1)?;
+                let x = x.reshape((rows, info.dim))?;
+                let square = x.t()?.contiguous()?.matmul(&x)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+                sums[block] = (&sums[block] + square)?;
+                tokens += if block == 0 { rows } else { 0 };
+                Ok(())
+            };
+            let pass = Pass { low_rank: Some(&running), attention_inputs: Some(&mut tap), ..Pass::default() };
+            self.backbone.forward(&batch.images, pass).map(drop)
+        })?;
+        sums.iter().map(|s| Ok((s / tokens.max(1) as f64)?)).collect()
     }
 
     /// Fits the statistics of the task's classes: features of its training images with the test transform.

@@ -20,6 +20,17 @@ pub enum OptimiserKind {
     Sgd,
 }
 
+/// How the learning rate changes from epoch to epoch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// The cosine that goes with the optimiser in the authors' code.
+    #[default]
+    Cosine,
+    /// A tenth from each of the milestones on.
+    Step,
+}
+
 /// How a task is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -34,11 +45,26 @@ pub struct Training {
     pub learning_rate: f64,
     /// L2 weight decay, added to the gradient.
     pub weight_decay: f64,
+    /// How the learning rate changes from epoch to epoch.
+    pub schedule: Schedule,
+    /// Epochs, from 0, from which on the step schedule takes a tenth of the rate.
+    pub milestones: Vec<usize>,
+    /// Learning rate of the head, as a multiple of learning_rate.
+    pub head_rate_factor: f64,
 }
 
 impl Default for Training {
     fn default() -> Self {
-        Self { epochs: 20, batch_size: 128, optimiser: OptimiserKind::Adam, learning_rate: 5e-4, weight_decay: 0.0 }
+        Self {
+            epochs: 20,
+            batch_size: 128,
+            optimiser: OptimiserKind::Adam,
+            learning_rate: 5e-4,
+            weight_decay: 0.0,
+            schedule: Schedule::Cosine,
+            milestones: Vec::new(),
+            head_rate_factor: 1.0,
+        }
     }
 }
 
@@ -57,6 +83,12 @@ impl Training {
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
             return Err(Error::usage(format!("learning_rate = {}: must be a positive number", self.learning_rate)));
         }
+        if !(self.head_rate_factor.is_finite() && self.head_rate_factor > 0.0) {
+            return Err(Error::usage(format!("head_rate_factor = {}: must be a positive number", self.head_rate_factor)));
+        }
+        if (self.schedule == Schedule::Step) == self.milestones.is_empty() {
+            return Err(Error::usage("milestones and schedule = \"step\" go together: state both, or neither"));
+        }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return Err(Error::usage(format!("weight_decay = {}: must not be negative", self.weight_decay)));
         }
@@ -68,11 +100,12 @@ impl Training {
         Plan { epochs: self.epochs, batch_size: self.batch_size, view: View::Train }
     }
 
-    /// A new optimiser of these variables.
+    /// A new optimiser of these variables and, at its own rate, of the head's.
     ///
     /// # Errors
     /// If its buffers cannot be made.
-    pub fn optimiser(&self, vars: Vec<(String, Var)>) -> Result<Box<dyn Optimiser>> {
+    pub fn optimiser(&self, vars: Vec<(String, Var)>, head: Vec<(String, Var)>) -> Result<Box<dyn Optimiser>> {
+        let vars = vars.into_iter().map(|(n, v)| (n, v, 1.0)).chain(head.into_iter().map(|(n, v)| (n, v, self.head_rate_factor))).collect();
         Ok(match self.optimiser {
             OptimiserKind::Adam => Box::new(Adam::new(vars, self.learning_rate, self.weight_decay)?),
             OptimiserKind::Sgd => Box::new(Sgd::new(vars, self.learning_rate, 0.9, self.weight_decay)?),
@@ -81,6 +114,9 @@ impl Training {
 
     /// The learning rate in `epoch`.
     pub fn rate(&self, epoch: usize) -> f64 {
+        if self.schedule == Schedule::Step {
+            return self.learning_rate * 0.1f64.powi(self.milestones.iter().filter(|m| epoch >= **m).count() as i32);
+        }
         match self.optimiser {
             OptimiserKind::Adam => nn::authors_cosine(self.learning_rate, epoch, self.epochs),
             OptimiserKind::Sgd => nn::cosine(self.learning_rate, epoch as f64, self.epochs as f64),

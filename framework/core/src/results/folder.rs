@@ -169,7 +169,9 @@ impl RunFolder {
 
 /// Writes a file under a temporary name, syncs it, and renames it into place.
 pub(super) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = target.with_added_extension("tmp");
+    let mut temporary = target.as_os_str().to_owned();
+    temporary.push(".tmp");
+    let temporary = PathBuf::from(temporary);
     let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(&temporary))?;
     std::fs::rename(&temporary, target).map_err(Error::io(target))

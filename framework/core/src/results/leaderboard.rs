@@ -113,7 +113,8 @@ pub struct Row {
 /// The metrics a leaderboard can be ranked by.
 pub const METRICS: [&str; 4] = ["last", "avg", "forgetting", "bwt"];
 
-fn metric(record: &Record, name: &str) -> f64 {
+/// The metric of this name, one of [`METRICS`]; `last` for any other name.
+pub fn metric(record: &Record, name: &str) -> f64 {
     match name {
         "avg" => record.summary.avg,
         "forgetting" => record.summary.forgetting,

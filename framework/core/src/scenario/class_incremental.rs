@@ -81,6 +81,7 @@ impl ClassIncremental {
                 let class_names = lists[index].iter().map(|c| dataset.class_names()[*c].clone()).collect();
                 let info = TaskInfo {
                     index,
+                    tasks: spec.tasks,
                     classes: (first..first + lists[index].len()).collect(),
                     first_class: first,
                     class_names,

@@ -20,6 +20,8 @@ use crate::{Error, Result};
 pub struct TaskInfo {
     /// The task, from 0.
     pub index: usize,
+    /// The number of tasks of the scenario; some methods' schedules over tasks need it.
+    pub tasks: usize,
     /// Its classes as the model sees them: numbered in the order of their first appearance.
     pub classes: Vec<usize>,
     /// The number of classes of the tasks before; a class-incremental task's classes begin here, a domain-incremental one's at 0.

@@ -69,7 +69,7 @@ impl Comparison {
 
     /// f32: 1e-3, trained pairs under Adam 1e-2; f64: 1e-5 and 1e-3. Adam's first steps amplify the rounding of the stored weights.
     fn tolerance(&self, quantity: &str) -> f64 {
-        let pairs = self.adam && quantity == "trained.lora";
+        let pairs = self.adam && quantity.ends_with(".lora");
         match (self.dtype, pairs) {
             (DType::F64, false) => 1e-5,
             (DType::F64, true) | (_, false) => 1e-3,

@@ -27,6 +27,8 @@ pub(super) struct Settings {
     pub optim: String,
     pub lr: f64,
     pub wd: f64,
+    /// The first task's energy threshold, for methods with one.
+    pub lamb: Option<f64>,
 }
 
 /// A fixture in memory.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use toml::{Table, Value};
 
 use super::Outcome;
@@ -60,6 +60,7 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
         let state = method.state()?;
         compare_state(&fixture, &mut out, &format!("task{task}.after."), "after", &state)?;
         compare_statistics(&fixture, &mut out, task, &state)?;
+        compare_projections(&fixture, &mut out, task, &state)?;
         accuracy.push(compare_outputs(&fixture, &mut out, task, &*method, (dtype, device))?);
     }
     out.add("accuracy", "accuracy", &accuracy, &percent_or_share(&fixture.values("accuracy")?));
@@ -82,6 +83,7 @@ fn configuration(fixture: &Fixture) -> Table {
     table.insert("optimiser".into(), Value::String(s.optim.clone()));
     table.insert("learning_rate".into(), Value::Float(s.lr));
     table.insert("weight_decay".into(), Value::Float(s.wd));
+    table.extend(s.lamb.map(|threshold| ("threshold".to_owned(), Value::Float(threshold))));
     table.extend(fixture.variant.iter().cloned());
     table
 }
@@ -90,6 +92,7 @@ fn task_info(fixture: &Fixture, task: usize) -> Result<TaskInfo> {
     let (first, classes) = (task * fixture.settings.cpt, fixture.settings.cpt);
     Ok(TaskInfo {
         index: task,
+        tasks: fixture.settings.tasks,
         classes: (first..first + classes).collect(),
         first_class: first,
         class_names: (first..first + classes).map(|c| format!("class {c}")).collect(),
@@ -102,6 +105,20 @@ fn compare_state(fixture: &Fixture, out: &mut Comparison, prefix: &str, stage: &
     for name in fixture.file.names().filter(|n| n.starts_with(prefix)) {
         let plain = &name[prefix.len()..];
         let kind = plain.split('.').next().unwrap_or_default();
+        if let (Some(site), "after.lora") =
+            (name.strip_suffix(".A").or_else(|| name.strip_suffix(".B")), format!("{stage}.{kind}").as_str())
+        {
+            // A designed A is free in the signs of its rows, and B's columns follow: compare AᵀA and B·A.
+            let ours = |part: &str| state.tensor(&format!("{}.{part}", &site[prefix.len()..]), DType::F64, &Device::Cpu);
+            let theirs = |part: &str| fixture.file.tensor(&format!("{site}.{part}"), DType::F64, &Device::Cpu);
+            let (a, left, their_a, their_left) = match name.ends_with(".A") {
+                true => (ours("A")?, ours("A")?.t()?, theirs("A")?, theirs("A")?.t()?),
+                false => (ours("A")?, ours("B")?, theirs("A")?, theirs("B")?),
+            };
+            let product = |left: &Tensor, a: &Tensor| -> Result<Vec<f64>> { Ok(left.contiguous()?.matmul(a)?.flatten_all()?.to_vec1()?) };
+            out.add(&format!("{stage}.{kind}"), name, &product(&left, &a)?, &product(&their_left, &their_a)?);
+            continue;
+        }
         out.add(&format!("{stage}.{kind}"), name, &state.array(plain)?.to_f64()?, &fixture.values(name)?);
     }
     Ok(())
@@ -118,6 +135,30 @@ fn compare_statistics(fixture: &Fixture, out: &mut Comparison, task: usize, stat
             ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?);
         }
         out.add(quantity, &name, &ours, &fixture.values(&name)?);
+    }
+    Ok(())
+}
+
+/// Compares `gpm_projector.<block>` = U·Uᵀ, `gpm_rank` and `gpm_retain` with the state's bases.
+fn compare_projections(fixture: &Fixture, out: &mut Comparison, task: usize, state: &State) -> Result<()> {
+    let mut ranks = Vec::new();
+    for block in 0.. {
+        let name = format!("task{task}.gpm_projector.{block}");
+        if fixture.file.shape(&name).is_none() {
+            break;
+        }
+        let basis = state.tensor(&format!("gpm.basis.{block}"), DType::F64, &Device::Cpu)?;
+        ranks.push(basis.dim(1)? as f64);
+        out.tensor("gpm_projector", &name, &basis.matmul(&basis.t()?)?, &fixture.values(&name)?)?;
+    }
+    for (quantity, ours) in
+        [("gpm_rank", &|| Ok(ranks.clone()) as Result<Vec<f64>>), ("gpm_retain", &|| state.array("gpm.retain")?.to_f64())]
+            as [(&str, &dyn Fn() -> Result<Vec<f64>>); 2]
+    {
+        let name = format!("task{task}.{quantity}");
+        if fixture.file.shape(&name).is_some() {
+            out.add(quantity, &name, &ours()?, &fixture.values(&name)?);
+        }
     }
     Ok(())
 }

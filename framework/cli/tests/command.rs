@@ -79,7 +79,7 @@ fn same_seed_same_bits_at_any_number_of_threads() {
 #[test]
 fn every_entry_is_linked_in() {
     for (what, names) in [
-        ("methods", &["lora", "lora-ca", "sr2-lora"][..]),
+        ("methods", &["inflora", "lora", "lora-ca", "simplecil", "slda", "sr2-lora"][..]),
         ("scenarios", &["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"]),
         ("backbones", &["vit", "vit-nano"]),
         ("datasets", &["cifar100", "fashion-mnist-small"]),
@@ -112,6 +112,10 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--set", "epochs=0"], "epochs = 0"),
         (&["--set", "batch_size=0"], "batch_size = 0"),
         (&["--set", "learning_rate=-1"], "learning_rate"),
+        (&["--method", "inflora", "--set", "threshold=1.5"], "threshold = 1.5"),
+        (&["--method", "inflora", "--set", "last_blocks=7"], "last_blocks = 7: the backbone has 6 blocks"),
+        (&["--method", "inflora", "--set", "targets=['fc1']"], "'fc1'"),
+        (&["--method", "slda", "--set", "shrinkage=0"], "shrinkage = 0"),
         (&["--image-size", "33"], "not divisible by the backbone's patch size 8: use 32 or 40"),
         (&["--train-per-class", "0"], "--train-per-class 0"),
         (&["--class-order", "random"], "seed:1993"),

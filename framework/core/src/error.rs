@@ -23,7 +23,7 @@ pub enum Error {
     #[error("unsupported: {0}")]
     Unsupported(String),
     /// The operating system refused to read or write a file. Exit code 1.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), hint(source))]
     Io {
         /// The file or folder at fault.
         path: PathBuf,
@@ -85,5 +85,14 @@ impl Error {
             Self::Usage(_) | Self::Unsupported(_) => 2,
             _ => 1,
         }
+    }
+}
+
+/// What to do about an error of the operating system, where that is not plain.
+fn hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull => "; make room and give the same command again, nothing is lost",
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => "; choose another place, for a run with --out DIR",
+        _ => "",
     }
 }

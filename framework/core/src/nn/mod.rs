@@ -16,7 +16,7 @@ mod spectrum;
 
 pub use activation::gelu_erf;
 pub use attention::{attention, attention_cls};
-pub use gaussian::{Gaussian, mean_and_covariance};
+pub use gaussian::{Gaussian, mean_and_covariance, solve_symmetric};
 pub use linear::frozen_linear;
 pub use loss::{cross_entropy, mean_entropy, mse, smooth_l1};
 pub use norm::layer_norm;

@@ -1,6 +1,7 @@
 //! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics, classifier alignment, training settings.
 
 mod alignment;
+mod frozen;
 mod gpm;
 mod heads;
 mod pairs;
@@ -9,6 +10,7 @@ mod statistics;
 mod training;
 
 pub use alignment::{Alignment, AlignmentLoss, normalised};
+pub use frozen::FrozenFeatures;
 pub use gpm::DualGpm;
 pub use heads::Heads;
 pub use pairs::{LoraConfig, Pairs};

@@ -172,9 +172,13 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = target.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(Error::io(&temporary))?;
-    std::fs::rename(&temporary, target).map_err(Error::io(target))
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let done = written.and_then(|()| std::fs::rename(&temporary, target));
+    if done.is_err() {
+        // A half-written file is of no use, and on a full disk its room is needed.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    done.map_err(Error::io(target))
 }
 
 /// The first thing in which two identities differ, for a message.

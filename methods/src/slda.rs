@@ -1,0 +1,173 @@
+//! SLDA: linear discriminant analysis on frozen features with one running covariance (Hayes and Kanan, CVPRW 2020). No gradient, one pass.
+//!
+//! ```sh
+//! cilbench run --method slda
+//! ```
+//!
+//! Class means and the covariance shared by all classes are kept in f64 and updated task by task; the classifier is w_c = Λ·μ_c, b_c = −μ_cᵀ·Λ·μ_c / 2 with
+//! Λ = ((1−ε)·Σ + ε·I)⁻¹.
+
+use candle_core::{DType, Device, Tensor};
+use cilbench::context::Context;
+use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::nn;
+use cilbench::parts::FrozenFeatures;
+use cilbench::scenario::TaskInfo;
+use cilbench::state::{Kind, State};
+use cilbench::{Error, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+inventory::submit! { MethodEntry::of::<Slda>() }
+
+/// Hyper-parameters of SLDA.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Config {
+    /// Shrinkage of the covariance towards the identity (ε), in (0, 1].
+    shrinkage: f64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { shrinkage: 1e-4 }
+    }
+}
+
+/// The classifier that the statistics give.
+struct Classifier {
+    /// (classes, dim).
+    weight: Tensor,
+    /// (classes).
+    bias: Tensor,
+}
+
+/// SLDA.
+pub struct Slda {
+    config: Config,
+    frozen: FrozenFeatures,
+    /// (classes, dim), f64 on the host.
+    means: Vec<Tensor>,
+    /// Images of each class.
+    counts: Vec<i64>,
+    /// Σ over classes of the scatter about the class's mean, (dim, dim), f64 on the host.
+    scatter: Option<Tensor>,
+    classifier: Option<Classifier>,
+}
+
+impl Registered for Slda {
+    type Config = Config;
+    const ABOUT: About = About {
+        name: "slda",
+        version: "1",
+        summary: "linear discriminant analysis on frozen features with one running covariance; no training",
+        paper: r"@inproceedings{hayes2020lifelong,
+  title={Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis},
+  author={Hayes, Tyler L. and Kanan, Christopher},
+  booktitle={CVPR Workshops}, year={2020}
+}",
+        access: Access::Stream,
+        trains: "nothing",
+        presets: "",
+    };
+
+    fn new(config: Config, setup: Setup) -> Result<Self> {
+        if !(config.shrinkage > 0.0 && config.shrinkage <= 1.0) {
+            return Err(Error::usage(format!("shrinkage = {}: must be above 0 and at most 1", config.shrinkage)));
+        }
+        let frozen = FrozenFeatures::new(setup);
+        Ok(Self { config, frozen, means: Vec::new(), counts: Vec::new(), scatter: None, classifier: None })
+    }
+}
+
+impl Slda {
+    /// Takes a class's features (n, dim) in; a class seen before (in another domain) is merged.
+    fn take_in(&mut self, class: usize, rows: &Tensor) -> Result<()> {
+        let (n, dim) = rows.dims2()?;
+        let rows = rows.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+        let mean = rows.mean(0)?;
+        let centred = rows.broadcast_sub(&mean)?;
+        let mut scatter = centred.t()?.contiguous()?.matmul(&centred)?;
+        if class < self.means.len() {
+            let (old, m) = (self.counts[class] as f64, n as f64);
+            let shift = (&mean - &self.means[class])?.reshape((1, dim))?;
+            scatter = (scatter + (shift.t()?.contiguous()?.matmul(&shift)? * (old * m / (old + m)))?)?;
+            self.means[class] = (((&self.means[class] * old)? + (mean * m)?)? / (old + m))?;
+            self.counts[class] += n as i64;
+        } else {
+            self.means.push(mean);
+            self.counts.push(n as i64);
+        }
+        self.scatter = Some(match &self.scatter {
+            Some(sum) => (sum + scatter)?,
+            None => scatter,
+        });
+        Ok(())
+    }
+
+    fn solve(&mut self) -> Result<()> {
+        let Some(scatter) = &self.scatter else { return Ok(()) };
+        let epsilon = self.config.shrinkage;
+        let images = self.counts.iter().sum::<i64>().max(1) as f64;
+        let identity = Tensor::eye(scatter.dim(0)?, DType::F64, &Device::Cpu)?;
+        let covariance = ((scatter * ((1.0 - epsilon) / images))? + (identity * epsilon)?)?;
+        let means = Tensor::stack(&self.means, 0)?;
+        let weight = nn::solve_symmetric(&covariance, &means.t()?)?.t()?.contiguous()?;
+        let bias = ((&weight * &means)?.sum(1)? * -0.5)?;
+        self.classifier = Some(Classifier { weight: self.frozen.placed(&weight)?, bias: self.frozen.placed(&bias)? });
+        Ok(())
+    }
+}
+
+impl Method for Slda {
+    fn plan(&self, _: &TaskInfo) -> Plan {
+        FrozenFeatures::plan()
+    }
+
+    fn begin_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
+        Ok(())
+    }
+
+    fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
+        Ok(Losses(Vec::new()))
+    }
+
+    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let (features, labels) = self.frozen.of_task(ctx)?;
+        for class in &task.classes {
+            let rows = self.frozen.rows(&features, &labels, *class)?;
+            self.take_in(*class, &rows)?;
+        }
+        self.solve()
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        let classifier = self.classifier.as_ref().ok_or_else(|| Error::Protocol("slda predicted before its first task was over".into()))?;
+        Ok(self.frozen.of(images)?.matmul(&classifier.weight.t()?)?.broadcast_add(&classifier.bias)?)
+    }
+
+    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        self.frozen.cls_tokens(images)
+    }
+
+    fn state(&self) -> Result<State> {
+        let mut state = State::new();
+        if let Some(scatter) = &self.scatter {
+            state.put("means", Kind::Statistic, &Tensor::stack(&self.means, 0)?)?;
+            state.put("scatter", Kind::Statistic, scatter)?;
+            state.put("counts", Kind::Buffer, &Tensor::new(self.counts.as_slice(), &Device::Cpu)?)?;
+        }
+        Ok(state)
+    }
+
+    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
+        if FrozenFeatures::classes(tasks, running) == 0 {
+            return Ok(());
+        }
+        let means = state.tensor("means", DType::F64, &Device::Cpu)?;
+        self.means = (0..means.dim(0)?).map(|c| Ok(means.get(c)?)).collect::<Result<_>>()?;
+        self.scatter = Some(state.tensor("scatter", DType::F64, &Device::Cpu)?);
+        self.counts = state.array("counts")?.to_tensor(&Device::Cpu)?.to_vec1()?;
+        self.solve()
+    }
+}

@@ -3,6 +3,8 @@
 //! Train: RandomResizedCrop (bilinear, antialiased) and a random horizontal flip. Test: the short side resized to ⌊S·256/224⌋ (bicubic, antialiased) and
 //! the centre S×S. Resampling works on 8-bit images, as Pillow's does. The result is in \[0, 1\]; normalisation belongs to the backbone.
 
+use std::borrow::Cow;
+
 use fast_image_resize as fir;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -92,17 +94,13 @@ impl Transforms {
     /// # Errors
     /// If the image or the crop is empty.
     pub fn train(&self, image: &RgbImage, crop: CropBox, flip: bool) -> Result<Vec<f32>, String> {
-        let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Bilinear)).crop(
-            f64::from(crop.left),
-            f64::from(crop.top),
-            f64::from(crop.width),
-            f64::from(crop.height),
-        );
+        if crop.width == 0 || crop.height == 0 || crop.left + crop.width > image.width || crop.top + crop.height > image.height {
+            return Err(format!("the crop {crop:?} does not lie in an image of {}×{}", image.width, image.height));
+        }
         // Pillow crops first: pixels outside the crop must not leak in at its borders.
         let cropped = if (crop.width, crop.height) == (image.width, image.height) { None } else { Some(cut(image, crop)) };
-        let options = if cropped.is_some() { fir::ResizeOptions::new().resize_alg(options.algorithm) } else { options };
         let size = self.image_size as u32;
-        let resized = resize(cropped.as_ref().unwrap_or(image), size, size, &options)?;
+        let resized = resize(cropped.as_ref().unwrap_or(image), size, size, fir::FilterType::Bilinear)?;
         Ok(planes(&resized, CropBox { left: 0, top: 0, width: size, height: size }, flip))
     }
 
@@ -119,8 +117,7 @@ impl Transforms {
         }
         let long = |a: u32, b: u32| (u64::from(short) * u64::from(a) / u64::from(b)) as u32;
         let (nw, nh) = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
-        let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::CatmullRom));
-        let resized = if (nw, nh) == (w, h) { image.clone() } else { resize(image, nw, nh, &options)? };
+        let resized = resize(image, nw, nh, fir::FilterType::CatmullRom)?;
         let offset = |n: u32| (f64::from(n - size) / 2.0).round_ties_even() as u32;
         Ok(planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false))
     }
@@ -154,11 +151,22 @@ fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
     RgbImage { width: crop.width, height: crop.height, pixels }
 }
 
-fn resize(image: &RgbImage, width: u32, height: u32, options: &fir::ResizeOptions) -> Result<RgbImage, String> {
+/// Resizes as Pillow does: first every row, rounded to 8 bits, then every column. (One call for both would do the columns first.)
+fn resize(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<RgbImage, String> {
+    let rows = pass(image, width, image.height, filter)?;
+    pass(&rows, width, height, filter).map(Cow::into_owned)
+}
+
+/// One pass of a resampling: only one of the sides may change.
+fn pass(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<Cow<'_, RgbImage>, String> {
+    if (width, height) == (image.width, image.height) {
+        return Ok(Cow::Borrowed(image));
+    }
     let source = fir::images::ImageRef::new(image.width, image.height, &image.pixels, fir::PixelType::U8x3).map_err(|e| e.to_string())?;
     let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
-    fir::Resizer::new().resize(&source, &mut target, options).map_err(|e| e.to_string())?;
-    Ok(RgbImage { width, height, pixels: target.into_vec() })
+    let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter));
+    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| e.to_string())?;
+    Ok(Cow::Owned(RgbImage { width, height, pixels: target.into_vec() }))
 }
 
 /// A crop of an image as three planes in \[0, 1\].

@@ -32,11 +32,7 @@ fn the_test_transform_is_pillow_s() {
     macro_rules! case {
         ($w:literal, $h:literal, $s:literal) => {
             let planes = Transforms::new($s).test(&source($w, $h)).expect("transform");
-            check(
-                concat!($w, "x", $h, "-", $s),
-                &planes,
-                include_bytes!(concat!("pillow/test-", $w, "x", $h, "-", $s, ".png")),
-            );
+            check(concat!($w, "x", $h, "-", $s), &planes, include_bytes!(concat!("pillow/test-", $w, "x", $h, "-", $s, ".png")));
         };
     }
     case!(28, 28, 32);
@@ -59,4 +55,31 @@ fn the_train_transform_of_a_given_crop_is_pillow_s() {
     case!(90, 67, 24, 10, 5, 60, 40);
     case!(32, 32, 48, 3, 7, 20, 22);
     case!(50, 31, 32, 0, 0, 50, 31);
+}
+
+#[test]
+fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
+    macro_rules! kind {
+        ($name:literal, $tolerance:literal) => {
+            let got = decode(include_bytes!(concat!("pillow/", $name))).expect($name);
+            let expected = decode(include_bytes!(concat!("pillow/", $name, ".expected.png"))).expect("expected");
+            assert_eq!((got.width, got.height), (expected.width, expected.height), $name);
+            let worst = got.pixels.iter().zip(&expected.pixels).map(|(a, b)| a.abs_diff(*b)).max().expect("pixels");
+            println!("{}: {worst}", $name);
+            assert!(worst <= $tolerance, "{}: {worst}", $name);
+        };
+    }
+    // JPEG decoders upsample colours differently; these images are colour noise, the worst case (a photograph: 4 at most, 0.25 in the mean).
+    kind!("420.jpg", 16);
+    kind!("progressive.jpg", 16);
+    kind!("orientation.jpg", 16);
+    kind!("grey.jpg", 2);
+    kind!("cmyk.jpg", 3);
+    kind!("palette.png", 0);
+    kind!("grey-alpha.png", 0);
+    kind!("one-bit.png", 0);
+    kind!("grey16.png", 0);
+    kind!("lossless.webp", 0);
+    kind!("palette.gif", 0);
+    kind!("plain.bmp", 0);
 }

@@ -18,8 +18,9 @@ impl RgbImage {
     }
 }
 
-/// Decodes a PNG or JPEG file to RGB: grey is tripled, palettes are looked up and an alpha channel is dropped, as Pillow's `convert("RGB")` does.
-/// An EXIF orientation is ignored, as torchvision does.
+/// Decodes a JPEG, PNG, WebP, GIF (first frame) or BMP file to RGB as Pillow's `convert("RGB")` does: grey is tripled, palettes are looked up, an alpha
+/// channel is dropped, CMYK is multiplied out, 16-bit colours keep their high byte, 16-bit grey is cut off at 255. An EXIF orientation is ignored, as
+/// torchvision does.
 ///
 /// # Errors
 /// What is wrong with the bytes; the caller knows which file they are from.
@@ -29,7 +30,18 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     }
     let image = image::load_from_memory(bytes).map_err(|e| format!("the image cannot be decoded: {e}"))?;
     // Dropping alpha, not blending it: what Pillow does.
-    let rgb = image.into_rgb8();
+    let rgb = match image {
+        image::DynamicImage::ImageLuma16(grey) => {
+            let cut_off: Vec<u8> = grey.as_raw().iter().map(|v| (*v).min(255) as u8).collect();
+            return Ok(RgbImage::from_grey(grey.width(), grey.height(), &cut_off));
+        }
+        image::DynamicImage::ImageRgb16(_) | image::DynamicImage::ImageRgba16(_) => {
+            let deep = image.into_rgb16();
+            let pixels = deep.as_raw().iter().map(|v| (v >> 8) as u8).collect();
+            return Ok(RgbImage { width: deep.width(), height: deep.height(), pixels });
+        }
+        other => other.into_rgb8(),
+    };
     Ok(RgbImage { width: rgb.width(), height: rgb.height(), pixels: rgb.into_raw() })
 }
 

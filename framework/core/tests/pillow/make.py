@@ -29,3 +29,24 @@ for width, height, size in TEST:
 for width, height, size, (left, top, w, h) in TRAIN:
     crop = source(width, height).crop((left, top, left + w, top + h))
     crop.resize((size, size), Image.Resampling.BILINEAR).save(HERE / f"train-{width}x{height}-{size}-{left}-{top}-{w}-{h}.png")
+
+# Files of each kind, and what `convert("RGB")` makes of them.
+kinds = {
+    "420.jpg": (source(40, 24), {"quality": 90, "subsampling": 2}),
+    "progressive.jpg": (source(40, 24), {"quality": 80, "progressive": True}),
+    "grey.jpg": (source(40, 24).convert("L"), {"quality": 90}),
+    "cmyk.jpg": (source(40, 24).convert("CMYK"), {"quality": 95}),
+    "palette.png": (source(40, 24).quantize(16), {"transparency": 3}),
+    "grey-alpha.png": (source(40, 24).convert("LA"), {}),
+    "one-bit.png": (source(40, 24).convert("1"), {}),
+    "grey16.png": (Image.frombytes("I;16", (3, 1), bytes([7, 0, 255, 0, 0, 9])), {}),
+    "lossless.webp": (source(40, 24), {"lossless": True}),
+    "palette.gif": (source(40, 24).quantize(16), {}),
+    "plain.bmp": (source(40, 24), {}),
+}
+rotated = Image.Exif()
+rotated[0x0112] = 6
+kinds["orientation.jpg"] = (source(40, 24), {"quality": 90, "exif": rotated})
+for name, (image, options) in kinds.items():
+    image.save(HERE / name, **options)
+    Image.open(HERE / name).convert("RGB").save(HERE / f"{name}.expected.png")

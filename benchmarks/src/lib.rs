@@ -4,7 +4,17 @@
 use cilbench::scenario::ScenarioEntry;
 
 mod cifar100;
+mod class_folders;
+mod cub200;
+mod domainnet;
 mod fashion_mnist;
+mod folder;
+mod idx;
+mod imagenet_a;
+mod imagenet_r;
+mod parquet;
+mod pickle;
+mod unpack;
 mod vit_nano;
 
 /// Registers scenario files of `benchmarks/scenarios/`.
@@ -16,4 +26,23 @@ macro_rules! scenarios {
     )*};
 }
 
-scenarios!["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"];
+scenarios![
+    "cifar100-5",
+    "cifar100-10",
+    "cifar100-20",
+    "cifar100-50",
+    "cifar100-b50-inc10",
+    "cub200-5",
+    "cub200-10",
+    "cub200-20",
+    "dn4il-dil",
+    "domainnet-5",
+    "domainnet-dil",
+    "imagenet-a-10",
+    "imagenet-a-20",
+    "imagenet-r-5",
+    "imagenet-r-10",
+    "imagenet-r-20",
+    "imagenet-r-50",
+    "split-fashion-mnist-5",
+];

@@ -30,6 +30,16 @@ pub(crate) enum Command {
         /// Its name
         name: String,
     },
+    /// Check or download a data set
+    Data {
+        #[command(subcommand)]
+        what: DataCommand,
+    },
+    /// Measure speed on this machine
+    Bench {
+        #[command(subcommand)]
+        what: BenchCommand,
+    },
     /// Replay the authors' own trajectories and compare every recorded quantity
     Verify(VerifyArgs),
     /// Rank the finished runs below some folders
@@ -45,6 +55,60 @@ pub(crate) enum Command {
         /// The method
         method: String,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DataCommand {
+    /// Count a scenario's classes and images, decode every image, and say what is missing or damaged
+    Check(CheckArgs),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Images a second of reading, decoding and transforming
+    Data(BenchDataArgs),
+}
+
+#[derive(clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The scenario, or a scenario file
+    pub scenario: String,
+    /// The folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// The data set's split [default: the scenario's]
+    #[arg(long)]
+    pub split: Option<String>,
+    /// The class order: natural, or seed:<n>
+    #[arg(long)]
+    pub class_order: Option<String>,
+    /// Only count and list; decode no image
+    #[arg(long)]
+    pub fast: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchDataArgs {
+    /// The scenario, or a scenario file
+    pub scenario: String,
+    /// The folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// The data set's split [default: the scenario's]
+    #[arg(long)]
+    pub split: Option<String>,
+    /// The side of the images, in pixels [default: 224]
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Images a batch
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub batch_size: usize,
+    /// Stop after so many images
+    #[arg(long, value_name = "N")]
+    pub images: Option<usize>,
+    /// The test transform instead of the training one
+    #[arg(long)]
+    pub test: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -73,7 +137,7 @@ pub(crate) struct RunArgs {
     /// The method: see `cilbench list methods`
     #[arg(long, default_value = "sr2-lora")]
     pub method: String,
-    /// The scenario: see `cilbench list scenarios`
+    /// The scenario: see `cilbench list scenarios`; or a scenario file of your own, FILE.toml
     #[arg(long, default_value = "split-fashion-mnist-5")]
     pub scenario: String,
     /// The backbone: see `cilbench list backbones` [default: vit with --weights, else vit-nano]
@@ -85,6 +149,10 @@ pub(crate) struct RunArgs {
     /// The folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
+    /// The data set's split: see `cilbench describe` of the data set [default: the scenario's]
+    #[arg(long)]
+    #[serde(default)]
+    pub split: Option<String>,
     /// The class order: natural, or seed:<n> for numpy's RandomState(n).permutation
     #[arg(long)]
     pub class_order: Option<String>,

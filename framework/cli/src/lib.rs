@@ -9,6 +9,7 @@
 
 mod args;
 mod conformance;
+mod data;
 mod finished;
 mod leaderboard;
 mod list;
@@ -26,7 +27,7 @@ use cilbench_benchmarks as _;
 use cilbench_methods as _;
 use clap::Parser;
 
-use args::{Args, Command};
+use args::{Args, BenchCommand, Command, DataCommand};
 
 /// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration.
 pub fn main() -> ExitCode {
@@ -50,6 +51,8 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),
+        Command::Data { what: DataCommand::Check(args) } => data::check(&args),
+        Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Leaderboard(args) => leaderboard::leaderboard(&args),
         Command::Eval(args) => finished::eval(&args),

@@ -1,6 +1,7 @@
 //! `cilbench list` and `cilbench describe`.
 
 use cilbench::method::{Access, MethodEntry};
+use cilbench::scenario::{ScenarioKind, ScenarioSpec, Tasks};
 use cilbench::{Error, Result, backbone, data, method, scenario};
 use comfy_table::{ContentArrangement, Table, presets};
 
@@ -43,11 +44,24 @@ pub(crate) fn describe(name: &str) -> Result<()> {
     } else if let Some(s) = scenario::all()?.into_iter().find(|s| s.name == name) {
         println!("scenario {}: {}", s.name, s.summary);
         println!("data set: {} (cilbench describe {})", s.dataset, s.dataset);
-        println!("tasks: {}\nclass order: {} (--class-order natural|seed:<n>)", s.tasks, s.class_order);
+        println!("{}", tasks(&s));
+        println!("class order: {} (--class-order natural|seed:<n>)", s.class_order);
+        if let Some(split) = &s.split {
+            println!("split: {split} (--split)");
+        }
         println!("image size: {}", s.image_size.map_or("the backbone's".to_owned(), |n| n.to_string()));
     } else if let Some(e) = data::all().into_iter().find(|e| e.name == name) {
         println!("data set {}: {}\nsource: {}", e.name, e.summary, e.source);
         println!("needs: {}", if e.files.is_empty() { "nothing, it is embedded" } else { e.files });
+        if let Some(hub) = e.hub {
+            println!("download: cilbench data fetch {} (huggingface.co/datasets/{})", e.name, hub.repo);
+        }
+        let mut out = table(&["split", "training", "test", "meaning"]);
+        let count = |n: Option<usize>| n.map_or("–".to_owned(), |n| n.to_string());
+        out.add_rows(
+            e.splits.iter().map(|s| [s.name.to_owned(), count(s.images.map(|i| i.0)), count(s.images.map(|i| i.1)), s.summary.to_owned()]),
+        );
+        println!("{out}\nThe first is the default.");
     } else if let Some(e) = backbone::all().into_iter().find(|e| e.name == name) {
         println!("backbone {}: {}", e.name, e.summary);
     } else {
@@ -60,6 +74,19 @@ pub(crate) fn describe(name: &str) -> Result<()> {
         return Err(Error::unknown("method, scenario, data set or backbone", name, names));
     }
     Ok(())
+}
+
+/// What a scenario file says of its tasks, in words.
+fn tasks(s: &ScenarioSpec) -> String {
+    match (s.kind, &s.tasks, s.base.zip(s.increment)) {
+        (ScenarioKind::DomainIncremental, ..) => {
+            format!("tasks: domain-incremental, {}", s.domains.as_ref().map_or("one a domain".to_owned(), |d| d.join(", ")))
+        }
+        (_, Some(Tasks::Count(n)), _) => format!("tasks: {n}, the classes shared out evenly"),
+        (_, Some(Tasks::Lists(lists)), _) => format!("tasks: {}, of the classes it lists", lists.len()),
+        (_, _, Some((base, k))) => format!("tasks: {base} classes, then {k} a task"),
+        _ => "tasks: none".to_owned(),
+    }
 }
 
 fn describe_method(entry: &MethodEntry) {

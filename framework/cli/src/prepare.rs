@@ -6,11 +6,11 @@ use std::sync::Arc;
 use cilbench::backbone::{self, Backbone, BackboneInfo, BackboneOptions};
 use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
-use cilbench::data::{self, Dataset};
+use cilbench::data::{self, Dataset, SplitId};
 use cilbench::method::{self, Method, MethodEntry, Setup};
 use cilbench::results::Identity;
 use cilbench::run::pretraining_warning;
-use cilbench::scenario::{self, ClassIncremental, ClassOrder, Scenario, ScenarioOptions, ScenarioSpec};
+use cilbench::scenario::{self, ClassOrder, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
 use cilbench::toml::{Table, Value};
 use cilbench::{Error, Result, device};
 
@@ -31,6 +31,7 @@ pub(crate) struct Prepared {
     backbone_options: BackboneOptions,
     options: ScenarioOptions,
     dataset: Arc<dyn Dataset>,
+    split: SplitId,
 }
 
 impl Prepared {
@@ -61,7 +62,6 @@ impl Prepared {
             image_size: Some(info.image_size),
             train_per_class: args.train_per_class,
             test_per_class: args.test_per_class,
-            data_root: args.data_root.clone(),
         };
         for (flag, value) in [("--train-per-class", args.train_per_class), ("--test-per-class", args.test_per_class)] {
             if value == Some(0) {
@@ -69,7 +69,8 @@ impl Prepared {
             }
         }
         let warnings = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
-        let dataset = (dataset.open)(args.data_root.as_deref())?.into();
+        let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref())?;
+        scenario::require_whole(&*dataset)?;
         let device_name = args.device.clone();
         Ok(Self {
             entry,
@@ -85,13 +86,14 @@ impl Prepared {
             backbone_options,
             options,
             dataset,
+            split,
         })
     }
 
     /// The scenario, in this class order or in its own.
-    pub(crate) fn scenario(&self, class_order: Option<ClassOrder>) -> Result<ClassIncremental> {
+    pub(crate) fn scenario(&self, class_order: Option<ClassOrder>) -> Result<TaskStream> {
         let options = ScenarioOptions { class_order: class_order.or(self.options.class_order), ..self.options.clone() };
-        ClassIncremental::new(&self.spec, &options, self.dataset.clone())
+        TaskStream::new(&self.spec, &options, self.dataset.clone(), self.split.clone())
     }
 
     /// The backbone, with its own weights.
@@ -143,8 +145,18 @@ pub(crate) fn started_with(folder: &Path) -> Result<RunArgs> {
 /// Writes down what a run folder was started with.
 pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
     let absolute = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
-    let args =
-        RunArgs { weights: absolute(&args.weights), data_root: absolute(&args.data_root), config: absolute(&args.config), ..args.clone() };
+    // A scenario file may be named from another folder when the run is resumed.
+    let scenario = match args.scenario.ends_with(".toml") {
+        true => std::path::absolute(&args.scenario).map_or(args.scenario.clone(), |p| p.display().to_string()),
+        false => args.scenario.clone(),
+    };
+    let args = RunArgs {
+        weights: absolute(&args.weights),
+        data_root: absolute(&args.data_root),
+        config: absolute(&args.config),
+        scenario,
+        ..args.clone()
+    };
     let file = folder.join("command.json");
     let text = serde_json::to_string_pretty(&args).map_err(|e| Error::Protocol(format!("command.json cannot be written: {e}")))?;
     std::fs::write(&file, text).map_err(Error::io(&file))

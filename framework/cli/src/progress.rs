@@ -39,6 +39,7 @@ impl Progress for Display {
                 let shown =
                     if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };
                 let (n, epochs) = (task.index + 1, plan.epochs);
+                let shown = task.domain.as_ref().map_or(shown.clone(), |domain| format!("{domain}: {shown}"));
                 self.line(&format!("task {n}/{tasks}: {shown}; {} images, {epochs} epochs", task.train_images));
                 if self.terminal {
                     let bar = ProgressBar::new(steps as u64);

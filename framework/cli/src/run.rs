@@ -81,6 +81,7 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
     let (mut folder, finished) = RunFolder::open(&out, &identity)?;
     let (method, id, backbone) = (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
     eprintln!("{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}", identity.scenario.name, args.seed, out.display());
+    identity.scenario.notes.iter().for_each(|note| eprintln!("note: {note}"));
     prepared.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(record) = finished {
         eprintln!("this very run is finished already; its result:");

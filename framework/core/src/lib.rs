@@ -3,6 +3,7 @@
 
 pub mod array;
 pub mod backbone;
+pub mod cache;
 pub mod config;
 pub mod conformance;
 pub mod context;

@@ -21,6 +21,8 @@ pub enum Purpose {
     Memory,
     /// Which images a measurement of the harness uses.
     Measurement,
+    /// Which images of a data set without an official split are for training.
+    Split,
 }
 
 /// The stream of `purpose` under the run seed `seed`, further split by `keys` (task, epoch, image, …).

@@ -16,7 +16,7 @@ use crate::method::{Method, MethodEntry, Setup};
 use crate::results::{Identity, Record, RunFolder};
 use crate::rng::{Purpose, stream};
 use crate::run::{Event, Progress, RunPlan, execute};
-use crate::scenario::{ClassIncremental, ClassOrder, Scenario, ScenarioOptions, ScenarioSpec};
+use crate::scenario::{ClassOrder, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
 use crate::{Error, Result};
 
 const CLASSES: usize = 4;
@@ -76,17 +76,10 @@ impl Trial {
         entry.build(&self.config(entry)?, Setup { backbone, device: Device::Cpu, dtype: DType::F32 })
     }
 
-    pub(super) fn scenario(&self) -> Result<ClassIncremental> {
-        let spec = ScenarioSpec {
-            name: "conformance".into(),
-            summary: String::new(),
-            dataset: "made-up images".into(),
-            tasks: self.tasks,
-            class_order: ClassOrder::Seed(1993),
-            image_size: None,
-        };
+    pub(super) fn scenario(&self) -> Result<TaskStream> {
+        let spec = ScenarioSpec { class_order: ClassOrder::Seed(1993), ..ScenarioSpec::even("conformance", "made-up images", self.tasks) };
         let options = ScenarioOptions { image_size: Some(SIZE), ..ScenarioOptions::default() };
-        ClassIncremental::new(&spec, &options, Arc::new(MadeUp::new(self.images)))
+        TaskStream::new(&spec, &options, Arc::new(MadeUp::new(self.images)), "official".parse()?)
     }
 
     /// Runs it, stopped and resumed if so wished.

@@ -1,9 +1,10 @@
 //! What a data set is to the harness: two lists of samples and a way to read an image.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::RgbImage;
-use crate::Result;
+use super::{RgbImage, SplitId};
+use crate::{Error, Result};
 
 /// Which of a data set's two lists a sample belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
@@ -40,8 +41,90 @@ pub trait Dataset: Send + Sync {
     /// Reads the image of sample `index` of `samples(split)`.
     ///
     /// # Errors
-    /// Names the file (and the row in it) that cannot be read or decoded.
+    /// Names the file (and the row or list line) that cannot be read or decoded.
     fn image(&self, split: Split, index: usize) -> Result<RgbImage>;
+
+    /// Whether the sample keys are paths: then one key in both splits, or twice in one, is a leak, and the scenario refuses it.
+    fn keyed_by_path(&self) -> bool {
+        false
+    }
+
+    /// Where a sample comes from, for messages: its file, and the list and line that name it.
+    fn origin(&self, split: Split, index: usize) -> String {
+        self.samples(split)[index].key.clone()
+    }
+
+    /// What the data set's lists name and the disk does not hold, one line each; found by listing folders, without opening a file.
+    ///
+    /// # Errors
+    /// If a folder that is there cannot be listed.
+    fn missing(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+}
+
+/// What is known of one way to split a data set.
+#[derive(Debug, Clone, Copy)]
+pub struct SplitAbout {
+    /// Its name: `official`, `coda`, `folder`, `random-80-20`.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// The number of (training, test) images, where it is fixed.
+    pub images: Option<(usize, usize)>,
+}
+
+/// Where a data set is on the Hugging Face hub.
+#[derive(Debug, Clone, Copy)]
+pub struct HubSource {
+    /// The data set repository, `uoft-cs/cifar100`.
+    pub repo: &'static str,
+    /// Files to take: those whose name begins and ends like this.
+    pub files: (&'static str, &'static str),
+}
+
+/// How a data set is to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The folder that holds it: what the user gave as `--data-root`, or where it was downloaded to; `None` if there is neither.
+    pub root: Option<PathBuf>,
+    /// The split.
+    pub split: SplitId,
+    /// The list of its images, for data sets that are nothing but a list.
+    pub manifest: Option<PathBuf>,
+}
+
+impl Source {
+    /// The data root, or an error that says what belongs there.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if none was given or it is no folder.
+    pub fn root(&self, entry: &DatasetEntry) -> Result<&Path> {
+        let Some(root) = &self.root else {
+            let download = match entry.hub {
+                Some(_) => format!(", or download it with `cilbench data fetch {}`", entry.name),
+                None => String::new(),
+            };
+            return Err(Error::usage(format!(
+                "data set {} is not embedded: say where it is with --data-root DIR{download}. It needs {}",
+                entry.name, entry.files
+            )));
+        };
+        match std::fs::metadata(root) {
+            Ok(found) if found.is_dir() => Ok(root),
+            Ok(_) => Err(Error::usage(format!("--data-root {}: this is a file, not a folder. It needs {}", root.display(), entry.files))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                Err(Error::usage(format!("--data-root {}: there is no such folder. It needs {}", root.display(), entry.files)))
+            }
+            Err(e) => Err(Error::io(root)(e)),
+        }
+    }
+
+    /// The error for a data root that holds something else: `tried` is what was looked for.
+    pub fn not_found(&self, entry: &DatasetEntry, tried: &str) -> Error {
+        let root = self.root.as_deref().unwrap_or(Path::new("")).display();
+        Error::usage(format!("data set {} was not found in {root}; looked for {tried}. It needs {}", entry.name, entry.files))
+    }
 }
 
 /// The registry entry of a data set.
@@ -56,8 +139,39 @@ pub struct DatasetEntry {
     pub files: &'static str,
     /// Names of other data sets that hold the same images, as weights files name them in `pretrained_on`.
     pub aliases: &'static [&'static str],
-    /// Opens the data set. `root` is what the user gave as `--data-root`, and is `None` if they gave nothing.
-    pub open: fn(root: Option<&Path>) -> Result<Box<dyn Dataset>>,
+    /// The ways to split it, the default first.
+    pub splits: &'static [SplitAbout],
+    /// Where to download it.
+    pub hub: Option<HubSource>,
+    /// Opens the data set.
+    pub open: fn(&DatasetEntry, &Source) -> Result<Box<dyn Dataset>>,
 }
 
 inventory::collect!(DatasetEntry);
+
+impl DatasetEntry {
+    /// The split of this name, `random-80-20:7` meaning seed 7; the default split for `None`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a split that this data set does not have.
+    pub fn split(&self, text: Option<&str>) -> Result<SplitId> {
+        let id: SplitId = text.unwrap_or(self.splits[0].name).parse()?;
+        match self.splits.iter().any(|s| s.name == id.name()) {
+            true => Ok(id),
+            false => Err(Error::unknown(&format!("split of data set {}", self.name), id.name(), self.splits.iter().map(|s| s.name))),
+        }
+    }
+
+    /// What is known of a split.
+    pub fn about(&self, split: &SplitId) -> Option<&SplitAbout> {
+        self.splits.iter().find(|s| s.name == split.name())
+    }
+
+    /// Opens the data set.
+    ///
+    /// # Errors
+    /// If it is not there or not what it should be.
+    pub fn load(&self, source: &Source) -> Result<Arc<dyn Dataset>> {
+        Ok((self.open)(self, source)?.into())
+    }
+}

@@ -1,14 +1,24 @@
 //! Images: data sets, decoding, transforms, and the loader that serves them ahead of the training step.
 
 mod dataset;
+mod decoded;
+mod files;
 mod image;
+mod lists;
 mod loader;
+mod scan;
+mod split;
 mod transform;
 
-pub use dataset::{Dataset, DatasetEntry, Sample, Split};
+pub use dataset::{Dataset, DatasetEntry, HubSource, Sample, Source, Split, SplitAbout};
+pub use decoded::{Decoded, InMemory};
+pub use files::{FileSet, Place};
 pub use image::{RgbImage, decode};
+pub use lists::{Line, parse_list, read_list, read_manifest};
 pub(crate) use loader::shuffled;
 pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
+pub use scan::{folders_in, images_below};
+pub use split::{RANDOM, SplitId, random_split};
 pub use transform::{CropBox, Transforms, View};
 
 use crate::{Error, Result};

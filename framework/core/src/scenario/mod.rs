@@ -1,18 +1,20 @@
 //! Scenarios: a data set cut into a stream of tasks.
 
-mod class_incremental;
+mod layout;
 mod order;
 mod spec;
+mod stream;
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use class_incremental::ClassIncremental;
 pub use order::ClassOrder;
-pub use spec::{ScenarioEntry, ScenarioSpec};
+pub use spec::{ClassRef, ScenarioEntry, ScenarioKind, ScenarioSpec, Tasks, TransformSpec};
+pub use stream::{TaskStream, overlap};
 
-use crate::data::{ImageSet, Transforms};
+use crate::data::{self, Dataset, ImageSet, Source, SplitId, Transforms};
 use crate::{Error, Result};
 
 /// What a method is told of a task.
@@ -30,6 +32,9 @@ pub struct TaskInfo {
     pub class_names: Vec<String>,
     /// The number of its training images.
     pub train_images: usize,
+    /// The domain it is in, where each task is a domain.
+    #[serde(default)]
+    pub domain: Option<String>,
 }
 
 impl TaskInfo {
@@ -60,16 +65,33 @@ pub struct ScenarioInfo {
     pub name: String,
     /// The data set's name.
     pub dataset: String,
+    /// What a new task brings.
+    #[serde(default)]
+    pub kind: ScenarioKind,
+    /// The data set's split.
+    #[serde(default = "official")]
+    pub split: SplitId,
     /// Which classes each task holds, as the data set numbers them, in the order in which the model numbers them.
     pub tasks: Vec<Vec<usize>>,
     /// How the classes were ordered.
     pub class_order: ClassOrder,
+    /// Each task's domain, where each task is a domain; else empty.
+    #[serde(default)]
+    pub domains: Vec<String>,
     /// The transforms of its images.
     pub transforms: Transforms,
     /// The number of (training, test) images of each task.
     pub images: Vec<(usize, usize)>,
     /// Hash over every sample key, label, split and task, the class order and the transforms: equal ids mean equal data.
     pub data_id: String,
+    /// What the user should know: how a remainder of classes was shared out, which classes are left out.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// The split of runs from before splits had names.
+fn official() -> SplitId {
+    SplitId::Fixed("official".into())
 }
 
 /// A finite stream of tasks. It never hands out a task twice.
@@ -95,9 +117,31 @@ pub struct ScenarioOptions {
     pub train_per_class: Option<usize>,
     /// Only the first so many test images of each class, in canonical order.
     pub test_per_class: Option<usize>,
-    /// Where the data set lies.
-    #[serde(skip)]
-    pub data_root: Option<PathBuf>,
+}
+
+/// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says; `split` the split, if not the scenario's.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown data set or split; whatever the data set fails with; and if files that its lists name are not there.
+pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>) -> Result<(Arc<dyn Dataset>, SplitId)> {
+    let entry = data::find(&spec.dataset)?;
+    let split = entry.split(split.or(spec.split.as_deref()))?;
+    let root = root.map(Path::to_path_buf).or(spec.data_root.clone());
+    let source = Source { root, split: split.clone(), manifest: spec.manifest.clone() };
+    Ok((entry.load(&source)?, split))
+}
+
+/// An error unless everything that a data set's lists name is there.
+///
+/// # Errors
+/// [`Error::Protocol`] with the number of missing files and the first of them.
+pub fn require_whole(dataset: &dyn Dataset) -> Result<()> {
+    let missing = dataset.missing()?;
+    let Some(first) = missing.first() else { return Ok(()) };
+    Err(Error::Protocol(format!(
+        "{} image(s) are not there, first {first}; `cilbench data check` lists them. Put them there, or leave them off the list",
+        missing.len()
+    )))
 }
 
 /// All registered scenarios, by name.
@@ -117,11 +161,14 @@ fn natural(name: &str) -> (String, usize) {
     (stem.to_owned(), number.parse().unwrap_or_default())
 }
 
-/// The scenario of this name.
+/// The scenario of this name, or in this file: a name that ends in `.toml` is a file.
 ///
 /// # Errors
-/// [`Error::Usage`] with the nearest known name.
+/// [`Error::Usage`] with the nearest known name, or with what is wrong in the file.
 pub fn find(name: &str) -> Result<ScenarioSpec> {
+    if Path::new(name).extension().is_some_and(|e| e == "toml") {
+        return ScenarioSpec::read(Path::new(name));
+    }
     let all = all()?;
     match all.iter().find(|s| s.name == name) {
         Some(spec) => Ok(spec.clone()),

@@ -97,6 +97,7 @@ fn task_info(fixture: &Fixture, task: usize) -> Result<TaskInfo> {
         first_class: first,
         class_names: (first..first + classes).map(|c| format!("class {c}")).collect(),
         train_images: fixture.rows("train", task)?.len(),
+        domain: None,
     })
 }
 

@@ -10,6 +10,7 @@ pub mod context;
 pub mod data;
 pub mod device;
 mod error;
+pub mod hub;
 pub mod method;
 pub mod metrics;
 pub mod nn;

@@ -14,6 +14,9 @@ pub(crate) struct Args {
     /// Threads to use (all processors by default); results do not depend on it
     #[arg(long, global = true)]
     pub threads: Option<usize>,
+    /// Download nothing: use what is here or in the cache (as HF_HUB_OFFLINE=1)
+    #[arg(long, global = true)]
+    pub offline: bool,
 }
 
 #[derive(Subcommand)]
@@ -61,6 +64,11 @@ pub(crate) enum Command {
 pub(crate) enum DataCommand {
     /// Count a scenario's classes and images, decode every image, and say what is missing or damaged
     Check(CheckArgs),
+    /// Download a data set from the Hugging Face hub into its cache, verified
+    Fetch {
+        /// The data set: see `cilbench list datasets`
+        dataset: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -140,7 +148,7 @@ pub(crate) struct RunArgs {
     /// The scenario: see `cilbench list scenarios`; or a scenario file of your own, FILE.toml
     #[arg(long, default_value = "split-fashion-mnist-5")]
     pub scenario: String,
-    /// The backbone: see `cilbench list backbones` [default: vit with --weights, else vit-nano]
+    /// The backbone: see `cilbench list backbones`; or a name of timm's, vit_base_patch16_224.augreg_in21k, or a hub repository [default: vit with --weights, else vit-nano]
     #[arg(long)]
     pub backbone: Option<String>,
     /// The backbone's weights: a safetensors file with timm's tensor names

@@ -11,6 +11,7 @@ mod args;
 mod conformance;
 mod data;
 mod finished;
+mod hub;
 mod leaderboard;
 mod list;
 mod prepare;
@@ -47,11 +48,16 @@ pub fn main() -> ExitCode {
         // SAFETY: this is the first thing the process does; no other thread exists that could read the environment.
         unsafe { std::env::set_var("RAYON_NUM_THREADS", threads.to_string()) };
     }
+    if args.offline {
+        // SAFETY: as above.
+        unsafe { std::env::set_var("HF_HUB_OFFLINE", "1") };
+    }
     let outcome = match args.command {
         Command::Run(run) => run::run(&run),
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),
         Command::Data { what: DataCommand::Check(args) } => data::check(&args),
+        Command::Data { what: DataCommand::Fetch { dataset } } => hub::fetch(&dataset),
         Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Leaderboard(args) => leaderboard::leaderboard(&args),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cilbench::backbone::{self, Backbone, BackboneInfo, BackboneOptions};
+use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions};
 use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
 use cilbench::data::{self, Dataset, SplitId};
@@ -15,6 +15,7 @@ use cilbench::toml::{Table, Value};
 use cilbench::{Error, Result, device};
 
 use crate::args::RunArgs;
+use crate::hub::hub;
 
 /// A run, ready to go, but for its seed and class order.
 pub(crate) struct Prepared {
@@ -27,7 +28,7 @@ pub(crate) struct Prepared {
     pub warnings: Vec<String>,
     device_name: String,
     precision: &'static str,
-    backbone_name: String,
+    backbone_entry: &'static BackboneEntry,
     backbone_options: BackboneOptions,
     options: ScenarioOptions,
     dataset: Arc<dyn Dataset>,
@@ -52,8 +53,11 @@ impl Prepared {
             heads: args.heads,
             mean: triple("--mean", args.mean.as_deref())?,
             std: triple("--std", args.std.as_deref())?,
+            source: None,
         };
-        let backbone = (backbone::find(&backbone_name)?.build)(&backbone_options, dtype, &device)?;
+        let hub = hub()?;
+        let (backbone_entry, backbone_options) = backbone::resolve(&backbone_name, backbone_options, &hub)?;
+        let backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
         entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
@@ -69,7 +73,7 @@ impl Prepared {
             }
         }
         let warnings = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
-        let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref())?;
+        let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
         scenario::require_whole(&*dataset)?;
         let device_name = args.device.clone();
         Ok(Self {
@@ -82,7 +86,7 @@ impl Prepared {
             warnings,
             device_name,
             precision,
-            backbone_name,
+            backbone_entry,
             backbone_options,
             options,
             dataset,
@@ -98,7 +102,7 @@ impl Prepared {
 
     /// The backbone, with its own weights.
     fn backbone(&self) -> Result<Box<dyn Backbone>> {
-        (backbone::find(&self.backbone_name)?.build)(&self.backbone_options, self.dtype, &self.device)
+        (self.backbone_entry.build)(&self.backbone_options, self.dtype, &self.device)
     }
 
     /// The method with nothing learned, on a backbone of its own.

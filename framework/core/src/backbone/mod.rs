@@ -1,5 +1,6 @@
 //! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
 
+mod hub;
 mod low_rank;
 mod position;
 mod vit;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+pub use hub::resolve;
 pub use low_rank::{LowRank, Pair, Projection, Site};
 pub use vit::Vit;
 pub use weights::WeightsFile;
@@ -138,6 +140,9 @@ pub struct BackboneOptions {
     pub mean: Option<[f64; 3]>,
     /// Overrides the standard deviation that the file states.
     pub std: Option<[f64; 3]>,
+    /// Where on the hub the weights are from: repository and commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// The registry entry of a backbone.

@@ -28,6 +28,9 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the image has no bytes".into());
     }
+    if is_cut_jpeg(bytes) {
+        return Err("the image cannot be decoded: it is truncated, the end of the JPEG is missing".into());
+    }
     let image = image::load_from_memory(bytes).map_err(|e| format!("the image cannot be decoded: {e}"))?;
     // Dropping alpha, not blending it: what Pillow does.
     let rgb = match image {
@@ -45,6 +48,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     Ok(RgbImage { width: rgb.width(), height: rgb.height(), pixels: rgb.into_raw() })
 }
 
+/// Whether a JPEG has no end-of-image marker after its last scan begins. The decoder would fill the rest with grey; Pillow refuses such a file.
+fn is_cut_jpeg(bytes: &[u8]) -> bool {
+    // Neither marker can occur within a scan's data. Most files end with the marker, so that the search from the end is short.
+    let last = |marker: u8| bytes.windows(2).rposition(|w| w == [0xff, marker]);
+    bytes.starts_with(&[0xff, 0xd8]) && !bytes.ends_with(&[0xff, 0xd9]) && last(0xd9) < last(0xda)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,6 +70,19 @@ mod tests {
         assert_eq!(decode(&encode(grey.into())).expect("grey").pixels, [7, 7, 7, 200, 200, 200]);
         let rgba = image::RgbaImage::from_raw(1, 1, vec![10, 20, 30, 0]).expect("rgba");
         assert_eq!(decode(&encode(rgba.into())).expect("rgba").pixels, [10, 20, 30]);
+    }
+
+    #[test]
+    fn a_truncated_jpeg_is_refused_and_one_with_something_behind_it_is_not() {
+        let mut whole = std::io::Cursor::new(Vec::new());
+        let noise = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 31 + y * 17) as u8, (x * y) as u8, (x ^ y) as u8]));
+        noise.write_to(&mut whole, image::ImageFormat::Jpeg).expect("encode");
+        let whole = whole.into_inner();
+        decode(&whole).expect("whole");
+        decode(&[&whole[..], b"garbage"].concat()).expect("with something behind it");
+        for end in [whole.len() - 2, whole.len() - 40, whole.len() / 2, 700] {
+            assert!(decode(&whole[..end]).is_err(), "{end} of {}", whole.len());
+        }
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct Hub {
     endpoint: String,
     cache: Cache,
     token: Option<String>,
-    /// Why nothing may be downloaded: `--offline`, `HF_HUB_OFFLINE`.
+    /// Why nothing may be downloaded, if so.
     offline: Option<String>,
     agent: ureq::Agent,
     watch: Option<Watch>,
@@ -96,11 +96,11 @@ impl Hub {
     }
 
     /// The hub that the environment names: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN` or the token that `huggingface-cli login` stored,
-    /// `HF_HUB_OFFLINE`. `offline` is `--offline`.
+    /// `HF_HUB_OFFLINE`.
     ///
     /// # Errors
     /// If there is no place for the cache.
-    pub fn from_env(offline: bool) -> Result<Self> {
+    pub fn from_env() -> Result<Self> {
         let of = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
         let home = of("HF_HOME").map(PathBuf::from).or_else(|| of("HOME").map(|h| Path::new(&h).join(".cache/huggingface")));
         let cache = of("HF_HUB_CACHE").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join("hub")));
@@ -108,11 +108,7 @@ impl Hub {
         let mut hub = Self::new(&of("HF_ENDPOINT").unwrap_or("https://huggingface.co".into()), cache);
         hub.token = of("HF_TOKEN").or_else(|| std::fs::read_to_string(home?.join("token")).ok()).map(|t| t.trim().to_owned());
         let no = |v: &String| ["0", "false", "no", "off"].contains(&v.to_lowercase().as_str());
-        hub.offline = match of("HF_HUB_OFFLINE").filter(|v| !no(v)) {
-            _ if offline => Some("--offline".into()),
-            Some(value) => Some(format!("HF_HUB_OFFLINE={value}")),
-            None => None,
-        };
+        hub.offline = of("HF_HUB_OFFLINE").filter(|v| !no(v)).map(|v| format!("--offline or HF_HUB_OFFLINE={v}"));
         Ok(hub)
     }
 

@@ -15,6 +15,7 @@ pub use spec::{ClassRef, ScenarioEntry, ScenarioKind, ScenarioSpec, Tasks, Trans
 pub use stream::{TaskStream, overlap};
 
 use crate::data::{self, Dataset, ImageSet, Source, SplitId, Transforms};
+use crate::hub::{Hub, Repository};
 use crate::{Error, Result};
 
 /// What a method is told of a task.
@@ -119,14 +120,25 @@ pub struct ScenarioOptions {
     pub test_per_class: Option<usize>,
 }
 
-/// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says; `split` the split, if not the scenario's.
+/// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says; `split` the split, if not the scenario's. Without a
+/// root, a data set that is on the hub is downloaded, or found in the cache.
 ///
 /// # Errors
-/// [`Error::Usage`] for an unknown data set or split; whatever the data set fails with; and if files that its lists name are not there.
-pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>) -> Result<(Arc<dyn Dataset>, SplitId)> {
+/// [`Error::Usage`] for an unknown data set or split; whatever the download or the data set fails with.
+pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<(Arc<dyn Dataset>, SplitId)> {
     let entry = data::find(&spec.dataset)?;
     let split = entry.split(split.or(spec.split.as_deref()))?;
-    let root = root.map(Path::to_path_buf).or(spec.data_root.clone());
+    let mut root = root.map(Path::to_path_buf).or(spec.data_root.clone());
+    if let (None, Some(source)) = (&root, entry.hub) {
+        let found = hub.files(&Repository::dataset(source.repo), source.files).map_err(|e| {
+            let what = format!(
+                "data set {} is not here and cannot be downloaded: {e}. Say where it is with --data-root DIR: it needs {}",
+                entry.name, entry.files
+            );
+            if matches!(e, Error::Usage(_)) { Error::Usage(what) } else { Error::Protocol(what) }
+        })?;
+        root = Some(found.path);
+    }
     let source = Source { root, split: split.clone(), manifest: spec.manifest.clone() };
     Ok((entry.load(&source)?, split))
 }

@@ -169,6 +169,7 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     let mut scenario = prepared.scenario(None)?;
     let info = scenario.info().clone();
     let mut method = prepared.build()?;
+    method.check(info.classes())?;
     let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
     let plan = method.plan(&task.info);
     let steps: usize = info.images.iter().map(|(train, _)| plan.epochs * train.div_ceil(plan.batch_size)).sum();

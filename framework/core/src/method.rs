@@ -54,6 +54,14 @@ impl Losses {
 /// For every task: [`plan`](Method::plan), [`begin_task`](Method::begin_task), [`observe`](Method::observe) for each batch of each epoch,
 /// [`end_task`](Method::end_task); then [`predict`](Method::predict) on the test images of all classes seen so far.
 pub trait Method {
+    /// Whether its hyper-parameters suit a scenario of so many classes in all; asked before the first task.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] that names the key and what to set it to.
+    fn check(&self, _classes: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// How the training images of this task are to be served.
     fn plan(&self, task: &TaskInfo) -> Plan;
 

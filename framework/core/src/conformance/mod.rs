@@ -7,7 +7,7 @@
 //! # Ok::<(), cilbench::Error>(())
 //! ```
 
-mod trial;
+pub(crate) mod trial;
 
 use candle_core::{DType, Device};
 

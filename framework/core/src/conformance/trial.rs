@@ -26,7 +26,7 @@ const DEPTH: usize = 2;
 
 /// A run of a certain shape.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Trial {
+pub(crate) struct Trial {
     pub tasks: usize,
     /// Training images a class.
     pub images: usize,
@@ -43,7 +43,7 @@ impl Default for Trial {
 }
 
 /// What must be equal between runs that ought to be: hash of the state and accuracies after each task.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     pub tasks: Vec<(String, Vec<f64>)>,
     pub stored_images: usize,
 }
@@ -71,19 +71,19 @@ impl Trial {
         entry.configure("", &[Layer { origin: "conformance".into(), table: Table::from_iter(table) }])
     }
 
-    pub(super) fn method(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
+    pub(crate) fn method(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
         let backbone = Box::new(backbone()?);
         entry.build(&self.config(entry)?, Setup { backbone, device: Device::Cpu, dtype: DType::F32 })
     }
 
-    pub(super) fn scenario(&self) -> Result<TaskStream> {
+    pub(crate) fn scenario(&self) -> Result<TaskStream> {
         let spec = ScenarioSpec { class_order: ClassOrder::Seed(1993), ..ScenarioSpec::even("conformance", "made-up images", self.tasks) };
         let options = ScenarioOptions { image_size: Some(SIZE), ..ScenarioOptions::default() };
         TaskStream::new(&spec, &options, Arc::new(MadeUp::new(self.images)), "official".parse()?)
     }
 
     /// Runs it, stopped and resumed if so wished.
-    pub(super) fn run(&self, entry: &MethodEntry) -> Result<Outcome> {
+    pub(crate) fn run(&self, entry: &MethodEntry) -> Result<Outcome> {
         let place = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
         let stop = AtomicBool::new(false);
         let build = || self.method(entry);

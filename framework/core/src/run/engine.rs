@@ -201,6 +201,7 @@ impl<'a> Session<'a> {
 
     fn learn(&mut self, scenario: &mut dyn Scenario) -> Result<()> {
         let count = scenario.info().tasks.len();
+        self.method.check(scenario.info().classes())?;
         let done = self.resume.as_ref().map_or(0, |c| c.finished);
         while let Some(task) = scenario.next_task()? {
             if self.plan.until.is_some_and(|n| task.info.index >= n) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::array::Array;
@@ -102,15 +103,15 @@ impl Memory {
             }
             MemoryRequest::Read { ids, view } => {
                 self.reads += 1;
-                let (mut images, mut labels) = (Vec::new(), Vec::new());
-                for id in &ids {
+                let reads = self.reads;
+                let one = |id: &u64| {
                     let stored = self.stored.get(id).ok_or_else(|| unknown(*id))?;
                     // A stream of its own for each read, so that an exemplar is augmented anew every time.
-                    let batch =
-                        stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - self.reads))?;
-                    images.extend(batch.images);
-                    labels.extend(batch.labels);
-                }
+                    stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - reads))
+                };
+                let loaded = ids.par_iter().map(one).collect::<Result<Vec<_>>>()?;
+                let labels: Vec<i64> = loaded.iter().flat_map(|b| b.labels.clone()).collect();
+                let images: Vec<f32> = loaded.into_iter().flat_map(|b| b.images).collect();
                 let size = transforms.image_size;
                 let positions = ids.iter().map(|id| *id as usize).collect();
                 let images = Array::from_f32([labels.len(), 3, size, size], &images);

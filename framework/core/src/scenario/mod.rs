@@ -95,6 +95,13 @@ fn official() -> SplitId {
     SplitId::Fixed("official".into())
 }
 
+impl ScenarioInfo {
+    /// The number of classes of all tasks; one that several tasks share counts once.
+    pub fn classes(&self) -> usize {
+        self.tasks.iter().flatten().collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
 /// A finite stream of tasks. It never hands out a task twice.
 pub trait Scenario {
     /// What is known of it.

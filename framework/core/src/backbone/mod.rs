@@ -1,6 +1,9 @@
 //! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
 
 mod hub;
+#[cfg(test)]
+mod full_training_test;
+mod layers;
 mod low_rank;
 mod position;
 mod vit;
@@ -8,7 +11,7 @@ mod weights;
 
 use std::path::PathBuf;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 pub use hub::resolve;
@@ -56,6 +59,8 @@ pub enum Capability {
     LowRank,
     /// The input of every attention layer (after its norm).
     AttentionInputs,
+    /// Gradients of all its own weights, and frozen copies of itself.
+    FullTraining,
 }
 
 /// What is asked of one forward pass.
@@ -65,6 +70,8 @@ pub struct Pass<'a> {
     pub low_rank: Option<&'a LowRank>,
     /// Whether to return the normalised CLS token after every block.
     pub cls_tokens: bool,
+    /// Whether the backbone's own weights take gradients, once it is unfrozen; without it they cost no gradient work even then.
+    pub train_weights: bool,
     /// Gets, for every block, its number and the input of its attention, (batch, tokens, dim).
     #[allow(clippy::type_complexity)]
     pub attention_inputs: Option<&'a mut dyn FnMut(usize, &Tensor) -> Result<()>>,
@@ -79,7 +86,7 @@ pub struct Features {
     pub blocks: Option<Tensor>,
 }
 
-/// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no gradient work.
+/// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no gradient work, unless a method unfreezes them.
 pub trait Backbone {
     /// What is known of it.
     fn info(&self) -> &BackboneInfo;
@@ -104,6 +111,23 @@ pub trait Backbone {
     /// # Errors
     /// [`Error::Unsupported`] if it has no such projection.
     fn fold(&mut self, pairs: &LowRank) -> Result<()>;
+
+    /// Makes all its weights variables, and gives them by their names in its weights file; they are the same ones when asked for again. Passes with
+    /// [`Pass::train_weights`] then have gradients of them.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without [`Capability::FullTraining`].
+    fn unfreeze(&mut self) -> Result<Vec<(String, Var)>> {
+        Err(Error::Unsupported(format!("the weights of backbone '{}' cannot be trained", self.info().name)))
+    }
+
+    /// A frozen copy of it as it is now, which no later training changes.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] without [`Capability::FullTraining`].
+    fn snapshot(&self) -> Result<Box<dyn Backbone>> {
+        Err(Error::Unsupported(format!("backbone '{}' cannot be copied", self.info().name)))
+    }
 
     /// Its tensors as they are now, under the names of its weights file, and that file's metadata.
     ///

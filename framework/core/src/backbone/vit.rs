@@ -1,12 +1,13 @@
-//! A plain vision transformer (Dosovitskiy et al. 2021) from a timm-named safetensors file, frozen.
+//! A plain vision transformer (Dosovitskiy et al. 2021) from a timm-named safetensors file, frozen until a method unfreezes it.
 //!
 //! Sizes are read off the tensors. The number of heads, the image size, the normalisation and what it was pre-trained on come from the
 //! file's metadata or from options; the default head width is 64, and without a stated normalisation images go in as they are, in
 //! \[0, 1\], as in the code of SR²-LoRA, InfLoRA and CODA-Prompt. After the last block only the CLS token is used, so the last block computes
 //! queries, projection and MLP for that token alone.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 
+use super::layers::{Linear, Norm, weight};
 use super::{
     Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position,
 };
@@ -27,45 +28,9 @@ inventory::submit! {
     }
 }
 
-/// A frozen linear layer.
-struct Linear {
-    weight: Tensor,
-    bias: Tensor,
-}
+const PATCH_WEIGHT: &str = "patch_embed.proj.weight";
 
-impl Linear {
-    fn load(file: &WeightsFile, name: &str, dtype: DType, device: &Device) -> Result<Self> {
-        let tensor = |part: &str| file.tensor(&format!("{name}.{part}"), dtype, device);
-        Ok(Self { weight: tensor("weight")?, bias: tensor("bias")? })
-    }
-
-    /// x·Wᵀ + b, with the low-rank path of this place beside it.
-    fn forward(&self, x: &Tensor, pass: Option<&LowRank>, block: usize, projection: Projection) -> Result<Tensor> {
-        let y = nn::frozen_linear(x, &self.weight, Some(&self.bias))?;
-        match pass.and_then(|p| p.get(block, projection)) {
-            Some(pair) => Ok((y + pair.apply(x)?)?),
-            None => Ok(y),
-        }
-    }
-
-    /// The layer made of `len` of its outputs.
-    fn rows(&self, start: usize, len: usize) -> Result<Self> {
-        Ok(Self { weight: self.weight.narrow(0, start, len)?, bias: self.bias.narrow(0, start, len)? })
-    }
-}
-
-struct Norm {
-    weight: Tensor,
-    bias: Tensor,
-    eps: f64,
-}
-
-impl Norm {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        nn::layer_norm(x, &self.weight, &self.bias, self.eps)
-    }
-}
-
+#[derive(Clone)]
 struct Block {
     norm1: Norm,
     qkv: Linear,
@@ -77,9 +42,12 @@ struct Block {
     ls2: Option<Tensor>,
 }
 
-/// A frozen plain ViT.
+/// A plain ViT.
+#[derive(Clone)]
 pub struct Vit {
     info: BackboneInfo,
+    /// Whether the weights are variables.
+    unfrozen: bool,
     patch: Linear,
     cls_token: Tensor,
     position: Tensor,
@@ -165,6 +133,7 @@ impl Vit {
         let parameters =
             file.names().filter(|n| !n.starts_with("head.")).filter_map(|n| file.shape(n)).map(|s| s.iter().product::<usize>()).sum();
         Ok(Self {
+            unfrozen: false,
             info: BackboneInfo {
                 name: name.to_owned(),
                 weights_hash: file.hash.clone(),
@@ -188,7 +157,7 @@ impl Vit {
     }
 
     /// Patches and CLS token with their positions: (batch, tokens, dim).
-    fn embed(&self, images: &Tensor) -> Result<Tensor> {
+    fn embed(&self, images: &Tensor, train: bool) -> Result<Tensor> {
         let (size, p) = (self.info.image_size, self.info.patch);
         let (batch, channels, height, width) = images.dims4()?;
         if (channels, height, width) != (3, size, size) {
@@ -203,44 +172,69 @@ impl Vit {
         };
         let g = size / p;
         let patches = images.reshape((batch, 3, g, p, g, p))?.permute((0, 2, 4, 1, 3, 5))?.contiguous()?;
-        let patches = nn::frozen_linear(&patches.reshape((batch, g * g, 3 * p * p))?, &self.patch.weight, Some(&self.patch.bias))?;
-        let cls = self.cls_token.broadcast_as((batch, 1, self.info.dim))?;
-        Ok(Tensor::cat(&[&cls.contiguous()?, &patches], 1)?.broadcast_add(&self.position)?)
+        let patches = self.patch.plain(&patches.reshape((batch, g * g, 3 * p * p))?, train)?;
+        let cls = weight(&self.cls_token, train).broadcast_as((batch, 1, self.info.dim))?;
+        Ok(Tensor::cat(&[&cls.contiguous()?, &patches], 1)?.broadcast_add(&weight(&self.position, train))?)
     }
 
     /// A whole block on all tokens, or (`last`) its output for the CLS token alone, (batch, 1, dim).
     fn block(&self, x: &Tensor, index: usize, last: bool, pass: &mut Pass) -> Result<Tensor> {
         let block = &self.blocks[index];
         let (dim, heads) = (self.info.dim, self.info.heads);
-        let normed = block.norm1.forward(x)?;
+        let train = pass.train_weights;
+        let normed = block.norm1.forward(x, train)?;
         if let Some(tap) = &mut pass.attention_inputs {
             tap(index, &normed)?;
         }
-        let low_rank = pass.low_rank;
+        let pass = &*pass;
         let (residual, attended) = if last {
             let cls = normed.narrow(1, 0, 1)?.contiguous()?;
-            let q = block.qkv.rows(0, dim)?.forward(&cls, low_rank, index, Projection::Q)?;
-            let k = block.qkv.rows(dim, dim)?.forward(&normed, low_rank, index, Projection::K)?;
-            let v = block.qkv.rows(2 * dim, dim)?.forward(&normed, low_rank, index, Projection::V)?;
+            let q = block.qkv.rows(0, dim)?.forward(&cls, pass, index, Projection::Q)?;
+            let k = block.qkv.rows(dim, dim)?.forward(&normed, pass, index, Projection::K)?;
+            let v = block.qkv.rows(2 * dim, dim)?.forward(&normed, pass, index, Projection::V)?;
             (x.narrow(1, 0, 1)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
         } else {
-            let mut qkv = nn::frozen_linear(&normed, &block.qkv.weight, Some(&block.qkv.bias))?;
-            if let Some(pair) = low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
+            let mut qkv = block.qkv.plain(&normed, train)?;
+            if let Some(pair) = pass.low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
                 qkv = (qkv + pair.apply(&normed)?)?;
             }
             (x.clone(), nn::attention(&qkv, heads)?)
         };
         let scaled = |y: Tensor, scale: &Option<Tensor>| -> Result<Tensor> {
             Ok(match scale {
-                Some(gamma) => y.broadcast_mul(gamma)?,
+                Some(gamma) => y.broadcast_mul(&weight(gamma, train))?,
                 None => y,
             })
         };
-        let y = block.proj.forward(&attended, low_rank, index, Projection::Proj)?;
+        let y = block.proj.forward(&attended, pass, index, Projection::Proj)?;
         let x = (residual + scaled(y, &block.ls1)?)?;
-        let y = nn::gelu_erf(&block.fc1.forward(&block.norm2.forward(&x)?, low_rank, index, Projection::Fc1)?)?;
-        let y = block.fc2.forward(&y, low_rank, index, Projection::Fc2)?;
+        let y = nn::gelu_erf(&block.fc1.forward(&block.norm2.forward(&x, train)?, pass, index, Projection::Fc1)?)?;
+        let y = block.fc2.forward(&y, pass, index, Projection::Fc2)?;
         Ok((x + scaled(y, &block.ls2)?)?)
+    }
+
+    /// All weights by their names in a weights file; the patch embedding's is a matrix here.
+    fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
+        let mut all = vec![
+            ("cls_token".to_owned(), &mut self.cls_token),
+            ("pos_embed".to_owned(), &mut self.position),
+            (PATCH_WEIGHT.to_owned(), &mut self.patch.weight),
+            ("patch_embed.proj.bias".to_owned(), &mut self.patch.bias),
+            ("norm.weight".to_owned(), &mut self.norm.weight),
+            ("norm.bias".to_owned(), &mut self.norm.bias),
+        ];
+        for (i, block) in self.blocks.iter_mut().enumerate() {
+            let Block { norm1, qkv, proj, ls1, norm2, fc1, fc2, ls2 } = block;
+            let layers = [("norm1", norm1.both()), ("norm2", norm2.both()), ("attn.qkv", qkv.both()), ("attn.proj", proj.both())];
+            for (name, [weight, bias]) in layers.into_iter().chain([("mlp.fc1", fc1.both()), ("mlp.fc2", fc2.both())]) {
+                all.push((format!("blocks.{i}.{name}.weight"), weight));
+                all.push((format!("blocks.{i}.{name}.bias"), bias));
+            }
+            for (name, gamma) in [("ls1", ls1), ("ls2", ls2)] {
+                all.extend(gamma.iter_mut().map(|g| (format!("blocks.{i}.{name}.gamma"), g)));
+            }
+        }
+        all
     }
 
     fn linear_mut(&mut self, site: Site) -> Result<(&mut Linear, usize, usize)> {
@@ -298,11 +292,17 @@ impl Backbone for Vit {
     }
 
     fn supports(&self, capability: Capability) -> bool {
-        matches!(capability, Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs)
+        matches!(capability, Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs | Capability::FullTraining)
     }
 
     fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
-        let mut x = self.embed(images)?;
+        if pass.train_weights && !self.unfrozen {
+            return Err(Error::Protocol(format!(
+                "backbone '{}' was asked to train weights that are frozen: unfreeze it first",
+                self.info.name
+            )));
+        }
+        let mut x = self.embed(images, pass.train_weights)?;
         let mut tokens = Vec::new();
         for index in 0..self.blocks.len() {
             let last = index + 1 == self.blocks.len();
@@ -311,7 +311,7 @@ impl Backbone for Vit {
                 tokens.push(x.narrow(1, 0, 1)?);
             }
         }
-        let tokens = self.norm.forward(&Tensor::cat(&tokens, 1)?.contiguous()?)?;
+        let tokens = self.norm.forward(&Tensor::cat(&tokens, 1)?.contiguous()?, pass.train_weights)?;
         let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
         Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens) })
     }
@@ -331,27 +331,9 @@ impl Backbone for Vit {
 
     fn export(&self) -> Result<Exported> {
         let (dim, p, i) = (self.info.dim, self.info.patch, &self.info);
-        let mut out = vec![
-            ("cls_token".to_owned(), self.cls_token.clone()),
-            ("pos_embed".to_owned(), self.position.clone()),
-            ("patch_embed.proj.weight".to_owned(), self.patch.weight.reshape((dim, 3, p, p))?),
-            ("patch_embed.proj.bias".to_owned(), self.patch.bias.clone()),
-            ("norm.weight".to_owned(), self.norm.weight.clone()),
-            ("norm.bias".to_owned(), self.norm.bias.clone()),
-        ];
-        for (i, block) in self.blocks.iter().enumerate() {
-            let mut both = |name: &str, weight: &Tensor, bias: &Tensor| {
-                out.push((format!("blocks.{i}.{name}.weight"), weight.clone()));
-                out.push((format!("blocks.{i}.{name}.bias"), bias.clone()));
-            };
-            both("norm1", &block.norm1.weight, &block.norm1.bias);
-            both("norm2", &block.norm2.weight, &block.norm2.bias);
-            for (name, linear) in [("attn.qkv", &block.qkv), ("attn.proj", &block.proj), ("mlp.fc1", &block.fc1), ("mlp.fc2", &block.fc2)] {
-                both(name, &linear.weight, &linear.bias);
-            }
-            for (name, gamma) in [("ls1", &block.ls1), ("ls2", &block.ls2)] {
-                out.extend(gamma.iter().map(|g| (format!("blocks.{i}.{name}.gamma"), g.clone())));
-            }
+        let mut out: Vec<_> = self.clone().tensors_mut().into_iter().map(|(name, tensor)| (name, tensor.detach())).collect();
+        for (_, tensor) in out.iter_mut().filter(|(name, _)| name == PATCH_WEIGHT) {
+            *tensor = tensor.reshape((dim, 3, p, p))?;
         }
         let triple = |v: [f64; 3]| format!("{},{},{}", v[0], v[1], v[2]);
         let metadata = [
@@ -367,7 +349,31 @@ impl Backbone for Vit {
         Ok(Exported { tensors: out, metadata: metadata.map(|(k, v)| (k.to_owned(), v)).to_vec() })
     }
 
+    fn unfreeze(&mut self) -> Result<Vec<(String, Var)>> {
+        self.unfrozen = true;
+        let all = self.tensors_mut().into_iter().map(|(name, tensor)| {
+            let var = Var::from_tensor(tensor)?;
+            *tensor = var.as_tensor().clone();
+            Ok((name, var))
+        });
+        all.collect()
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Backbone>> {
+        let mut copy = self.clone();
+        if self.unfrozen {
+            copy.unfrozen = false;
+            for (_, tensor) in copy.tensors_mut() {
+                *tensor = tensor.copy()?.detach();
+            }
+        }
+        Ok(Box::new(copy))
+    }
+
     fn fold(&mut self, pairs: &LowRank) -> Result<()> {
+        if self.unfrozen {
+            return Err(Error::Protocol(format!("backbone '{}' is unfrozen: low-rank pairs cannot be folded into it", self.info.name)));
+        }
         for (site, pair) in pairs.iter() {
             let (linear, start, len) = self.linear_mut(site)?;
             let dtype = linear.weight.dtype();

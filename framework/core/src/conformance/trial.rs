@@ -72,7 +72,7 @@ impl Trial {
     }
 
     pub(crate) fn method(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
-        let backbone = Box::new(backbone()?);
+        let backbone = Box::new(backbone(DType::F32)?);
         entry.build(&self.config(entry)?, Setup { backbone, device: Device::Cpu, dtype: DType::F32 })
     }
 
@@ -125,7 +125,7 @@ impl Trial {
             method_version: entry.about.version.to_owned(),
             config: self.config(entry)?,
             scenario: scenario.info().clone(),
-            backbone: backbone()?.info().clone(),
+            backbone: backbone(DType::F32)?.info().clone(),
             backbone_options: BackboneOptions::default(),
             seed: 0,
             dtype: "f32".into(),
@@ -135,7 +135,7 @@ impl Trial {
 }
 
 /// A ViT of random weights: always the same ones.
-fn backbone() -> Result<Vit> {
+pub(crate) fn backbone(dtype: DType) -> Result<Vit> {
     let mut tensors = BTreeMap::new();
     let mut put = |name: String, shape: &[usize], centre: f64, spread: f64| -> Result<()> {
         let mut rng = stream(0, Purpose::Draws, &[&"conformance", &name]);
@@ -161,7 +161,7 @@ fn backbone() -> Result<Vit> {
     }
     let file = WeightsFile::from_tensors("conformance", "conformance".into(), HashMap::new(), tensors);
     let options = BackboneOptions { heads: Some(2), ..BackboneOptions::default() };
-    Vit::new("conformance", &file, &options, DType::F32, &Device::Cpu)
+    Vit::new("conformance", &file, &options, dtype, &Device::Cpu)
 }
 
 /// Images whose pixels depend on class and number.

@@ -1,7 +1,7 @@
 //! Training operations: frozen-aware linear layers, norms, attention, losses, spectra, optimisers, schedules.
 //!
 //! Everything a frozen backbone needs has its own backward pass, which computes gradients to activations only: frozen weights cost no
-//! gradient work. On the CPU the operations run on all threads, and give the same bits at any number of them.
+//! gradient work. Linear layers and norms come in a trained form too. On the CPU the operations run on all threads, and give the same bits at any number of them.
 
 mod activation;
 mod attention;
@@ -17,9 +17,9 @@ mod spectrum;
 pub use activation::gelu_erf;
 pub use attention::{attention, attention_cls};
 pub use gaussian::{Gaussian, mean_and_covariance, solve_symmetric};
-pub use linear::frozen_linear;
+pub use linear::{frozen_linear, linear};
 pub use loss::{cross_entropy, mean_entropy, mse, smooth_l1};
-pub use norm::layer_norm;
+pub use norm::{frozen_layer_norm, layer_norm};
 pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};
 pub use spectrum::{eigenvalues, relation, spectra};

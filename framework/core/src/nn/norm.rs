@@ -1,13 +1,16 @@
-//! Layer normalisation with frozen scale and shift: a gradient for x only.
+//! Layer normalisation, with frozen scale and shift (a gradient for x only) and with trained ones.
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
+use super::linear::column_sums;
 use super::rows::{Float, by_type, values};
 use crate::Result;
 
 struct LayerNorm {
     eps: f64,
+    /// Whether γ and β take a gradient.
+    trained: bool,
 }
 
 /// Mean and 1/σ of a row.
@@ -53,7 +56,7 @@ fn backward<T: Float>(x: &[T], gamma: &[T], grad: &[T], eps: f64) -> Vec<T> {
 
 impl CustomOp3 for LayerNorm {
     fn name(&self) -> &'static str {
-        "frozen-layer-norm"
+        "layer-norm"
     }
 
     fn cpu_fwd(
@@ -81,7 +84,16 @@ impl CustomOp3 for LayerNorm {
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dx = x.detach().apply_op3(&gamma.detach(), &grad.detach().contiguous()?, Backward { eps: self.eps })?;
-        Ok((Some(dx), None, None))
+        if !self.trained {
+            return Ok((Some(dx), None, None));
+        }
+        // dγ = Σ rows g·x̂, dβ = Σ rows g; x̂ is the same operation with γ = 1, β = 0.
+        let (one, zero) = (gamma.detach().ones_like()?, gamma.detach().zeros_like()?);
+        let normal = x.detach().apply_op3(&one, &zero, LayerNorm { eps: self.eps, trained: false })?;
+        let dim = gamma.elem_count();
+        let rows = |t: Tensor| t.contiguous()?.reshape((t.elem_count() / dim, dim));
+        let dgamma = column_sums(&rows((grad.detach() * normal)?)?)?;
+        Ok((Some(dx), Some(dgamma), Some(column_sums(&rows(grad.detach())?)?)))
     }
 }
 
@@ -92,7 +104,7 @@ struct Backward {
 
 impl CustomOp3 for Backward {
     fn name(&self) -> &'static str {
-        "frozen-layer-norm-backward"
+        "layer-norm-backward"
     }
 
     fn cpu_fwd(
@@ -118,12 +130,23 @@ impl CustomOp3 for Backward {
 ///
 /// # Errors
 /// If the shapes do not fit.
+pub fn frozen_layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
+    normalise(x, &gamma.detach(), &beta.detach(), eps, false)
+}
+
+/// The same with gradients of x, γ and β.
+///
+/// # Errors
+/// If the shapes do not fit.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-    let (gamma, beta) = (gamma.detach(), beta.detach());
+    normalise(x, gamma, beta, eps, true)
+}
+
+fn normalise(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, trained: bool) -> Result<Tensor> {
     if x.device().is_cpu() {
-        return Ok(x.contiguous()?.apply_op3(&gamma, &beta, LayerNorm { eps })?);
+        return Ok(x.contiguous()?.apply_op3(gamma, beta, LayerNorm { eps, trained })?);
     }
-    composed(x, &gamma, &beta, eps)
+    composed(x, gamma, beta, eps)
 }
 
 fn composed(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
@@ -144,12 +167,22 @@ mod tests {
             let draw = |shape: (usize, usize)| Tensor::randn(0.5f64, 2.0, shape, &Device::Cpu).expect("randn");
             let x = Var::from_tensor(&draw((rows, dim))).expect("var");
             let row = |t: Tensor| t.squeeze(0).expect("row");
-            let (gamma, beta, g) = (row(draw((1, dim))), row(draw((1, dim))), draw((rows, dim)));
-            let gradient =
-                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let var = |t: Tensor| Var::from_tensor(&t).expect("var");
+            let (gamma, beta, g) = (var(row(draw((1, dim)))), var(row(draw((1, dim)))), draw((rows, dim)));
+            let backward = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd");
+            let gradient = |y: &Tensor, var: &Var| backward(y).get(var).expect("a gradient").clone();
+            let frozen = frozen_layer_norm(&x, &gamma, &beta, 1e-6).expect("frozen");
             let ours = layer_norm(&x, &gamma, &beta, 1e-6).expect("ours");
             let plain = composed(&x, &gamma, &beta, 1e-6).expect("plain");
-            for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
+            assert!(backward(&frozen).get(&gamma).is_none(), "frozen weights get no gradient");
+            for (a, b) in [
+                (&frozen, &plain),
+                (&ours, &plain),
+                (&gradient(&frozen, &x), &gradient(&plain, &x)),
+                (&gradient(&ours, &x), &gradient(&plain, &x)),
+                (&gradient(&ours, &gamma), &gradient(&plain, &gamma)),
+                (&gradient(&ours, &beta), &gradient(&plain, &beta)),
+            ] {
                 let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
                 assert!(worst < 1e-9, "{rows}×{dim}: {worst}");
             }

@@ -1,7 +1,10 @@
 //! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line here.
 #![deny(missing_docs)]
 
+mod der;
+mod er;
 mod fixtures;
+mod icarl;
 mod inflora;
 mod lora;
 mod lora_ca;
@@ -9,6 +12,9 @@ mod simplecil;
 mod slda;
 mod sr2_lora;
 
+pub use der::DerPlusPlus;
+pub use er::Er;
+pub use icarl::{Distillation, Icarl};
 pub use inflora::InfLora;
 pub use lora::Lora;
 pub use lora_ca::LoraCa;

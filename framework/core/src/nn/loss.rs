@@ -29,6 +29,25 @@ pub fn mean_entropy(logits: &Tensor) -> Result<Tensor> {
     Ok((log.exp()? * &log)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }
 
+/// Mean over rows of Σ_c −t·log σ(z) − (1−t)·log(1−σ(z)), for logits z and targets t in \[0, 1\], both (n, classes). A scalar.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn binary_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor> {
+    // max(z, 0) − z·t + log(1 + exp(−|z|)) does not overflow.
+    let softplus = ((logits.abs()?.neg()?.exp()? + 1.0)?.log()? + logits.relu()?)?;
+    Ok((softplus - (logits * targets)?)?.sum(D::Minus1)?.mean_all()?)
+}
+
+/// Mean over rows of −Σ_c softmax(teacher / T)·log softmax(logits / T), both (n, classes): knowledge distillation at temperature T. A scalar.
+///
+/// # Errors
+/// If the shapes differ.
+pub fn distillation(logits: &Tensor, teacher: &Tensor, temperature: f64) -> Result<Tensor> {
+    let soft = log_softmax(&(teacher.detach() / temperature)?)?.exp()?;
+    Ok((soft * log_softmax(&(logits / temperature)?)?)?.sum(D::Minus1)?.mean_all()?.neg()?)
+}
+
 /// Mean squared difference of two tensors of one shape. A scalar.
 ///
 /// # Errors
@@ -92,6 +111,31 @@ mod tests {
         let entropy = mean_entropy(&Tensor::zeros((4, 5), candle_core::DType::F64, &Device::Cpu).expect("zeros")).expect("entropy");
         assert!((scalar(&entropy) - 5f64.ln()).abs() < 1e-12);
         check_gradient(&VALUES, (2, 3), |x| mean_entropy(x).expect("entropy"));
+    }
+
+    #[test]
+    fn binary_cross_entropy_is_stable_and_right() {
+        let targets = Tensor::new(&[[0.0f64, 1.0, 0.3], [1.0, 0.0, 0.5]], &Device::Cpu).expect("targets");
+        let term = |z: f64, t: f64| t * (1.0 + (-z).exp()).ln() + (1.0 - t) * (1.0 + z.exp()).ln();
+        let expected = term(0.3, 0.0) + term(-1.2, 1.0) + term(2.5, 0.3);
+        let row = |t: &Tensor| t.narrow(0, 0, 1).expect("row");
+        let logits = Tensor::from_slice(&VALUES, (2, 3), &Device::Cpu).expect("logits");
+        assert!((scalar(&binary_cross_entropy(&row(&logits), &row(&targets)).expect("bce")) - expected).abs() < 1e-12);
+        let whole = scalar(&binary_cross_entropy(&logits, &targets).expect("bce"));
+        assert!((whole - (expected + 699.0 + 698.5 * 0.5) / 2.0).abs() < 1e-9, "{whole}");
+        check_gradient(&VALUES, (2, 3), |x| binary_cross_entropy(x, &targets).expect("bce"));
+    }
+
+    #[test]
+    fn distillation_is_least_where_both_agree() {
+        let teacher = Tensor::new(&[[0.2f64, -1.0, 3.0], [1.0, 1.0, 0.0]], &Device::Cpu).expect("teacher");
+        let at = |x: &Tensor| distillation(x, &teacher, 2.0).expect("kd");
+        let moved = (&teacher + Tensor::new(&[[0.5f64, 0.0, 0.0]], &Device::Cpu).expect("shift").broadcast_as((2, 3)).expect("shift"))
+            .expect("add");
+        let soft = ((&teacher + 5.0).expect("add") / 2.0).expect("div");
+        assert!((scalar(&at(&(&teacher + 5.0).expect("add"))) - scalar(&mean_entropy(&soft).expect("entropy"))).abs() < 1e-12);
+        assert!(scalar(&at(&teacher)) < scalar(&at(&moved)));
+        check_gradient(&VALUES, (2, 3), at);
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use activation::gelu_erf;
 pub use attention::{attention, attention_cls};
 pub use gaussian::{Gaussian, mean_and_covariance, solve_symmetric};
 pub use linear::{frozen_linear, linear};
-pub use loss::{cross_entropy, mean_entropy, mse, smooth_l1};
+pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, smooth_l1};
 pub use norm::{frozen_layer_norm, layer_norm};
 pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};

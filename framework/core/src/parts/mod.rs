@@ -5,10 +5,12 @@ mod frozen;
 mod gpm;
 mod heads;
 mod herding;
+mod learner;
 mod pairs;
 mod replay;
 mod sequential;
 mod statistics;
+mod teacher;
 mod training;
 
 pub use alignment::{Alignment, AlignmentLoss, normalised};
@@ -16,10 +18,12 @@ pub use frozen::FrozenFeatures;
 pub use gpm::DualGpm;
 pub use heads::Heads;
 pub use herding::{herding, unit};
+pub use learner::{Classes, Learner, LearnerConfig, Trainable, together};
 pub use pairs::{LoraConfig, Pairs};
-pub use replay::{Recalled, Replay, ReplayConfig, Selection};
+pub use replay::{OfRows, Recalled, Replay, ReplayConfig, Selection};
 pub use sequential::SequentialLora;
 pub use statistics::ClassStatistics;
+pub use teacher::Teacher;
 pub use training::{OptimiserKind, Schedule, Training};
 
 use candle_core::{DType, Device, Tensor, Var};

@@ -3,9 +3,12 @@
 
 mod der;
 mod er;
+mod finetune;
 mod fixtures;
 mod icarl;
 mod inflora;
+mod joint;
+mod linear_probe;
 mod lora;
 mod lora_ca;
 mod simplecil;
@@ -14,8 +17,11 @@ mod sr2_lora;
 
 pub use der::DerPlusPlus;
 pub use er::Er;
+pub use finetune::Finetune;
 pub use icarl::{Distillation, Icarl};
 pub use inflora::InfLora;
+pub use joint::Joint;
+pub use linear_probe::LinearProbe;
 pub use lora::Lora;
 pub use lora_ca::LoraCa;
 pub use simplecil::SimpleCil;

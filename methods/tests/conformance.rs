@@ -2,7 +2,7 @@
 
 use cilbench::method::MethodEntry;
 use cilbench::{conformance, method};
-use cilbench_methods::{DerPlusPlus, Er, Icarl};
+use cilbench_methods::{DerPlusPlus, Er, Icarl, Joint};
 use libtest_mimic::{Arguments, Trial};
 
 /// Methods with other settings than their defaults, as TOML: the suite's data set has no name.
@@ -16,6 +16,7 @@ fn variants() -> Vec<(&'static str, MethodEntry)> {
         ("all", with(MethodEntry::of::<Er>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4\nmemory_total = 6\nmemory_per_class = 0")),
         ("reservoir", with(MethodEntry::of::<DerPlusPlus>(), "[\"\"]\nselection = 'reservoir'\nmemory_total = 5\nmemory_per_class = 0")),
         ("all, softmax", with(MethodEntry::of::<Icarl>(), "[\"\"]\ntrainable = 'all'\ndistillation = 'softmax'\nmemory_per_class = 2")),
+        ("all", with(MethodEntry::of::<Joint>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4")),
     ]
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cilbench::method::Access;
 use cilbench::results::{Record, RunFolder, Statistics, leaderboard};
 use cilbench::run::{RunPlan, dry_steps, execute};
 use cilbench::scenario::{ClassOrder, Scenario};
@@ -172,8 +173,11 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     method.check(info.classes())?;
     let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
     let plan = method.plan(&task.info);
-    let steps: usize = info.images.iter().map(|(train, _)| plan.epochs * train.div_ceil(plan.batch_size)).sum();
-    let trained: usize = info.images.iter().map(|(train, _)| plan.epochs * train).sum();
+    // A method that sees all images goes over those of all tasks so far.
+    let all = prepared.entry.about.access == Access::All;
+    let first = |t: usize| if all { 0 } else { t };
+    let shown = (0..info.images.len()).map(|t| info.images[first(t)..=t].iter().map(|(train, _)| train).sum::<usize>());
+    let (steps, trained) = shown.fold((0, 0), |(s, n), train| (s + plan.epochs * train.div_ceil(plan.batch_size), n + plan.epochs * train));
     let scored: usize = (1..=info.images.len()).map(|t| info.images[..t].iter().map(|(_, test)| test).sum::<usize>()).sum();
     // One step warms up, three are timed; in later tasks a method may do more a step than in the first.
     let batch: Vec<usize> = (0..plan.batch_size.min(task.train.len())).collect();

@@ -135,7 +135,7 @@ pub enum Access {
     Stream,
     /// Also the exemplars it put into the harness's memory.
     Memory,
-    /// All training images seen so far (upper bounds).
+    /// All training images seen so far (upper bounds): a task's passes and epochs go over the images of all tasks up to it.
     All,
 }
 

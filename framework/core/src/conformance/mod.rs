@@ -87,7 +87,9 @@ fn alone(entry: &MethodEntry, bytes: bool) -> Result<Alone> {
     let mut scenario = trial.scenario()?;
     let transforms = scenario.info().transforms.clone();
     let (mut memory, mut states, mut task_number) = (Memory::default(), Vec::new(), 0);
+    let mut before = None;
     while let Some(task) = scenario.next_task()? {
+        let task = task.shown(entry.about.access, before.as_ref())?;
         let mut host = TaskHost::new(0, task_number, entry.about.access, &task.train, &transforms, &mut memory);
         let mut by_bytes;
         let mut ctx = if bytes {
@@ -112,6 +114,7 @@ fn alone(entry: &MethodEntry, bytes: bool) -> Result<Alone> {
         }
         method.end_task(&task.info, &mut ctx)?;
         task_number += 1;
+        before = Some(task);
     }
     Ok(Alone { method, states })
 }

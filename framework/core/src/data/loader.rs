@@ -37,6 +37,22 @@ impl ImageSet {
         self.indices.is_empty()
     }
 
+    /// The images of this set and then those of `other`.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if they are not of one data set and split.
+    pub fn with(&self, other: &Self) -> Result<Self> {
+        if !Arc::ptr_eq(&self.dataset, &other.dataset) || self.split != other.split {
+            return Err(Error::Protocol("two tasks are of different data sets: their images cannot be served as one set".into()));
+        }
+        Ok(Self {
+            dataset: self.dataset.clone(),
+            split: self.split,
+            indices: Arc::new([self.indices.as_slice(), &other.indices].concat()),
+            labels: Arc::new([self.labels.as_slice(), &other.labels].concat()),
+        })
+    }
+
     /// The sample key of an image.
     pub fn key(&self, position: usize) -> &str {
         &self.dataset.samples(self.split)[self.indices[position]].key

@@ -4,34 +4,33 @@ use candle_core::{DType, Device};
 
 use super::drive::to_tensors;
 use crate::Result;
-use crate::data::{Transforms, View, shuffled};
+use crate::data::{ImageSet, Transforms, View, shuffled};
 use crate::method::Method;
 use crate::nn;
 use crate::rng::{Purpose, stream};
-use crate::scenario::Task;
 
 /// Images on which it is measured.
 const IMAGES: usize = 512;
 const BATCH: usize = 64;
 
-/// The spectra of the model as it is, on a fixed sample of up to 512 of the task's training images with the test transform.
+/// The spectra of the model as it is, on a fixed sample of up to 512 of a task's own training images with the test transform.
 /// None if the method has no CLS tokens, and for the first task, which has no model before it.
 pub(super) fn spectra(
     method: &dyn Method,
-    task: &Task,
+    (index, images): (usize, &ImageSet),
     seed: u64,
     transforms: &Transforms,
     (dtype, device): (DType, &Device),
 ) -> Result<Option<Vec<f64>>> {
-    if task.info.index == 0 {
+    if index == 0 {
         return Ok(None);
     }
-    let mut rng = stream(seed, Purpose::Measurement, &[&"relation-drift", &task.info.index]);
-    let mut positions = shuffled(task.train.len(), &mut rng);
+    let mut rng = stream(seed, Purpose::Measurement, &[&"relation-drift", &index]);
+    let mut positions = shuffled(images.len(), &mut rng);
     positions.truncate(IMAGES);
     let mut all = Vec::new();
     for positions in positions.chunks(BATCH) {
-        let batch = task.train.load(positions, transforms, View::Test, (0, 0, 0))?;
+        let batch = images.load(positions, transforms, View::Test, (0, 0, 0))?;
         let Some(tokens) = method.cls_tokens(&to_tensors(batch, transforms.image_size, dtype, device)?.images)? else { return Ok(None) };
         all.extend(nn::spectra(&tokens)?);
     }

@@ -12,7 +12,7 @@ use super::evaluate::evaluate;
 use super::host::TaskHost;
 use super::memory::Memory;
 use crate::context::Context;
-use crate::data::{LoadedBatch, Loader, Transforms, View, epoch_order};
+use crate::data::{ImageSet, LoadedBatch, Loader, Transforms, View, epoch_order};
 use crate::method::{Access, Batch, Method, Plan};
 use crate::metrics::{Prediction, Scores};
 use crate::results::{Checkpoint, Machine, Record, RunFolder, Running, Status, TaskRecord};
@@ -204,6 +204,8 @@ impl<'a> Session<'a> {
         self.method.check(scenario.info().classes())?;
         let done = self.resume.as_ref().map_or(0, |c| c.finished);
         while let Some(task) = scenario.next_task()? {
+            let own = task.train.clone();
+            let task = task.shown(self.plan.access, self.seen.last())?;
             if self.plan.until.is_some_and(|n| task.info.index >= n) {
                 break;
             }
@@ -215,7 +217,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             check(self.plan.stop, &format!("in task {}, before it began", task.info.index))?;
-            self.task(task, count)?;
+            self.task(task, &own, count)?;
         }
         Ok(())
     }
@@ -236,8 +238,8 @@ impl<'a> Session<'a> {
         Ok(checkpoint.running)
     }
 
-    /// Learns and scores one task.
-    fn task(&mut self, task: Task, count: usize) -> Result<()> {
+    /// Learns and scores one task; `own` are its own training images.
+    fn task(&mut self, task: Task, own: &ImageSet, count: usize) -> Result<()> {
         let info = task.info.clone();
         let how = self.method.plan(&info);
         if how.batch_size == 0 {
@@ -250,7 +252,7 @@ impl<'a> Session<'a> {
 
         let mut running = match resumed {
             Some(running) => running,
-            None => self.begin(&task)?,
+            None => self.begin(&task, own)?,
         };
         let (steps, mut host_draws) = self.train(&task, &how, &mut running)?;
 
@@ -261,7 +263,7 @@ impl<'a> Session<'a> {
         self.method.end_task(&info, &mut Context::new(&mut host, self.plan.device, self.plan.dtype))?;
         drop(host);
         running.task_seconds += began.elapsed().as_secs_f64();
-        let after = spectra(&*self.method, &task, self.plan.seed, &self.transforms, self.placement())?;
+        let after = spectra(&*self.method, (info.index, own), self.plan.seed, &self.transforms, self.placement())?;
         let relation_drift = running.spectra.as_deref().zip(after.as_deref()).map(|(old, new)| drift(old, new));
 
         self.progress.show(Event::Scoring);
@@ -293,9 +295,9 @@ impl<'a> Session<'a> {
     }
 
     /// Begins a task: the model before it is measured, then the method makes room.
-    fn begin(&mut self, task: &Task) -> Result<Running> {
+    fn begin(&mut self, task: &Task, own: &ImageSet) -> Result<Running> {
         let mut running = Running { state_before: self.method.state()?.hash(), ..Running::default() };
-        running.spectra = spectra(&*self.method, task, self.plan.seed, &self.transforms, self.placement())?;
+        running.spectra = spectra(&*self.method, (task.info.index, own), self.plan.seed, &self.transforms, self.placement())?;
         let began = Instant::now();
         let mut host = TaskHost::new(self.plan.seed, task.info.index, self.plan.access, &task.train, &self.transforms, &mut self.memory);
         self.method.begin_task(&task.info, &mut Context::new(&mut host, self.plan.device, self.plan.dtype))?;

@@ -81,7 +81,7 @@ impl Host for TaskHost<'_> {
             }
             Request::Probe { .. } => Ok(Reply::Done),
             Request::Memory(call) => {
-                if self.access == Access::Stream {
+                if self.access != Access::Memory {
                     return Err(Error::Protocol(
                         "the method asked for the memory, but its entry does not declare one (access = memory)".into(),
                     ));

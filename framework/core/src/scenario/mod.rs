@@ -16,6 +16,7 @@ pub use stream::{TaskStream, overlap};
 
 use crate::data::{self, Dataset, ImageSet, Source, SplitId, Transforms};
 use crate::hub::{Hub, Repository};
+use crate::method::Access;
 use crate::{Error, Result};
 
 /// What a method is told of a task.
@@ -31,7 +32,7 @@ pub struct TaskInfo {
     pub first_class: usize,
     /// The names of its classes.
     pub class_names: Vec<String>,
-    /// The number of its training images.
+    /// The number of its training images; for a method that sees all images, of all those so far.
     pub train_images: usize,
     /// The domain it is in, where each task is a domain.
     #[serde(default)]
@@ -57,6 +58,21 @@ pub struct Task {
     pub train: ImageSet,
     /// The images to score on.
     pub test: ImageSet,
+}
+
+impl Task {
+    /// The task as a method with this access is shown it: `before` is the task before it, shown likewise. With [`Access::All`] the images to learn from are
+    /// those of all tasks so far.
+    ///
+    /// # Errors
+    /// If the tasks are not of one data set.
+    pub fn shown(mut self, access: Access, before: Option<&Self>) -> Result<Self> {
+        if let (Access::All, Some(before)) = (access, before) {
+            self.train = before.train.with(&self.train)?;
+            self.info.train_images = self.train.len();
+        }
+        Ok(self)
+    }
 }
 
 /// What is known of a scenario before it runs.
@@ -192,5 +208,33 @@ pub fn find(name: &str) -> Result<ScenarioSpec> {
     match all.iter().find(|s| s.name == name) {
         Some(spec) => Ok(spec.clone()),
         None => Err(Error::unknown("scenario", name, all.iter().map(|s| s.name.as_str()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::conformance::trial::Trial;
+
+    #[test]
+    fn with_access_to_all_a_task_holds_the_images_of_all_before_it() {
+        let tasks = |access| {
+            let mut scenario = Trial { tasks: 4, images: 3, ..Trial::default() }.scenario().expect("scenario");
+            let mut shown: Vec<Task> = Vec::new();
+            while let Some(task) = scenario.next_task().expect("task") {
+                shown.push(task.shown(access, shown.last()).expect("shown"));
+            }
+            shown
+        };
+        let keys = |t: &Task| (0..t.train.len()).map(|i| (t.train.key(i).to_owned(), t.train.labels[i])).collect::<BTreeSet<_>>();
+        let (own, all) = (tasks(Access::Memory), tasks(Access::All));
+        assert_eq!(own.iter().map(|t| t.train.len()).collect::<Vec<_>>(), [3; 4]);
+        assert_eq!(all.iter().map(|t| t.info.train_images).collect::<Vec<_>>(), [3, 6, 9, 12]);
+        for t in 0..4 {
+            assert_eq!(keys(&all[t]), own[..=t].iter().flat_map(keys).collect(), "with their own labels");
+            assert_eq!(all[t].test.len(), own[t].test.len(), "scored as ever");
+        }
     }
 }

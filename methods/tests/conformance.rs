@@ -2,7 +2,7 @@
 
 use cilbench::method::MethodEntry;
 use cilbench::{conformance, method};
-use cilbench_methods::{DerPlusPlus, Er, Icarl, Joint};
+use cilbench_methods::{DerPlusPlus, Er, Icarl, Joint, RanPac};
 use libtest_mimic::{Arguments, Trial};
 
 /// Methods with other settings than their defaults, as TOML: the suite's data set has no name.
@@ -17,6 +17,7 @@ fn variants() -> Vec<(&'static str, MethodEntry)> {
         ("reservoir", with(MethodEntry::of::<DerPlusPlus>(), "[\"\"]\nselection = 'reservoir'\nmemory_total = 5\nmemory_per_class = 0")),
         ("all, softmax", with(MethodEntry::of::<Icarl>(), "[\"\"]\ntrainable = 'all'\ndistillation = 'softmax'\nmemory_per_class = 2")),
         ("all", with(MethodEntry::of::<Joint>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4")),
+        ("first session", with(MethodEntry::of::<RanPac>(), "[\"\"]\nfirst_session = true")),
     ]
 }
 

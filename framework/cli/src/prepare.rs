@@ -60,7 +60,7 @@ impl Prepared {
         let backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
-        entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
+        let method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
         let options = ScenarioOptions {
             class_order,
             image_size: Some(info.image_size),
@@ -76,7 +76,7 @@ impl Prepared {
         let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
         scenario::require_whole(&*dataset)?;
         let device_name = args.device.clone();
-        Ok(Self {
+        let prepared = Self {
             entry,
             spec,
             config,
@@ -91,7 +91,9 @@ impl Prepared {
             options,
             dataset,
             split,
-        })
+        };
+        method.check(prepared.scenario(None)?.info().classes())?;
+        Ok(prepared)
     }
 
     /// The scenario, in this class order or in its own.

@@ -170,7 +170,6 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     let mut scenario = prepared.scenario(None)?;
     let info = scenario.info().clone();
     let mut method = prepared.build()?;
-    method.check(info.classes())?;
     let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
     let plan = method.plan(&task.info);
     // A method that sees all images goes over those of all tasks so far.

@@ -59,13 +59,15 @@ fn a_run_writes_its_folder_and_the_same_command_prints_its_result() {
 
 #[test]
 fn same_seed_same_bits_at_any_number_of_threads() {
-    for method in ["sr2-lora", "lora-ca", "lora"] {
+    for (method, setting) in
+        [("sr2-lora", "rank=4"), ("lora-ca", "rank=4"), ("lora", "rank=4"), ("icarl", "trainable=all"), ("ranpac", "projection=300")]
+    {
         let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("folder")).collect();
         let hashes: Vec<String> = folders
             .iter()
             .zip([["1", "0"], ["2", "0"], ["2", "1"]])
             .map(|(folder, [threads, seed])| {
-                let output = small_run(folder.path(), &["--method", method, "--threads", threads, "--seed", seed]);
+                let output = small_run(folder.path(), &["--method", method, "--set", setting, "--threads", threads, "--seed", seed]);
                 assert!(output.status.success(), "{}", text(&output.stderr));
                 let run = record(folder.path());
                 format!("{} {}", run["accuracy_matrix"], run["tasks"][4]["state_hash"])
@@ -76,10 +78,13 @@ fn same_seed_same_bits_at_any_number_of_threads() {
     }
 }
 
+const METHODS: &[&str] =
+    &["der++", "er", "finetune", "icarl", "inflora", "joint", "linear-probe", "lora", "lora-ca", "ranpac", "simplecil", "slda", "sr2-lora"];
+
 #[test]
 fn every_entry_is_linked_in() {
     for (what, names) in [
-        ("methods", &["inflora", "lora", "lora-ca", "simplecil", "slda", "sr2-lora"][..]),
+        ("methods", METHODS),
         ("scenarios", &["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"]),
         ("backbones", &["vit", "vit-nano"]),
         ("datasets", &["cifar100", "fashion-mnist-small"]),
@@ -116,6 +121,26 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "inflora", "--set", "last_blocks=7"], "last_blocks = 7: the backbone has 6 blocks"),
         (&["--method", "inflora", "--set", "targets=['fc1']"], "'fc1'"),
         (&["--method", "slda", "--set", "shrinkage=0"], "shrinkage = 0"),
+        (&["--method", "er", "--set", "memory_per_class=0"], "state one of them"),
+        (&["--method", "er", "--set", "memory_total=100"], "memory_total = 100: state one budget and set the other to 0"),
+        (&["--method", "er", "--set", "memory_total=9", "--set", "memory_per_class=0"], "raise it to 10"),
+        (&["--method", "er", "--set", "selection=reservoir"], "memory_total"),
+        (&["--method", "er", "--set", "selection=best"], "herding, random, reservoir"),
+        (&["--method", "er", "--set", "memory_batch_size=0"], "memory_batch_size = 0"),
+        (&["--method", "er", "--set", "trainable=heads"], "lora, head, all"),
+        (&["--method", "er", "--set", "rank=129"], "128"),
+        (&["--method", "er", "--set", "alpha=1"], "unknown key 'alpha'"),
+        (&["--method", "der++", "--set", "alpha=-0.1"], "alpha = -0.1"),
+        (&["--method", "der++", "--set", "beta=nan"], "beta = NaN"),
+        (
+            &["--method", "icarl", "--set", "selection=reservoir", "--set", "memory_total=50", "--set", "memory_per_class=0"],
+            "icarl classifies",
+        ),
+        (&["--method", "icarl", "--set", "memory_total=5", "--set", "memory_per_class=0", "--dry-run"], "raise it to 10"),
+        (&["--method", "linear-probe", "--set", "rank=4"], "unknown key 'rank'"),
+        (&["--method", "finetune", "--set", "classes=old"], "current, seen"),
+        (&["--method", "ranpac", "--set", "projection=0"], "projection = 0"),
+        (&["--method", "ranpac", "--set", "ridge=-1"], "ridge = -1"),
         (&["--image-size", "33"], "not divisible by the backbone's patch size 8: use 32 or 40"),
         (&["--train-per-class", "0"], "--train-per-class 0"),
         (&["--class-order", "random"], "seed:1993"),

@@ -1,8 +1,8 @@
 //! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
 
-mod hub;
 #[cfg(test)]
 mod full_training_test;
+mod hub;
 mod layers;
 mod low_rank;
 mod position;

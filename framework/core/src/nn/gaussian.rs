@@ -21,25 +21,6 @@ pub fn mean_and_covariance(features: &Tensor, ridge: f64) -> Result<(Tensor, Ten
     Ok((mean, (covariance + ridge)?))
 }
 
-/// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), by Cholesky in f64 on the host; X is f64 on the host.
-///
-/// # Errors
-/// [`Error::Diverged`] if A is not finite or not positive definite.
-pub fn solve_symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let matrix = |t: &Tensor| -> Result<DMatrix<f64>> {
-        let (rows, columns) = t.dims2()?;
-        let values = t.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::Diverged("a matrix to be solved with is not finite".into()));
-        }
-        Ok(DMatrix::from_row_slice(rows, columns, &values))
-    };
-    let cholesky = matrix(a)?.cholesky();
-    let x = cholesky.ok_or_else(|| Error::Diverged("a matrix to be solved with is not positive definite".into()))?.solve(&matrix(b)?);
-    // Column-major (n, m) read in row-major order is its transpose.
-    Ok(Tensor::from_slice(x.as_slice(), (x.ncols(), x.nrows()), &candle_core::Device::Cpu)?.t()?.contiguous()?)
-}
-
 /// A Gaussian that can be sampled.
 #[derive(Debug, Clone)]
 pub struct Gaussian {
@@ -98,16 +79,6 @@ mod tests {
         let product = rows.t().expect("t").matmul(&rows).expect("mm");
         let worst = (product - covariance).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
         assert!(worst < 1e-12, "{worst}");
-    }
-
-    #[test]
-    fn a_symmetric_system_is_solved() {
-        let half = Tensor::randn(0f64, 1.0, (5, 5), &Device::Cpu).expect("randn");
-        let a = (half.matmul(&half.t().expect("t")).expect("mm") + Tensor::eye(5, DType::F64, &Device::Cpu).expect("eye")).expect("add");
-        let b = Tensor::randn(0f64, 1.0, (5, 2), &Device::Cpu).expect("randn");
-        let back = a.matmul(&solve_symmetric(&a, &b).expect("solve")).expect("mm");
-        let worst = (back - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
-        assert!(worst < 1e-9, "{worst}");
     }
 
     #[test]

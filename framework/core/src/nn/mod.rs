@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod cholesky;
 mod gaussian;
 mod linear;
 mod loss;
@@ -16,7 +17,8 @@ mod spectrum;
 
 pub use activation::gelu_erf;
 pub use attention::{attention, attention_cls};
-pub use gaussian::{Gaussian, mean_and_covariance, solve_symmetric};
+pub use cholesky::{Cholesky, solve_symmetric};
+pub use gaussian::{Gaussian, mean_and_covariance};
 pub use linear::{frozen_linear, linear};
 pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, smooth_l1};
 pub use norm::{frozen_layer_norm, layer_norm};

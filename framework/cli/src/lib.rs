@@ -30,6 +30,10 @@ use clap::Parser;
 
 use args::{Args, BenchCommand, Command, DataCommand};
 
+// Batches and activations are large and short-lived: the system's allocator would return each to the kernel and fault it in again.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration.
 pub fn main() -> ExitCode {
     let args = match Args::try_parse() {

@@ -145,7 +145,7 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--train-per-class", "0"], "--train-per-class 0"),
         (&["--class-order", "random"], "seed:1993"),
         (&["--device", "gpu"], "unknown device"),
-        (&["--scenario", "cifar100-10"], "--data-root"),
+        (&["--scenario", "cifar100-10", "--offline"], "--data-root"),
         (&["--scenario", "cifar100-10", "--data-root", "/nowhere/at/all"], "/nowhere/at/all"),
         (&["--heads", "3"], "3 attention heads"),
         (&["--mean", "0.5"], "--mean"),

@@ -64,17 +64,15 @@ impl ImageSet {
     /// Names the image that cannot be read.
     pub fn load(&self, positions: &[usize], transforms: &Transforms, view: View, augmentation: (u64, usize, usize)) -> Result<LoadedBatch> {
         let (seed, task, epoch) = augmentation;
-        let one = |position: &usize| {
+        let values = transforms.values();
+        let mut images = vec![0.0; positions.len() * values];
+        let one = |(position, out): (&usize, &mut [f32])| {
             let image = self.dataset.image(self.split, self.indices[*position])?;
             let mut rng = stream(seed, Purpose::Augmentation, &[&task, &epoch, &self.indices[*position]]);
-            transforms.apply(&image, view, &mut rng).map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
+            transforms.apply(&image, view, &mut rng, out).map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
         };
-        let images: Vec<Vec<f32>> = positions.par_iter().map(one).collect::<Result<_>>()?;
-        Ok(LoadedBatch {
-            images: images.concat(),
-            labels: positions.iter().map(|p| self.labels[*p]).collect(),
-            positions: positions.to_vec(),
-        })
+        positions.par_iter().zip(images.par_chunks_mut(values.max(1))).try_for_each(one)?;
+        Ok(LoadedBatch { images, labels: positions.iter().map(|p| self.labels[*p]).collect(), positions: positions.to_vec() })
     }
 }
 

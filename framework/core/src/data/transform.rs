@@ -4,6 +4,7 @@
 //! the centre S×S. Resampling works on 8-bit images, as Pillow's does. The result is in \[0, 1\]; normalisation belongs to the backbone.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
 
 use fast_image_resize as fir;
 use rand::Rng;
@@ -94,6 +95,12 @@ impl Transforms {
     /// # Errors
     /// If the image or the crop is empty.
     pub fn train(&self, image: &RgbImage, crop: CropBox, flip: bool) -> Result<Vec<f32>, String> {
+        let mut out = vec![0.0; self.values()];
+        self.train_into(image, crop, flip, &mut out)?;
+        Ok(out)
+    }
+
+    fn train_into(&self, image: &RgbImage, crop: CropBox, flip: bool, out: &mut [f32]) -> Result<(), String> {
         if crop.width == 0 || crop.height == 0 || crop.left + crop.width > image.width || crop.top + crop.height > image.height {
             return Err(format!("the crop {crop:?} does not lie in an image of {}×{}", image.width, image.height));
         }
@@ -101,7 +108,8 @@ impl Transforms {
         let cropped = if (crop.width, crop.height) == (image.width, image.height) { None } else { Some(cut(image, crop)) };
         let size = self.image_size as u32;
         let resized = resize(cropped.as_ref().unwrap_or(image), size, size, fir::FilterType::Bilinear)?;
-        Ok(planes(&resized, CropBox { left: 0, top: 0, width: size, height: size }, flip))
+        planes(&resized, CropBox { left: 0, top: 0, width: size, height: size }, flip, out);
+        Ok(())
     }
 
     /// The test transform: (3, S, S) in \[0, 1\].
@@ -109,6 +117,12 @@ impl Transforms {
     /// # Errors
     /// If the image is empty.
     pub fn test(&self, image: &RgbImage) -> Result<Vec<f32>, String> {
+        let mut out = vec![0.0; self.values()];
+        self.test_into(image, &mut out)?;
+        Ok(out)
+    }
+
+    fn test_into(&self, image: &RgbImage, out: &mut [f32]) -> Result<(), String> {
         let size = self.image_size as u32;
         let short = size * 256 / 224;
         let (w, h) = (image.width, image.height);
@@ -119,20 +133,21 @@ impl Transforms {
         let (nw, nh) = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
         let resized = resize(image, nw, nh, fir::FilterType::CatmullRom)?;
         let offset = |n: u32| (f64::from(n - size) / 2.0).round_ties_even() as u32;
-        Ok(planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false))
+        planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false, out);
+        Ok(())
     }
 
-    /// Either transform; the training transform draws from `rng`.
+    /// Either transform, written to `out` (3·S·S values); the training transform draws from `rng`.
     ///
     /// # Errors
     /// If the image is empty.
-    pub fn apply(&self, image: &RgbImage, view: View, rng: &mut Stream) -> Result<Vec<f32>, String> {
+    pub fn apply(&self, image: &RgbImage, view: View, rng: &mut Stream, out: &mut [f32]) -> Result<(), String> {
         match view {
-            View::Test => self.test(image),
+            View::Test => self.test_into(image, out),
             View::Train if image.width == 0 || image.height == 0 => Err("the image has no pixels".into()),
             View::Train => {
                 let (crop, flip) = self.draw(image.width, image.height, rng);
-                self.train(image, crop, flip)
+                self.train_into(image, crop, flip, out)
             }
         }
     }
@@ -143,11 +158,11 @@ fn uniform(rng: &mut Stream, [low, high]: [f64; 2]) -> f64 {
 }
 
 fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
-    let row = |y: u32| {
+    let mut pixels = Vec::with_capacity(3 * crop.width as usize * crop.height as usize);
+    for y in crop.top..crop.top + crop.height {
         let start = 3 * (y as usize * image.width as usize + crop.left as usize);
-        &image.pixels[start..start + 3 * crop.width as usize]
-    };
-    let pixels = (crop.top..crop.top + crop.height).flat_map(row).copied().collect();
+        pixels.extend_from_slice(&image.pixels[start..start + 3 * crop.width as usize]);
+    }
     RgbImage { width: crop.width, height: crop.height, pixels }
 }
 
@@ -155,6 +170,11 @@ fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
 fn resize(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<RgbImage, String> {
     let rows = pass(image, width, image.height, filter)?;
     pass(&rows, width, height, filter).map(Cow::into_owned)
+}
+
+thread_local! {
+    /// Keeps its buffers from one image to the next.
+    static RESIZER: RefCell<fir::Resizer> = RefCell::new(fir::Resizer::new());
 }
 
 /// One pass of a resampling: only one of the sides may change.
@@ -165,24 +185,26 @@ fn pass(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> R
     let source = fir::images::ImageRef::new(image.width, image.height, &image.pixels, fir::PixelType::U8x3).map_err(|e| e.to_string())?;
     let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
     let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter));
-    fir::Resizer::new().resize(&source, &mut target, &options).map_err(|e| e.to_string())?;
+    RESIZER.with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options)).map_err(|e| e.to_string())?;
     Ok(Cow::Owned(RgbImage { width, height, pixels: target.into_vec() }))
 }
 
-/// A crop of an image as three planes in \[0, 1\].
-fn planes(image: &RgbImage, crop: CropBox, flip: bool) -> Vec<f32> {
+/// A crop of an image as three planes in \[0, 1\], written to `out`.
+fn planes(image: &RgbImage, crop: CropBox, flip: bool, out: &mut [f32]) {
     let (w, h) = (crop.width as usize, crop.height as usize);
-    let mut out = vec![0f32; 3 * w * h];
-    for y in 0..h {
-        let row = (crop.top as usize + y) * image.width as usize + crop.left as usize;
-        for x in 0..w {
-            let column = if flip { w - 1 - x } else { x };
-            for c in 0..3 {
-                out[(c * h + y) * w + x] = f32::from(image.pixels[3 * (row + column) + c]) / 255.0;
-            }
+    let (red, rest) = out.split_at_mut(w * h);
+    let (green, blue) = rest.split_at_mut(w * h);
+    let rows = red.chunks_exact_mut(w).zip(green.chunks_exact_mut(w)).zip(blue.chunks_exact_mut(w));
+    for (y, ((red, green), blue)) in rows.enumerate() {
+        let start = 3 * ((crop.top as usize + y) * image.width as usize + crop.left as usize);
+        let pixels = image.pixels[start..start + 3 * w].chunks_exact(3);
+        for (((r, g), b), pixel) in red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut()).zip(pixels) {
+            (*r, *g, *b) = (f32::from(pixel[0]) / 255.0, f32::from(pixel[1]) / 255.0, f32::from(pixel[2]) / 255.0);
+        }
+        if flip {
+            [red, green, blue].into_iter().for_each(<[f32]>::reverse);
         }
     }
-    out
 }
 
 #[cfg(test)]

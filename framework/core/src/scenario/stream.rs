@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::layout::Layout;
-use super::{Scenario, ScenarioInfo, ScenarioKind, ScenarioOptions, ScenarioSpec, Task, TaskInfo};
+use super::{Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, Task, TaskInfo};
 use crate::data::{Dataset, ImageSet, Sample, Split, SplitId};
 use crate::{Error, Result};
 
@@ -163,12 +163,5 @@ impl Scenario for TaskStream {
 
     fn next_task(&mut self) -> Result<Option<Task>> {
         Ok(self.tasks.next())
-    }
-}
-
-impl ScenarioInfo {
-    /// Whether the tasks share their classes.
-    pub fn is_domain_incremental(&self) -> bool {
-        self.kind == ScenarioKind::DomainIncremental
     }
 }

@@ -36,6 +36,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration.
 pub fn main() -> ExitCode {
+    quiet_when_nobody_reads();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
@@ -77,4 +78,16 @@ pub fn main() -> ExitCode {
             ExitCode::from(Error::exit_code(&error))
         }
     }
+}
+
+/// Ends the process when what reads its output has gone (`cilbench … | head`), instead of a panic's report.
+fn quiet_when_nobody_reads() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if panic.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+            // What a shell reports of a process that SIGPIPE ended.
+            std::process::exit(141);
+        }
+        usual(panic);
+    }));
 }

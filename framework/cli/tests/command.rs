@@ -139,6 +139,8 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "icarl", "--set", "memory_total=5", "--set", "memory_per_class=0", "--dry-run"], "raise it to 10"),
         (&["--method", "linear-probe", "--set", "rank=4"], "unknown key 'rank'"),
         (&["--method", "finetune", "--set", "classes=old"], "current, seen"),
+        (&["--method", "pm", "--set", "perturbation=1.5"], "perturbation = 1.5"),
+        (&["--method", "pm", "--set", "fisher_images=0"], "fisher_images = 0"),
         (&["--method", "ranpac", "--set", "projection=0"], "projection = 0"),
         (&["--method", "ranpac", "--set", "ridge=-1"], "ridge = -1"),
         (&["--image-size", "33"], "not divisible by the backbone's patch size 8: use 32 or 40"),

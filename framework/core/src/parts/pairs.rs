@@ -1,5 +1,7 @@
 //! LoRA pairs: one for each task and projection; the running one trains, finished ones are folded into the backbone and kept for the record.
 
+use std::collections::BTreeMap;
+
 use candle_core::{DType, Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,20 @@ struct VarPair {
     site: Site,
     a: Var,
     b: Var,
+}
+
+/// Σ B·A of pairs, site by site, in the order of sites.
+fn products<'a>(pairs: impl Iterator<Item = &'a VarPair>) -> Result<Vec<(Site, Tensor)>> {
+    let mut sums: BTreeMap<Site, Tensor> = BTreeMap::new();
+    for pair in pairs {
+        let product = pair.b.as_detached_tensor().matmul(&pair.a.as_detached_tensor())?;
+        let sum = match sums.remove(&pair.site) {
+            Some(sum) => (sum + product)?,
+            None => product,
+        };
+        sums.insert(pair.site, sum);
+    }
+    Ok(sums.into_iter().collect())
 }
 
 /// The pairs of all tasks so far.
@@ -142,6 +158,33 @@ impl Pairs {
     /// The running pair's variables, with their names in the state.
     pub fn running_vars(&self) -> Vec<(String, Var)> {
         self.named(self.folded).into_iter().filter(|(name, _)| !(self.designed && name.ends_with(".A"))).collect()
+    }
+
+    /// Multiplies the running pair's B, and so its part in the weights, by `factor`.
+    ///
+    /// # Errors
+    /// If the tensor operation fails.
+    pub fn scale_running(&mut self, factor: f64) -> Result<()> {
+        for pair in self.tasks.iter().skip(self.folded).flatten() {
+            pair.b.set(&(pair.b.as_detached_tensor() * factor)?)?;
+        }
+        Ok(())
+    }
+
+    /// B·A (outputs, inputs) of the running pair, site by site.
+    ///
+    /// # Errors
+    /// If the tensor operation fails.
+    pub fn running_products(&self) -> Result<Vec<(Site, Tensor)>> {
+        products(self.tasks.iter().skip(self.folded).flatten())
+    }
+
+    /// Σ B·A (outputs, inputs) of the pairs that are part of the weights, site by site; none before the first is.
+    ///
+    /// # Errors
+    /// If the tensor operation fails.
+    pub fn folded_products(&self) -> Result<Vec<(Site, Tensor)>> {
+        products(self.tasks.iter().take(self.folded).flatten())
     }
 
     fn named(&self, from: usize) -> Vec<(String, Var)> {

@@ -78,8 +78,23 @@ fn same_seed_same_bits_at_any_number_of_threads() {
     }
 }
 
-const METHODS: &[&str] =
-    &["der++", "er", "finetune", "icarl", "inflora", "joint", "linear-probe", "lora", "lora-ca", "ranpac", "simplecil", "slda", "sr2-lora"];
+const METHODS: &[&str] = &[
+    "der++",
+    "er",
+    "finetune",
+    "icarl",
+    "inflora",
+    "joint",
+    "l2p",
+    "linear-probe",
+    "lora",
+    "lora-ca",
+    "pm",
+    "ranpac",
+    "simplecil",
+    "slda",
+    "sr2-lora",
+];
 
 #[test]
 fn every_entry_is_linked_in() {
@@ -139,6 +154,8 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "icarl", "--set", "memory_total=5", "--set", "memory_per_class=0", "--dry-run"], "raise it to 10"),
         (&["--method", "linear-probe", "--set", "rank=4"], "unknown key 'rank'"),
         (&["--method", "finetune", "--set", "classes=old"], "current, seen"),
+        (&["--method", "l2p", "--set", "top_k=11"], "top_k = 11: there are only pool_size = 10"),
+        (&["--method", "l2p", "--set", "pull=-1"], "pull = -1"),
         (&["--method", "pm", "--set", "perturbation=1.5"], "perturbation = 1.5"),
         (&["--method", "pm", "--set", "fisher_images=0"], "fisher_images = 0"),
         (&["--method", "ranpac", "--set", "projection=0"], "projection = 0"),

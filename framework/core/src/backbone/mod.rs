@@ -1,6 +1,8 @@
 //! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
 
 #[cfg(test)]
+mod extra_tokens_test;
+#[cfg(test)]
 mod full_training_test;
 mod hub;
 mod layers;
@@ -59,6 +61,8 @@ pub enum Capability {
     LowRank,
     /// The input of every attention layer (after its norm).
     AttentionInputs,
+    /// Tokens beside the CLS token and the patches, and what becomes of them.
+    ExtraTokens,
     /// Gradients of all its own weights, and frozen copies of itself.
     FullTraining,
 }
@@ -72,6 +76,8 @@ pub struct Pass<'a> {
     pub cls_tokens: bool,
     /// Whether the backbone's own weights take gradients, once it is unfrozen; without it they cost no gradient work even then.
     pub train_weights: bool,
+    /// Tokens (batch, extra, dim) put beside the embedded image, without a position of their own: prompts. They are attended to in all blocks.
+    pub extra_tokens: Option<&'a Tensor>,
     /// Gets, for every block, its number and the input of its attention, (batch, tokens, dim).
     #[allow(clippy::type_complexity)]
     pub attention_inputs: Option<&'a mut dyn FnMut(usize, &Tensor) -> Result<()>>,
@@ -84,6 +90,8 @@ pub struct Features {
     pub cls: Tensor,
     /// The normalised CLS token after every block, (batch, blocks, dim), if asked for.
     pub blocks: Option<Tensor>,
+    /// The normalised extra tokens after the last block, (batch, extra, dim), if there were any.
+    pub extra: Option<Tensor>,
 }
 
 /// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no gradient work, unless a method unfreezes them.

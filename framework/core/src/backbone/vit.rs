@@ -2,8 +2,8 @@
 //!
 //! Sizes are read off the tensors. The number of heads, the image size, the normalisation and what it was pre-trained on come from the
 //! file's metadata or from options; the default head width is 64, and without a stated normalisation images go in as they are, in
-//! \[0, 1\], as in the code of SR²-LoRA, InfLoRA and CODA-Prompt. After the last block only the CLS token is used, so the last block computes
-//! queries, projection and MLP for that token alone.
+//! \[0, 1\], as in the code of SR²-LoRA, InfLoRA and CODA-Prompt. After the last block only the CLS token (and extra tokens) are used, so
+//! the last block computes queries, projection and MLP for them alone.
 
 use candle_core::{DType, Device, Tensor, Var};
 
@@ -177,8 +177,8 @@ impl Vit {
         Ok(Tensor::cat(&[&cls.contiguous()?, &patches], 1)?.broadcast_add(&weight(&self.position, train))?)
     }
 
-    /// A whole block on all tokens, or (`last`) its output for the CLS token alone, (batch, 1, dim).
-    fn block(&self, x: &Tensor, index: usize, last: bool, pass: &mut Pass) -> Result<Tensor> {
+    /// A whole block on all tokens, or its output for the first `only` of them, (batch, only, dim).
+    fn block(&self, x: &Tensor, index: usize, only: Option<usize>, pass: &mut Pass) -> Result<Tensor> {
         let block = &self.blocks[index];
         let (dim, heads) = (self.info.dim, self.info.heads);
         let train = pass.train_weights;
@@ -187,12 +187,12 @@ impl Vit {
             tap(index, &normed)?;
         }
         let pass = &*pass;
-        let (residual, attended) = if last {
-            let cls = normed.narrow(1, 0, 1)?.contiguous()?;
-            let q = block.qkv.rows(0, dim)?.forward(&cls, pass, index, Projection::Q)?;
+        let (residual, attended) = if let Some(only) = only {
+            let first = normed.narrow(1, 0, only)?.contiguous()?;
+            let q = block.qkv.rows(0, dim)?.forward(&first, pass, index, Projection::Q)?;
             let k = block.qkv.rows(dim, dim)?.forward(&normed, pass, index, Projection::K)?;
             let v = block.qkv.rows(2 * dim, dim)?.forward(&normed, pass, index, Projection::V)?;
-            (x.narrow(1, 0, 1)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
+            (x.narrow(1, 0, only)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
         } else {
             let mut qkv = block.qkv.plain(&normed, train)?;
             if let Some(pair) = pass.low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
@@ -292,7 +292,10 @@ impl Backbone for Vit {
     }
 
     fn supports(&self, capability: Capability) -> bool {
-        matches!(capability, Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs | Capability::FullTraining)
+        matches!(
+            capability,
+            Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs | Capability::ExtraTokens | Capability::FullTraining
+        )
     }
 
     fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
@@ -303,17 +306,30 @@ impl Backbone for Vit {
             )));
         }
         let mut x = self.embed(images, pass.train_weights)?;
+        let extra = match pass.extra_tokens {
+            Some(extra) => {
+                let (cls, patches) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, x.dim(1)? - 1)?);
+                x = Tensor::cat(&[&cls, extra, &patches], 1)?;
+                extra.dim(1)?
+            }
+            None => 0,
+        };
         let mut tokens = Vec::new();
         for index in 0..self.blocks.len() {
             let last = index + 1 == self.blocks.len();
-            x = self.block(&x, index, last, &mut pass)?;
+            // After the last block only the CLS token and the extra tokens are used.
+            x = self.block(&x, index, last.then_some(1 + extra), &mut pass)?;
             if pass.cls_tokens || last {
                 tokens.push(x.narrow(1, 0, 1)?);
             }
         }
         let tokens = self.norm.forward(&Tensor::cat(&tokens, 1)?.contiguous()?, pass.train_weights)?;
         let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
-        Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens) })
+        let extra = match extra {
+            0 => None,
+            n => Some(self.norm.forward(&x.narrow(1, 1, n)?.contiguous()?, pass.train_weights)?),
+        };
+        Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens), extra })
     }
 
     fn projection(&self, site: Site) -> Result<(usize, usize)> {

@@ -1,6 +1,7 @@
 //! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line here.
 #![deny(missing_docs)]
 
+mod aper;
 mod der;
 mod er;
 mod finetune;
@@ -18,6 +19,7 @@ mod simplecil;
 mod slda;
 mod sr2_lora;
 
+pub use aper::AperAdapter;
 pub use der::DerPlusPlus;
 pub use er::Er;
 pub use finetune::Finetune;

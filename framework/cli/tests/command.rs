@@ -79,6 +79,7 @@ fn same_seed_same_bits_at_any_number_of_threads() {
 }
 
 const METHODS: &[&str] = &[
+    "aper-adapter",
     "der++",
     "er",
     "finetune",
@@ -156,6 +157,7 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "finetune", "--set", "classes=old"], "current, seen"),
         (&["--method", "l2p", "--set", "top_k=11"], "top_k = 11: there are only pool_size = 10"),
         (&["--method", "l2p", "--set", "pull=-1"], "pull = -1"),
+        (&["--method", "aper-adapter", "--set", "adapter_width=129"], "adapter_width = 129"),
         (&["--method", "pm", "--set", "perturbation=1.5"], "perturbation = 1.5"),
         (&["--method", "pm", "--set", "fisher_images=0"], "fisher_images = 0"),
         (&["--method", "ranpac", "--set", "projection=0"], "projection = 0"),

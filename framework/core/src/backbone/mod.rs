@@ -1,5 +1,8 @@
 //! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
 
+mod adapter;
+#[cfg(test)]
+mod adapter_test;
 #[cfg(test)]
 mod extra_tokens_test;
 #[cfg(test)]
@@ -16,6 +19,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
+pub use adapter::{Adapter, Adapters};
 pub use hub::resolve;
 pub use low_rank::{LowRank, Pair, Projection, Site};
 pub use vit::Vit;
@@ -61,6 +65,8 @@ pub enum Capability {
     LowRank,
     /// The input of every attention layer (after its norm).
     AttentionInputs,
+    /// Bottlenecks beside the MLP of every block.
+    MlpAdapters,
     /// Tokens beside the CLS token and the patches, and what becomes of them.
     ExtraTokens,
     /// Gradients of all its own weights, and frozen copies of itself.
@@ -76,6 +82,8 @@ pub struct Pass<'a> {
     pub cls_tokens: bool,
     /// Whether the backbone's own weights take gradients, once it is unfrozen; without it they cost no gradient work even then.
     pub train_weights: bool,
+    /// Bottlenecks beside the MLPs of blocks.
+    pub adapters: Option<&'a Adapters>,
     /// Tokens (batch, extra, dim) put beside the embedded image, without a position of their own: prompts. They are attended to in all blocks.
     pub extra_tokens: Option<&'a Tensor>,
     /// Gets, for every block, its number and the input of its attention, (batch, tokens, dim).

@@ -210,7 +210,12 @@ impl Vit {
         let x = (residual + scaled(y, &block.ls1)?)?;
         let y = nn::gelu_erf(&block.fc1.forward(&block.norm2.forward(&x, train)?, pass, index, Projection::Fc1)?)?;
         let y = block.fc2.forward(&y, pass, index, Projection::Fc2)?;
-        Ok((x + scaled(y, &block.ls2)?)?)
+        let adapted = pass.adapters.and_then(|a| a.get(&index)).map(|a| a.apply(&x)).transpose()?;
+        let x = (x + scaled(y, &block.ls2)?)?;
+        Ok(match adapted {
+            Some(adapted) => (x + adapted)?,
+            None => x,
+        })
     }
 
     /// All weights by their names in a weights file; the patch embedding's is a matrix here.
@@ -294,7 +299,12 @@ impl Backbone for Vit {
     fn supports(&self, capability: Capability) -> bool {
         matches!(
             capability,
-            Capability::ClsTokens | Capability::LowRank | Capability::AttentionInputs | Capability::ExtraTokens | Capability::FullTraining
+            Capability::ClsTokens
+                | Capability::LowRank
+                | Capability::AttentionInputs
+                | Capability::MlpAdapters
+                | Capability::ExtraTokens
+                | Capability::FullTraining
         )
     }
 

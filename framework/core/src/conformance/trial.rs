@@ -65,7 +65,7 @@ impl Progress for Quiet<'_> {
 impl Trial {
     /// The method's configuration: its defaults, made small where they have the usual names.
     fn config(&self, entry: &MethodEntry) -> Result<Table> {
-        let small = [("epochs", 2), ("batch_size", self.batch as i64), ("rank", 2), ("projection", 32)];
+        let small = [("epochs", 2), ("batch_size", self.batch as i64), ("rank", 2), ("projection", 32), ("adapter_width", 4)];
         let known = entry.fields();
         let table = small.iter().filter(|(key, _)| known.iter().any(|f| f.key == *key)).map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
         entry.configure("", &[Layer { origin: "conformance".into(), table: Table::from_iter(table) }])

@@ -1,6 +1,7 @@
 //! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics, classifier alignment, training settings.
 
 mod alignment;
+mod bottlenecks;
 mod frozen;
 mod gpm;
 mod heads;
@@ -14,6 +15,7 @@ mod teacher;
 mod training;
 
 pub use alignment::{Alignment, AlignmentLoss, normalised};
+pub use bottlenecks::Bottlenecks;
 pub use frozen::FrozenFeatures;
 pub use gpm::DualGpm;
 pub use heads::Heads;

@@ -168,13 +168,13 @@ impl<'a> Machine<'a> {
     fn call(&mut self) -> Result<(), String> {
         let (arguments, name) = (self.pop()?, self.pop()?);
         // How Python 3 writes bytes in the old protocols: `_codecs.encode(text, 'latin1')`.
-        if let (Value::Name(n), Value::List(args)) = (&name, &arguments) {
-            if &**n == "_codecs.encode" {
-                let Some(Value::Bytes(text)) = args.first() else { return Err("it is damaged".into()) };
-                let text = std::str::from_utf8(text).map_err(|_| "it is damaged")?;
-                let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
-                return self.push(Value::Bytes(bytes.ok_or("it is damaged")?.into()));
-            }
+        if let (Value::Name(n), Value::List(args)) = (&name, &arguments)
+            && &**n == "_codecs.encode"
+        {
+            let Some(Value::Bytes(text)) = args.first() else { return Err("it is damaged".into()) };
+            let text = std::str::from_utf8(text).map_err(|_| "it is damaged")?;
+            let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+            return self.push(Value::Bytes(bytes.ok_or("it is damaged")?.into()));
         }
         self.push(Value::Object(Rc::new((name, arguments, None))))
     }

@@ -179,10 +179,10 @@ impl Hub {
     /// # Errors
     /// Says whether the hub cannot be reached, the repository or file is not there or is gated, or what was sent is not what the hub states.
     pub fn file(&self, repo: &Repository, name: &str) -> Result<Fetched> {
-        if let Some(commit) = self.cached_commit(repo) {
-            if let Some(found) = self.cached(repo, &commit, name)? {
-                return Ok(found);
-            }
+        if let Some(commit) = self.cached_commit(repo)
+            && let Some(found) = self.cached(repo, &commit, name)?
+        {
+            return Ok(found);
         }
         self.require_online(repo, name)?;
         // Of a revision that was downloaded in part, the rest comes from the same commit.

@@ -53,7 +53,7 @@ impl Layout {
                 if base == 0 || increment == 0 || base > classes {
                     return Err(fail(format!("base = {base}, increment = {increment}: data set {} has {classes} classes", spec.dataset)));
                 }
-                if (classes - base) % increment > 0 {
+                if !(classes - base).is_multiple_of(increment) {
                     let last = (classes - base) % increment;
                     notes.push(format!("{classes} classes, {base} and then {increment} a task: the last task gets the remaining {last}"));
                 }

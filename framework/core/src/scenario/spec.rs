@@ -149,12 +149,10 @@ impl ScenarioSpec {
             unknown(transforms, &Self::TRANSFORM_KEYS, "key of [transforms]")?;
         }
         // An untagged enumeration says only that nothing matched.
-        if let Some(tasks) = table.get("tasks") {
-            if tasks.clone().try_into::<Tasks>().is_err() {
-                return Err(fail(format!(
-                    "tasks = {tasks}: expected a number of tasks, or lists of class names or numbers, one list a task"
-                )));
-            }
+        if let Some(tasks) = table.get("tasks")
+            && tasks.clone().try_into::<Tasks>().is_err()
+        {
+            return Err(fail(format!("tasks = {tasks}: expected a number of tasks, or lists of class names or numbers, one list a task")));
         }
         let spec: Self = table.try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
         spec.check().map_err(fail)?;

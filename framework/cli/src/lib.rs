@@ -84,7 +84,7 @@ pub fn main() -> ExitCode {
 fn quiet_when_nobody_reads() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload_as_str().is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+        if panic.payload().downcast_ref::<String>().is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
             // What a shell reports of a process that SIGPIPE ended.
             std::process::exit(141);
         }

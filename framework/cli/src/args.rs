@@ -75,6 +75,8 @@ pub(crate) enum DataCommand {
 pub(crate) enum BenchCommand {
     /// Images a second of reading, decoding and transforming
     Data(BenchDataArgs),
+    /// Images a second of a training step and of prediction, and peak memory
+    Step(BenchStepArgs),
 }
 
 #[derive(clap::Args)]
@@ -117,6 +119,57 @@ pub(crate) struct BenchDataArgs {
     /// The test transform instead of the training one
     #[arg(long)]
     pub test: bool,
+}
+
+/// A ViT of 12 blocks and 16-pixel patches.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Size {
+    /// Width 192
+    Tiny,
+    /// Width 384
+    Small,
+    /// Width 768
+    Base,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchStepArgs {
+    /// The method: see `cilbench list methods`
+    #[arg(long, default_value = "sr2-lora")]
+    pub method: String,
+    /// The network, with random weights
+    #[arg(long, default_value = "tiny")]
+    pub size: Size,
+    /// The network of these weights instead
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    pub weights: Option<PathBuf>,
+    /// The side of the images, in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    pub image_size: usize,
+    /// Images a step
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub batch_size: usize,
+    /// The task that is timed, from 1; those before it are begun and ended
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub task: usize,
+    /// Tasks of 10 classes
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub tasks: usize,
+    /// Timed steps
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub steps: usize,
+    /// One hyper-parameter, key=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// cpu, cuda or cuda:<n>
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// The floating-point type of the computation
+    #[arg(long, default_value = "f32")]
+    pub dtype: Precision,
+    /// Also write what was measured as JSON
+    #[arg(long, value_name = "FILE.json")]
+    pub json: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

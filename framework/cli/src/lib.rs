@@ -8,6 +8,7 @@
 #![deny(missing_docs)]
 
 mod args;
+mod bench;
 mod conformance;
 mod data;
 mod finished;
@@ -64,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::Data { what: DataCommand::Check(args) } => data::check(&args),
         Command::Data { what: DataCommand::Fetch { dataset } } => hub::fetch(&dataset),
         Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
+        Command::Bench { what: BenchCommand::Step(args) } => bench::step(&args),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Leaderboard(args) => leaderboard::leaderboard(&args),
         Command::Eval(args) => finished::eval(&args),
@@ -84,7 +86,11 @@ pub fn main() -> ExitCode {
 fn quiet_when_nobody_reads() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload().downcast_ref::<String>().is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe")) {
+        if panic
+            .payload()
+            .downcast_ref::<String>()
+            .is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe"))
+        {
             // What a shell reports of a process that SIGPIPE ended.
             std::process::exit(141);
         }

@@ -1,5 +1,6 @@
 //! The protocol engine: drives tasks, epochs and batches, answers the method's calls, scores, and records.
 
+mod bench;
 mod drift;
 mod drive;
 mod engine;
@@ -7,6 +8,7 @@ mod evaluate;
 mod host;
 mod memory;
 
+pub use bench::{StepSeconds, bench_steps};
 pub use drive::{Feed, Start, Step, train_task};
 pub use engine::{Event, Progress, RunPlan, dry_steps, execute, pretraining_warning};
 pub use evaluate::evaluate;

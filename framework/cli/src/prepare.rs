@@ -165,7 +165,8 @@ pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
     };
     let file = folder.join("command.json");
     let text = serde_json::to_string_pretty(&args).map_err(|e| Error::Protocol(format!("command.json cannot be written: {e}")))?;
-    std::fs::write(&file, text).map_err(Error::io(&file))
+    let part = folder.join("command.json.tmp");
+    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file)).map_err(Error::io(&file))
 }
 
 /// The user's settings: the file, then `--set`, then the flags that stand for a key.

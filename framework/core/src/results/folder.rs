@@ -23,7 +23,7 @@ impl RunFolder {
     /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
         if path.is_dir() && !path.join("run.json").exists() {
-            let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl"];
+            let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl", "command.json", "command.json.tmp"];
             let other = |e: &std::fs::DirEntry| !ours.iter().any(|name| e.file_name() == *name);
             if std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| other(&e)) {
                 return Err(Error::usage(format!(

@@ -20,7 +20,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
     let spec = scenario::find(&args.scenario)?;
     let entry = data::find(&spec.dataset)?;
     let began = Instant::now();
-    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub()?)?;
+    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
     let options = ScenarioOptions { class_order: args.class_order.as_deref().map(str::parse).transpose()?, ..ScenarioOptions::default() };
     let stream = TaskStream::new(&spec, &options, dataset.clone(), split.clone())?;
     let info = stream.info();
@@ -104,7 +104,7 @@ fn undecodable(dataset: &dyn Dataset) -> Vec<String> {
 pub(crate) fn bench(args: &BenchDataArgs) -> Result<()> {
     let spec = scenario::find(&args.scenario)?;
     let began = Instant::now();
-    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub()?)?;
+    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
     let options = ScenarioOptions { image_size: args.image_size, ..ScenarioOptions::default() };
     let mut stream = TaskStream::new(&spec, &options, dataset, split)?;
     let opened = began.elapsed().as_secs_f64();

@@ -7,9 +7,9 @@ use cilbench::{Error, Result, data};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The hub of the environment, showing what it downloads.
-pub(crate) fn hub() -> Result<Hub> {
+pub(crate) fn hub() -> Hub {
     let bar: Mutex<Option<(String, ProgressBar)>> = Mutex::new(None);
-    Ok(Hub::from_env()?.watched(Arc::new(move |file, done, all| {
+    Hub::from_env().watched(Arc::new(move |file, done, all| {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
         if bar.as_ref().is_none_or(|(name, _)| name != file) {
             let new = ProgressBar::new(all);
@@ -25,7 +25,7 @@ pub(crate) fn hub() -> Result<Hub> {
                 eprintln!("  downloaded {file}, {:.1} MB", all as f64 / 1e6);
             }
         }
-    })))
+    }))
 }
 
 pub(crate) fn fetch(name: &str) -> Result<()> {
@@ -38,7 +38,7 @@ pub(crate) fn fetch(name: &str) -> Result<()> {
             }
         });
     };
-    let found = hub()?.files(&Repository::dataset(source.repo), source.files)?;
+    let found = hub().files(&Repository::dataset(source.repo), source.files)?;
     println!("{name} is {} at commit {}, in {}", source.repo, found.commit, found.path.display());
     println!("It is found there without --data-root.");
     Ok(())

@@ -55,7 +55,7 @@ impl Prepared {
             std: triple("--std", args.std.as_deref())?,
             source: None,
         };
-        let hub = hub()?;
+        let hub = hub();
         let (backbone_entry, backbone_options) = backbone::resolve(&backbone_name, backbone_options, &hub)?;
         let backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
         let info = backbone.info().clone();

@@ -96,20 +96,17 @@ impl Hub {
     }
 
     /// The hub that the environment names: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN` or the token that `huggingface-cli login` stored,
-    /// `HF_HUB_OFFLINE`.
-    ///
-    /// # Errors
-    /// If there is no place for the cache.
-    pub fn from_env() -> Result<Self> {
+    /// `HF_HUB_OFFLINE`. Without a home folder there is no cache, and nothing can be downloaded.
+    pub fn from_env() -> Self {
         let of = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
         let home = of("HF_HOME").map(PathBuf::from).or_else(|| of("HOME").map(|h| Path::new(&h).join(".cache/huggingface")));
         let cache = of("HF_HUB_CACHE").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join("hub")));
-        let cache = cache.ok_or_else(|| Error::usage("there is no place for downloads: set HF_HOME to a folder"))?;
-        let mut hub = Self::new(&of("HF_ENDPOINT").unwrap_or("https://huggingface.co".into()), cache);
+        let homeless = cache.is_none().then(|| "the lack of HOME and HF_HOME (set HF_HOME to a folder)".to_owned());
+        let mut hub = Self::new(&of("HF_ENDPOINT").unwrap_or("https://huggingface.co".into()), cache.unwrap_or_default());
         hub.token = of("HF_TOKEN").or_else(|| std::fs::read_to_string(home?.join("token")).ok()).map(|t| t.trim().to_owned());
         let no = |v: &String| ["0", "false", "no", "off"].contains(&v.to_lowercase().as_str());
-        hub.offline = of("HF_HUB_OFFLINE").filter(|v| !no(v)).map(|v| format!("--offline or HF_HUB_OFFLINE={v}"));
-        Ok(hub)
+        hub.offline = of("HF_HUB_OFFLINE").filter(|v| !no(v)).map(|v| format!("--offline or HF_HUB_OFFLINE={v}")).or(homeless);
+        hub
     }
 
     /// The same, showing progress.

@@ -14,7 +14,7 @@ use cilbench::context::Context;
 use cilbench::data::View;
 use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Bottlenecks, Heads, OptimiserKind, Training, unit};
+use cilbench::parts::{Bottlenecks, Heads, OptimiserKind, Prototypes, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::{Kind, State};
 use cilbench::{Error, Result};
@@ -61,7 +61,7 @@ pub struct AperAdapter {
     heads: Heads,
     optimiser: Option<Box<dyn Optimiser>>,
     /// The mean feature of every class seen, (2·dim).
-    prototypes: Vec<Tensor>,
+    prototypes: Prototypes,
     device: Device,
     dtype: DType,
 }
@@ -93,7 +93,16 @@ impl Registered for AperAdapter {
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::MlpAdapters])?;
         let Setup { backbone, device, dtype } = setup;
-        Ok(Self { config, backbone, adapters: None, heads: Heads::new(dim), optimiser: None, prototypes: Vec::new(), device, dtype })
+        Ok(Self {
+            config,
+            backbone,
+            adapters: None,
+            heads: Heads::new(dim),
+            optimiser: None,
+            prototypes: Prototypes::default(),
+            device,
+            dtype,
+        })
     }
 }
 
@@ -146,20 +155,11 @@ impl Method for AperAdapter {
             labels.extend(batch.classes);
             Ok(())
         })?;
-        for class in &task.classes {
-            let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == *class as i64).collect();
-            if rows.is_empty() {
-                return Err(Error::Protocol(format!("class {class} has no training image")));
-            }
-            let mean = Tensor::cat(&features, 0)?.index_select(&Tensor::new(rows, &self.device)?, 0)?.mean(0)?;
-            // Where domains share their classes, the newest domain's mean counts.
-            if *class < self.prototypes.len() { self.prototypes[*class] = mean } else { self.prototypes.push(mean) }
-        }
-        Ok(())
+        self.prototypes.add(task, &Tensor::cat(&features, 0)?, &labels)
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(unit(&self.features(images)?)?.matmul(&unit(&Tensor::stack(&self.prototypes, 0)?)?.t()?)?)
+        self.prototypes.cosines(&self.features(images)?)
     }
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
@@ -182,7 +182,7 @@ impl Method for AperAdapter {
                 state.put(format!("optimiser.{name}"), Kind::Optimiser, &tensor)?;
             }
         }
-        self.prototypes.iter().enumerate().try_for_each(|(class, mean)| state.put(format!("prototype.{class}"), Kind::Statistic, mean))?;
+        self.prototypes.save(&mut state)?;
         Ok(state)
     }
 
@@ -201,7 +201,6 @@ impl Method for AperAdapter {
             self.optimiser = Some(optimiser);
         }
         let finished = tasks[..tasks.len() - usize::from(running)].iter().flat_map(|t| &t.classes).max().map_or(0, |c| c + 1);
-        self.prototypes = (0..finished).map(|c| state.tensor(&format!("prototype.{c}"), dtype, &device)).collect::<Result<_>>()?;
-        Ok(())
+        self.prototypes.restore(state, finished, dtype, &device)
     }
 }

@@ -4,13 +4,13 @@
 //! cilbench run --method simplecil
 //! ```
 
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
 use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::parts::FrozenFeatures;
+use cilbench::parts::{FrozenFeatures, Prototypes};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +24,7 @@ pub struct Config {}
 /// SimpleCIL.
 pub struct SimpleCil {
     frozen: FrozenFeatures,
-    /// The mean feature of every class seen, (dim).
-    prototypes: Vec<Tensor>,
+    prototypes: Prototypes,
 }
 
 impl Registered for SimpleCil {
@@ -45,13 +44,8 @@ impl Registered for SimpleCil {
     };
 
     fn new(_: Config, setup: Setup) -> Result<Self> {
-        Ok(Self { frozen: FrozenFeatures::new(setup), prototypes: Vec::new() })
+        Ok(Self { frozen: FrozenFeatures::new(setup), prototypes: Prototypes::default() })
     }
-}
-
-/// Rows of length one.
-fn unit(rows: &Tensor) -> Result<Tensor> {
-    Ok(rows.broadcast_div(&(rows.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?)?)
 }
 
 impl Method for SimpleCil {
@@ -69,16 +63,11 @@ impl Method for SimpleCil {
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
         let (features, labels) = self.frozen.of_task(ctx)?;
-        for class in &task.classes {
-            let mean = self.frozen.rows(&features, &labels, *class)?.mean(0)?;
-            // Where domains share their classes, the newest domain's mean counts.
-            if *class < self.prototypes.len() { self.prototypes[*class] = mean } else { self.prototypes.push(mean) }
-        }
-        Ok(())
+        self.prototypes.add(task, &features, &labels)
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(unit(&self.frozen.of(images)?)?.matmul(&unit(&Tensor::stack(&self.prototypes, 0)?)?.t()?)?)
+        self.prototypes.cosines(&self.frozen.of(images)?)
     }
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
@@ -87,13 +76,12 @@ impl Method for SimpleCil {
 
     fn state(&self) -> Result<State> {
         let mut state = State::new();
-        self.prototypes.iter().enumerate().try_for_each(|(class, mean)| state.put(format!("prototype.{class}"), Kind::Statistic, mean))?;
+        self.prototypes.save(&mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        let seen = FrozenFeatures::classes(tasks, running);
-        self.prototypes = (0..seen).map(|c| self.frozen.tensor(state, &format!("prototype.{c}"))).collect::<Result<_>>()?;
-        Ok(())
+        let (dtype, device) = self.frozen.placement();
+        self.prototypes.restore(state, FrozenFeatures::classes(tasks, running), dtype, device)
     }
 }

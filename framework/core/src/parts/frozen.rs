@@ -84,6 +84,11 @@ impl FrozenFeatures {
         Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
     }
 
+    /// The run's type and device.
+    pub fn placement(&self) -> (DType, &Device) {
+        (self.dtype, &self.device)
+    }
+
     /// A tensor of a state, in the run's type on its device.
     ///
     /// # Errors

@@ -163,15 +163,10 @@ fn read_folders(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-    use ::parquet::file::properties::WriterProperties;
-    use ::parquet::file::writer::SerializedFileWriter;
-    use ::parquet::schema::parser::parse_message_type;
     use cilbench::data::{Dataset, Split};
 
     use super::*;
+    use crate::parquet_file::{self, Beside};
 
     fn image(i: usize) -> RgbImage {
         RgbImage { width: 32, height: 32, pixels: (0..3072).map(|p| ((p * 7 + i * 31) % 251) as u8).collect() }
@@ -186,25 +181,8 @@ mod tests {
 
     /// A parquet file with the hub's columns.
     fn write_parquet(path: &Path, images: &[Vec<u8>], labels: &[i64]) {
-        let schema =
-            "message schema { optional group img { optional binary bytes; optional binary path (UTF8); } optional int64 fine_label; }";
-        let schema = Arc::new(parse_message_type(schema).expect("schema"));
-        let file = std::fs::File::create(path).expect("file");
-        let mut writer = SerializedFileWriter::new(file, schema, Arc::new(WriterProperties::builder().build())).expect("writer");
-        let mut group = writer.next_row_group().expect("group");
-        let bytes: Vec<ByteArray> = images.iter().map(|b| b.clone().into()).collect();
-        let levels = vec![2i16; images.len()];
-        let names: Vec<ByteArray> = (0..images.len()).map(|i| format!("{i}.png").into_bytes().into()).collect();
-        for values in [&bytes, &names] {
-            let mut column = group.next_column().expect("column").expect("column");
-            column.typed::<ByteArrayType>().write_batch(values, Some(&levels), None).expect("bytes");
-            column.close().expect("close");
-        }
-        let mut column = group.next_column().expect("column").expect("column");
-        column.typed::<Int64Type>().write_batch(labels, Some(&vec![1i16; labels.len()]), None).expect("labels");
-        column.close().expect("close");
-        group.close().expect("close");
-        writer.close().expect("close");
+        let images: Vec<_> = images.iter().enumerate().map(|(i, bytes)| (bytes.clone(), format!("{i}.png"))).collect();
+        parquet_file::write(path, "img", &images, Beside::Integers("fine_label", labels));
     }
 
     /// The split's images and labels, written in a layout of the data set.

@@ -13,6 +13,9 @@ mod idx;
 mod imagenet_a;
 mod imagenet_r;
 mod parquet;
+#[cfg(test)]
+#[path = "../tests/parquet_file/mod.rs"]
+mod parquet_file;
 mod pickle;
 mod unpack;
 mod vit_nano;

@@ -79,8 +79,9 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
 }
 
+/// A scenario and where its data is.
 #[derive(clap::Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct DataArgs {
     /// The scenario, or a scenario file
     pub scenario: String,
     /// The folder that holds the data set
@@ -89,6 +90,12 @@ pub(crate) struct CheckArgs {
     /// The data set's split [default: the scenario's]
     #[arg(long)]
     pub split: Option<String>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub data: DataArgs,
     /// The class order: natural, or seed:<n>
     #[arg(long)]
     pub class_order: Option<String>,
@@ -99,14 +106,8 @@ pub(crate) struct CheckArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct BenchDataArgs {
-    /// The scenario, or a scenario file
-    pub scenario: String,
-    /// The folder that holds the data set
-    #[arg(long, value_name = "DIR")]
-    pub data_root: Option<PathBuf>,
-    /// The data set's split [default: the scenario's]
-    #[arg(long)]
-    pub split: Option<String>,
+    #[command(flatten)]
+    pub data: DataArgs,
     /// The side of the images, in pixels [default: 224]
     #[arg(long, value_name = "PIXELS")]
     pub image_size: Option<usize>,

@@ -4,23 +4,28 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use cilbench::data::{self, Dataset, Loader, Split, View, epoch_order};
-use cilbench::scenario::{self, Scenario, ScenarioOptions, TaskStream, overlap};
+use cilbench::scenario::{self, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream, overlap};
 use cilbench::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use rayon::prelude::*;
 
-use crate::args::{BenchDataArgs, CheckArgs};
+use crate::args::{BenchDataArgs, CheckArgs, DataArgs};
 use crate::hub::hub;
 use crate::list::table;
 
 /// Problems of one kind that are printed; the rest is counted.
 const SHOWN: usize = 50;
 
-pub(crate) fn check(args: &CheckArgs) -> Result<()> {
+fn open(args: &DataArgs) -> Result<(ScenarioSpec, Opened)> {
     let spec = scenario::find(&args.scenario)?;
-    let entry = data::find(&spec.dataset)?;
+    let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
+    Ok((spec, opened))
+}
+
+pub(crate) fn check(args: &CheckArgs) -> Result<()> {
     let began = Instant::now();
-    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
+    let (spec, Opened { dataset, split, .. }) = open(&args.data)?;
+    let entry = data::find(&spec.dataset)?;
     let options = ScenarioOptions { class_order: args.class_order.as_deref().map(str::parse).transpose()?, ..ScenarioOptions::default() };
     let stream = TaskStream::new(&spec, &options, dataset.clone(), split.clone())?;
     let info = stream.info();
@@ -35,7 +40,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
     let classes: std::collections::BTreeSet<usize> = info.tasks.iter().flatten().copied().collect();
     out.add_row(["all".to_owned(), classes.len().to_string(), train.to_string(), test.to_string()]);
     println!("{out}");
-    info.notes.iter().for_each(|note| println!("note: {note}"));
+    stream.notes().iter().for_each(|note| println!("note: {note}"));
     println!("data id {} at {} px ({:.1} s)", info.data_id, info.transforms.image_size, began.elapsed().as_secs_f64());
 
     let mut problems = 0;
@@ -102,9 +107,8 @@ fn undecodable(dataset: &dyn Dataset) -> Vec<String> {
 }
 
 pub(crate) fn bench(args: &BenchDataArgs) -> Result<()> {
-    let spec = scenario::find(&args.scenario)?;
     let began = Instant::now();
-    let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
+    let (spec, Opened { dataset, split, .. }) = open(&args.data)?;
     let options = ScenarioOptions { image_size: args.image_size, ..ScenarioOptions::default() };
     let mut stream = TaskStream::new(&spec, &options, dataset, split)?;
     let opened = began.elapsed().as_secs_f64();

@@ -1,16 +1,15 @@
 //! From arguments to everything a run needs, with every input checked before an image is trained on.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions};
 use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
-use cilbench::data::{self, Dataset, SplitId};
+use cilbench::data;
 use cilbench::method::{self, Method, MethodEntry, Setup};
 use cilbench::results::Identity;
 use cilbench::run::pretraining_warning;
-use cilbench::scenario::{self, ClassOrder, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
+use cilbench::scenario::{self, ClassOrder, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
 use cilbench::toml::{Table, Value};
 use cilbench::{Error, Result, device};
 
@@ -31,8 +30,7 @@ pub(crate) struct Prepared {
     backbone_entry: &'static BackboneEntry,
     backbone_options: BackboneOptions,
     options: ScenarioOptions,
-    dataset: Arc<dyn Dataset>,
-    split: SplitId,
+    pub opened: Opened,
 }
 
 impl Prepared {
@@ -67,14 +65,9 @@ impl Prepared {
             train_per_class: args.train_per_class,
             test_per_class: args.test_per_class,
         };
-        for (flag, value) in [("--train-per-class", args.train_per_class), ("--test-per-class", args.test_per_class)] {
-            if value == Some(0) {
-                return Err(Error::usage(format!("{flag} 0: at least one image a class is needed")));
-            }
-        }
         let warnings = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
-        let (dataset, split) = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
-        scenario::require_whole(&*dataset)?;
+        let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
+        scenario::require_whole(&*opened.dataset)?;
         let device_name = args.device.clone();
         let prepared = Self {
             entry,
@@ -89,8 +82,7 @@ impl Prepared {
             backbone_entry,
             backbone_options,
             options,
-            dataset,
-            split,
+            opened,
         };
         method.check(prepared.scenario(None)?.info().classes())?;
         Ok(prepared)
@@ -99,7 +91,7 @@ impl Prepared {
     /// The scenario, in this class order or in its own.
     pub(crate) fn scenario(&self, class_order: Option<ClassOrder>) -> Result<TaskStream> {
         let options = ScenarioOptions { class_order: class_order.or(self.options.class_order), ..self.options.clone() };
-        TaskStream::new(&self.spec, &options, self.dataset.clone(), self.split.clone())
+        TaskStream::new(&self.spec, &options, self.opened.dataset.clone(), self.opened.split.clone())
     }
 
     /// The backbone, with its own weights.

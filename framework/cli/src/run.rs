@@ -82,7 +82,7 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
     let (mut folder, finished) = RunFolder::open(&out, &identity)?;
     let (method, id, backbone) = (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
     eprintln!("{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}", identity.scenario.name, args.seed, out.display());
-    identity.scenario.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    scenario.notes().iter().for_each(|note| eprintln!("note: {note}"));
     prepared.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(record) = finished {
         eprintln!("this very run is finished already; its result:");
@@ -108,7 +108,7 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
         audit: args.audit,
         until: None,
     };
-    let record = Record::new(identity, prepared.warnings.clone());
+    let record = Record { data_source: prepared.opened.source.clone(), ..Record::new(identity, prepared.warnings.clone()) };
     let record = execute(&plan, &mut scenario, &mut folder, record, &mut Display::new()).map_err(|error| in_folder(error, &out))?;
     summarise(&record, &out);
     Ok(record)

@@ -2,6 +2,8 @@
 
 #[path = "../../core/tests/hub_server/mod.rs"]
 mod hub_server;
+#[path = "../../../benchmarks/tests/parquet_file/mod.rs"]
+mod parquet_file;
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -242,4 +244,48 @@ fn a_backbone_is_taken_from_the_hub_by_name_with_its_normalisation() {
     let other = home.cilbench(&["run", "--backbone", "vit_other", "--offline"]);
     refused(&other, 2, &["timm/vit_other", "not in the cache", "use --weights FILE"]);
     refused(&home.cilbench(&["run", "--backbone", "resnet50"]), 2, &["unknown backbone 'resnet50'", "vit_base_patch16_224"]);
+}
+
+#[test]
+fn a_data_set_is_fetched_from_the_hub_and_then_found_without_a_data_root() {
+    let home = Home::new();
+    for (split, n) in [("train", 40), ("test", 20)] {
+        let images: Vec<_> = (0..n)
+            .map(|i| {
+                home.image("one.png", i % 10, i);
+                (std::fs::read(home.path("one.png")).expect("image"), format!("{i}.png"))
+            })
+            .collect();
+        let labels: Vec<i64> = (0..n as i64).map(|i| i % 10).collect();
+        let beside = parquet_file::Beside::Integers("label", &labels);
+        parquet_file::write(&home.path(&format!("{split}-00000-of-00001.parquet")), "image", &images, beside);
+    }
+    let folder = home.folder.path().to_path_buf();
+    let server = Server::new(move |asked, _| {
+        if asked.path == "/api/datasets/zalando-datasets/fashion_mnist/revision/main" {
+            let names = ["README.md", "fashion_mnist/train-00000-of-00001.parquet", "fashion_mnist/test-00000-of-00001.parquet"];
+            let siblings: Vec<_> = names.iter().map(|n| serde_json::json!({ "rfilename": n })).collect();
+            let body = serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string().into_bytes();
+            return Answer { status: 200, body, ..Answer::default() };
+        }
+        let name = asked.path.rsplit('/').next().expect("name");
+        let Ok(body) = std::fs::read(folder.join(name)) else { return Answer { status: 404, ..Answer::default() } };
+        let headers = vec![("x-repo-commit".into(), COMMIT.into()), ("etag".into(), hub_server::sha256(&body))];
+        Answer { status: 200, headers, body, ..Answer::default() }
+    });
+    let cilbench = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cilbench"));
+        let command =
+            command.args(args).current_dir(home.folder.path()).env("HF_HOME", home.path("hf")).env("HF_ENDPOINT", &server.address);
+        command.env_remove("HF_HUB_OFFLINE").output().expect("the command starts")
+    };
+    home.write("my.toml", b"dataset = 'fashion-mnist'\ntasks = 5\n");
+    let text = done(&cilbench(&["data", "fetch", "fashion-mnist"]));
+    assert!(text.contains(&format!("zalando-datasets/fashion_mnist at commit {COMMIT}")), "{text}");
+    done(&cilbench(&["run", "--scenario", "my.toml", "--offline", "--method", "simplecil", "--image-size", "32", "--out", "run"]));
+    let record = home.record("run");
+    assert_eq!(record["data_source"], format!("zalando-datasets/fashion_mnist@{COMMIT}"));
+    assert_eq!(record["identity"]["scenario"]["images"], serde_json::json!([[8, 4], [8, 4], [8, 4], [8, 4], [8, 4]]));
+    // What was fetched is a part of what the data set should be, and that is said.
+    refused(&cilbench(&["data", "check", "my.toml", "--offline"]), 1, &["40 training and 20 test images, expected 60000 and 10000"]);
 }

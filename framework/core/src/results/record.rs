@@ -128,6 +128,9 @@ pub struct Record {
     pub data_id: String,
     /// What was run.
     pub identity: Identity,
+    /// Where on the hub the data set is from, repository and commit; none if it was on disk.
+    #[serde(default)]
+    pub data_source: Option<String>,
     /// cilbench's version.
     pub code_version: String,
     /// SHA-256 of the program that ran.
@@ -223,6 +226,7 @@ impl Record {
             data_id: identity.scenario.data_id.clone(),
             counts: identity.scenario.images.iter().map(|(_, test)| *test).collect(),
             identity,
+            data_source: None,
             code_version: env!("CARGO_PKG_VERSION").to_owned(),
             code_hash: program_hash(),
             machine: Machine::here(),

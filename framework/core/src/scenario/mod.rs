@@ -101,9 +101,6 @@ pub struct ScenarioInfo {
     pub images: Vec<(usize, usize)>,
     /// Hash over every sample key, label, split and task, the class order and the transforms: equal ids mean equal data.
     pub data_id: String,
-    /// What the user should know: how a remainder of classes was shared out, which classes are left out.
-    #[serde(default)]
-    pub notes: Vec<String>,
 }
 
 /// The split of runs from before splits had names.
@@ -143,17 +140,28 @@ pub struct ScenarioOptions {
     pub test_per_class: Option<usize>,
 }
 
+/// A scenario's data set, opened.
+pub struct Opened {
+    /// The data set.
+    pub dataset: Arc<dyn Dataset>,
+    /// Its split.
+    pub split: SplitId,
+    /// Where on the hub it is from, repository and commit, if it is from there.
+    pub source: Option<String>,
+}
+
 /// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says; `split` the split, if not the scenario's. Without a
 /// root, a data set that is on the hub is downloaded, or found in the cache.
 ///
 /// # Errors
 /// [`Error::Usage`] for an unknown data set or split; whatever the download or the data set fails with.
-pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<(Arc<dyn Dataset>, SplitId)> {
+pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<Opened> {
     let entry = data::find(&spec.dataset)?;
     let split = entry.split(split.or(spec.split.as_deref()))?;
     let mut root = root.map(Path::to_path_buf).or(spec.data_root.clone());
-    if let (None, Some(source)) = (&root, entry.hub) {
-        let found = hub.files(&Repository::dataset(source.repo), source.files).map_err(|e| {
+    let mut source = None;
+    if let (None, Some(on_hub)) = (&root, entry.hub) {
+        let found = hub.files(&Repository::dataset(on_hub.repo), on_hub.files).map_err(|e| {
             let what = format!(
                 "data set {} is not here and cannot be downloaded: {e}. Say where it is with --data-root DIR: it needs {}",
                 entry.name, entry.files
@@ -161,9 +169,10 @@ pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str
             if matches!(e, Error::Usage(_)) { Error::Usage(what) } else { Error::Protocol(what) }
         })?;
         root = Some(found.path);
+        source = Some(format!("{}@{}", on_hub.repo, found.commit));
     }
-    let source = Source { root, split: split.clone(), manifest: spec.manifest.clone() };
-    Ok((entry.load(&source)?, split))
+    let dataset = entry.load(&Source { root, split: split.clone(), manifest: spec.manifest.clone() })?;
+    Ok(Opened { dataset, split, source })
 }
 
 /// An error unless everything that a data set's lists name is there.

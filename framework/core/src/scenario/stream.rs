@@ -16,6 +16,7 @@ const DEFAULT_IMAGE_SIZE: usize = 224;
 /// The tasks of a scenario, class-incremental or domain-incremental.
 pub struct TaskStream {
     info: ScenarioInfo,
+    notes: Vec<String>,
     tasks: std::vec::IntoIter<Task>,
 }
 
@@ -80,9 +81,13 @@ impl TaskStream {
             domains: (0..tasks.len()).filter_map(domain_name).collect(),
             tasks: layout.tasks,
             data_id: crate::hex(&hash.finalize())[..16].to_owned(),
-            notes: layout.notes,
         };
-        Ok(Self { info, tasks: tasks.into_iter() })
+        Ok(Self { info, notes: layout.notes, tasks: tasks.into_iter() })
+    }
+
+    /// What the user should know: how a remainder of classes was shared out, which classes are left out.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 

@@ -14,9 +14,9 @@ use cilbench::context::Context;
 use cilbench::data::View;
 use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Bottlenecks, Heads, OptimiserKind, Prototypes, Training};
+use cilbench::parts::{Bottlenecks, Heads, OptimiserKind, Prototypes, Training, restore_optimiser, save_optimiser};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::State;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -177,11 +177,7 @@ impl Method for AperAdapter {
             adapters.save(&mut state)?;
         }
         self.heads.save(&mut state)?;
-        if let Some(optimiser) = &self.optimiser {
-            for (name, tensor) in optimiser.state()? {
-                state.put(format!("optimiser.{name}"), Kind::Optimiser, &tensor)?;
-            }
-        }
+        save_optimiser(self.optimiser.as_deref(), &mut state)?;
         self.prototypes.save(&mut state)?;
         Ok(state)
     }
@@ -197,7 +193,7 @@ impl Method for AperAdapter {
         if running && tasks.len() == 1 {
             self.heads.restore(state, tasks, dtype, &device)?;
             let mut optimiser = self.new_optimiser()?;
-            optimiser.restore(&|name| state.get(&format!("optimiser.{name}")).and_then(|e| e.value.to_tensor(&device).ok()))?;
+            restore_optimiser(optimiser.as_mut(), state, &device)?;
             self.optimiser = Some(optimiser);
         }
         let finished = tasks[..tasks.len() - usize::from(running)].iter().flat_map(|t| &t.classes).max().map_or(0, |c| c + 1);

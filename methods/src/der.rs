@@ -109,12 +109,10 @@ impl Method for DerPlusPlus {
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let (Some(first), Some(second)) = (self.replay.batch("logits", ctx)?, self.replay.batch("labels", ctx)?) else {
-            let ce = self.learner.cross_entropy(&self.learner.forward(&batch.data.images)?, &batch.data, task)?;
-            self.learner.step(&ce, batch.epoch)?;
-            return Losses::read(&[("ce", &ce)]);
+            return self.learner.learn(&batch.data, batch.epoch, task);
         };
         let data = together(&together(&batch.data, Some(&first.data))?, Some(&second.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images)?)?;
+        let logits = self.learner.heads.all(&self.learner.forward(&data.images, false)?.cls)?;
         let (n, m, k) = (batch.data.classes.len(), first.exemplars.len(), second.exemplars.len());
         let ce = nn::cross_entropy(&logits.narrow(0, 0, n)?, &batch.data.labels)?;
         let mse = distance(&logits.narrow(0, n, m)?, &first.exemplars)?;
@@ -146,7 +144,7 @@ impl Method for DerPlusPlus {
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, tasks.len(), running)?;
+        self.learner.restore(state, tasks, running)?;
         self.replay.restore(state)
     }
 

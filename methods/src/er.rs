@@ -70,9 +70,7 @@ impl Method for Er {
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let recalled = self.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        let ce = self.learner.cross_entropy(&self.learner.forward(&data.images)?, &data, task)?;
-        self.learner.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.learner.learn(&data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
@@ -96,7 +94,7 @@ impl Method for Er {
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, tasks.len(), running)?;
+        self.learner.restore(state, tasks, running)?;
         self.replay.restore(state)
     }
 

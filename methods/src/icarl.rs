@@ -135,7 +135,7 @@ impl Method for Icarl {
     fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let recalled = self.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images)?)?;
+        let logits = self.learner.heads.all(&self.learner.forward(&data.images, false)?.cls)?;
         let (learned, kept) = self.losses(&logits, &data.labels, &data.images)?;
         let loss = match &kept {
             Some(kept) => (&learned + kept)?,
@@ -188,7 +188,7 @@ impl Method for Icarl {
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, tasks.len(), running)?;
+        self.learner.restore(state, tasks, running)?;
         self.replay.restore(state)?;
         let (dtype, device) = self.learner.placement();
         self.teacher = if running { Teacher::restore(state, &self.learner, Teacher::classes(tasks), (dtype, device))? } else { None };

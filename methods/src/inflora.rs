@@ -12,8 +12,7 @@ use cilbench::backbone::Capability;
 use cilbench::context::Context;
 use cilbench::data::View;
 use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn;
-use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, DualGpm, LoraConfig, SequentialLora, Training};
+use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, DualGpm, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::State;
 use cilbench::{Error, Result};
@@ -47,7 +46,7 @@ impl Default for Config {
 /// InfLoRA.
 pub struct InfLora {
     config: Config,
-    model: SequentialLora,
+    model: Learner,
     gpm: DualGpm,
     statistics: ClassStatistics,
 }
@@ -79,7 +78,7 @@ impl Registered for InfLora {
                 "targets: '{target}' does not take the attention's input; InfLoRA's A is designed for q, k and v"
             )));
         }
-        let mut model = SequentialLora::new(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let mut model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         let last_blocks = (config.last_blocks > 0).then_some(config.last_blocks);
         model.pairs = model.pairs.designed(last_blocks, model.backbone.as_ref())?;
         Ok(Self { config, model, gpm: DualGpm::default(), statistics: ClassStatistics::default() })
@@ -98,10 +97,7 @@ impl Method for InfLora {
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let features = self.model.forward(&batch.data.images, false)?;
-        let ce = nn::cross_entropy(&self.model.heads.current(&features.cls)?, &task.within(&batch.data.labels)?)?;
-        self.model.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.model.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {

@@ -72,9 +72,7 @@ impl Method for Joint {
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let ce = self.learner.cross_entropy(&self.learner.forward(&batch.data.images)?, &batch.data, task)?;
-        self.learner.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.learner.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
@@ -95,7 +93,7 @@ impl Method for Joint {
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
         self.tasks = tasks.to_vec();
-        self.learner.restore(state, tasks, tasks.len().min(1), running)
+        self.learner.restore_with(state, tasks, tasks.len().min(1), running)
     }
 
     fn export(&self) -> Result<Exported> {

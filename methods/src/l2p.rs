@@ -16,7 +16,7 @@ use cilbench::backbone::{Backbone, Capability, Features, Pass};
 use cilbench::context::{Context, Law};
 use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Heads, Training, unit};
+use cilbench::parts::{Heads, Training, restore_optimiser, save_optimiser, unit};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::{Kind, State};
 use cilbench::{Error, Result};
@@ -203,11 +203,7 @@ impl Method for L2p {
         let mut state = State::new();
         self.pool.iter().flat_map(Pool::vars).try_for_each(|(name, var)| state.put(name, Kind::Trained, &var))?;
         self.heads.save(&mut state)?;
-        if let Some(optimiser) = &self.optimiser {
-            for (name, tensor) in optimiser.state()? {
-                state.put(format!("optimiser.{name}"), Kind::Optimiser, &tensor)?;
-            }
-        }
+        save_optimiser(self.optimiser.as_deref(), &mut state)?;
         Ok(state)
     }
 
@@ -229,7 +225,7 @@ impl Method for L2p {
         self.pool = Some(Pool { prompts, keys: var("keys", &[pool, dim])? });
         if running {
             let mut optimiser = self.new_optimiser()?;
-            optimiser.restore(&|name| state.get(&format!("optimiser.{name}")).and_then(|e| e.value.to_tensor(&self.device).ok()))?;
+            restore_optimiser(optimiser.as_mut(), state, &self.device)?;
             self.optimiser = Some(optimiser);
         }
         Ok(())

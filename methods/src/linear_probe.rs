@@ -71,9 +71,7 @@ impl Method for LinearProbe {
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let ce = self.learner.cross_entropy(&self.learner.forward(&batch.data.images)?, &batch.data, task)?;
-        self.learner.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.learner.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
@@ -93,7 +91,7 @@ impl Method for LinearProbe {
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, tasks.len(), running)
+        self.learner.restore(state, tasks, running)
     }
 
     fn export(&self) -> Result<Exported> {

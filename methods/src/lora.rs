@@ -8,8 +8,7 @@ use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
 use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn;
-use cilbench::parts::{LoraConfig, SequentialLora, Training};
+use cilbench::parts::{Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::State;
 use schemars::JsonSchema;
@@ -30,7 +29,7 @@ pub struct Config {
 /// Sequential LoRA.
 pub struct Lora {
     config: Config,
-    model: SequentialLora,
+    model: Learner,
 }
 
 impl Registered for Lora {
@@ -50,7 +49,7 @@ impl Registered for Lora {
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
-        let model = SequentialLora::new(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, model })
     }
 }
@@ -65,10 +64,7 @@ impl Method for Lora {
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let features = self.model.forward(&batch.data.images, false)?;
-        let ce = nn::cross_entropy(&self.model.heads.current(&features.cls)?, &task.within(&batch.data.labels)?)?;
-        self.model.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.model.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {

@@ -10,8 +10,7 @@ use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
 use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn;
-use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, LoraConfig, SequentialLora, Training};
+use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::State;
 use schemars::JsonSchema;
@@ -32,7 +31,7 @@ pub struct Config {
 /// Sequential LoRA with classifier alignment.
 pub struct LoraCa {
     config: Config,
-    model: SequentialLora,
+    model: Learner,
     statistics: ClassStatistics,
 }
 
@@ -53,7 +52,7 @@ impl Registered for LoraCa {
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
-        let model = SequentialLora::new(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, model, statistics: ClassStatistics::default() })
     }
 }
@@ -68,10 +67,7 @@ impl Method for LoraCa {
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let features = self.model.forward(&batch.data.images, false)?;
-        let ce = nn::cross_entropy(&self.model.heads.current(&features.cls)?, &task.within(&batch.data.labels)?)?;
-        self.model.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.model.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {

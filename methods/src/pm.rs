@@ -21,7 +21,7 @@ use cilbench::context::{Context, Law};
 use cilbench::data::View;
 use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn;
-use cilbench::parts::{LoraConfig, SequentialLora, Training};
+use cilbench::parts::{Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::{Kind, State};
 use cilbench::{Error, Result};
@@ -76,7 +76,7 @@ struct Sums {
 /// P&M.
 pub struct PerturbAndMerge {
     config: Config,
-    model: SequentialLora,
+    model: Learner,
     sums: BTreeMap<Site, Sums>,
     /// α of the tasks so far.
     alphas: Vec<f64>,
@@ -107,7 +107,7 @@ impl Registered for PerturbAndMerge {
                 return Err(Error::usage(format!("{key} = 0: the Fisher information needs at least one image")));
             }
         }
-        let model = SequentialLora::new(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, model, sums: BTreeMap::new(), alphas: Vec::new() })
     }
 }

@@ -247,9 +247,7 @@ impl Method for RanPac {
         if !self.adapts(task) {
             return Ok(Losses(Vec::new()));
         }
-        let ce = self.learner.cross_entropy(&self.learner.forward(&batch.data.images)?, &batch.data, task)?;
-        self.learner.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
+        self.learner.learn(&batch.data, batch.epoch, task)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
@@ -299,7 +297,7 @@ impl Method for RanPac {
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
         // The learner knows the first session alone.
         let adapted = if self.config.first_session { &tasks[..tasks.len().min(1)] } else { &[] };
-        self.learner.restore(state, adapted, adapted.len(), running && tasks.len() == 1 && !adapted.is_empty())?;
+        self.learner.restore(state, adapted, running && tasks.len() == 1 && !adapted.is_empty())?;
         if tasks.is_empty() {
             return Ok(());
         }

@@ -12,7 +12,7 @@ use candle_core::Tensor;
 use cilbench::context::Context;
 use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
 use cilbench::nn;
-use cilbench::parts::{self, AlignmentLoss, ClassStatistics, LoraConfig, SequentialLora, Training};
+use cilbench::parts::{self, AlignmentLoss, ClassStatistics, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::State;
 use cilbench::{Error, Result};
@@ -96,7 +96,7 @@ impl Default for Config {
 /// SR²-LoRA.
 pub struct Sr2Lora {
     config: Config,
-    model: SequentialLora,
+    model: Learner,
     statistics: ClassStatistics,
 }
 
@@ -120,7 +120,7 @@ impl Registered for Sr2Lora {
             return Err(Error::usage(format!("relation_weight = {}: must not be negative", config.relation_weight)));
         }
         setup.backbone.require(Self::ABOUT.name, &[cilbench::backbone::Capability::ClsTokens])?;
-        let model = SequentialLora::new(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, model, statistics: ClassStatistics::default() })
     }
 }

@@ -1,4 +1,5 @@
 //! Writes parquet files of images as the Hugging Face hub stores them; used by the tests of the data sets and of the command.
+#![allow(dead_code)]
 
 use std::path::Path;
 use std::sync::Arc;

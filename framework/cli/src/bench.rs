@@ -58,14 +58,17 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
     let places = (entry.about.access, args.task - 1, args.batch_size, args.steps);
     let found = bench_steps(&mut *method, &mut scenario, places, (dtype, &device))?;
 
-    let rate = |seconds: &[f64]| args.batch_size as f64 / median(seconds);
-    let (train, predict) = (rate(&found.train), rate(&found.predict));
+    let rate = |seconds: Option<f64>| seconds.map(|s| args.batch_size as f64 / s);
+    let (train, predict) = found.medians();
+    let (train, predict) = (rate(train), rate(predict));
     let forward = forward_flops(&info);
-    let of_floor = |images_per_second: f64, passes: f64| images_per_second * passes * forward / speed;
+    let of_floor = |rate: Option<f64>, passes: f64| rate.map(|r| r * passes * forward / speed);
     let memory = Machine::peak_memory();
     let mut out = table(&["what", "images/s", "of the floor"]);
-    out.add_row(["training step".to_owned(), format!("{train:.2}"), format!("{:.0} %", 100.0 * of_floor(train, 3.0))]);
-    out.add_row(["prediction".to_owned(), format!("{predict:.2}"), format!("{:.0} %", 100.0 * of_floor(predict, 1.0))]);
+    let show = |v: Option<f64>, unit: &str, digits: usize| v.map_or("–".to_owned(), |v| format!("{v:.digits$}{unit}"));
+    for (what, rate, passes) in [("training step", train, 3.0), ("prediction", predict, 1.0)] {
+        out.add_row([what.to_owned(), show(rate, "", 2), show(of_floor(rate, passes).map(|f| 100.0 * f), " %", 0)]);
+    }
     let losses: Vec<String> = found.losses.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
     println!(
         "{} on a ViT of {} blocks of width {}, {} px, batch {}, task {} of {}, {precision}, {}, {} threads; {}",
@@ -96,12 +99,6 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
         std::fs::write(path, text).map_err(Error::io(path))?;
     }
     Ok(())
-}
-
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 /// Floating-point operations of a forward pass of one image, with the last block's queries, projection and MLP for the CLS token alone.

@@ -44,13 +44,13 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
     println!("data id {} at {} px ({:.1} s)", info.data_id, info.transforms.image_size, began.elapsed().as_secs_f64());
 
     let mut problems = 0;
-    let found = (dataset.samples(Split::Train).len(), dataset.samples(Split::Test).len());
-    match entry.about(&split).and_then(|about| about.images) {
-        Some(expected) if expected != found => {
+    let found = dataset.samples(Split::Train).len() + dataset.samples(Split::Test).len();
+    match entry.miscounted(&split, &*dataset) {
+        Some(what) => {
             problems += 1;
-            println!("counts: {} training and {} test images, expected {} and {}", found.0, found.1, expected.0, expected.1);
+            println!("counts: {what}");
         }
-        Some(_) => println!("counts: as expected"),
+        None if entry.about(&split).is_some_and(|about| about.images.is_some()) => println!("counts: as expected"),
         None => {}
     }
     let same = overlap(&*dataset).len();
@@ -64,7 +64,7 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
         let unreadable = if missing.is_empty() { undecodable(&*dataset) } else { Vec::new() };
         problems += report("cannot be read", &unreadable);
         match missing.is_empty() {
-            true => println!("decoded {} images", found.0 + found.1 - unreadable.len()),
+            true => println!("decoded {} images", found - unreadable.len()),
             false => println!("no image was decoded: first put there what is missing"),
         }
     }

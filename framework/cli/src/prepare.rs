@@ -65,9 +65,10 @@ impl Prepared {
             train_per_class: args.train_per_class,
             test_per_class: args.test_per_class,
         };
-        let warnings = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
+        let mut warnings: Vec<String> = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
         let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
         scenario::require_whole(&*opened.dataset)?;
+        warnings.extend(dataset.miscounted(&opened.split, &*opened.dataset));
         let device_name = args.device.clone();
         let prepared = Self {
             entry,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cilbench::method::Access;
 use cilbench::results::{Record, RunFolder, Statistics, leaderboard};
-use cilbench::run::{RunPlan, dry_steps, execute};
+use cilbench::run::{RunPlan, bench_steps, execute};
 use cilbench::scenario::{ClassOrder, Scenario};
 use cilbench::state::Kind;
 use cilbench::{Error, Result};
@@ -179,11 +179,13 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     let (steps, trained) = shown.fold((0, 0), |(s, n), train| (s + plan.epochs * train.div_ceil(plan.batch_size), n + plan.epochs * train));
     let scored: usize = (1..=info.images.len()).map(|t| info.images[..t].iter().map(|(_, test)| test).sum::<usize>()).sum();
     // One step warms up, three are timed; in later tasks a method may do more a step than in the first.
-    let batch: Vec<usize> = (0..plan.batch_size.min(task.train.len())).collect();
-    let seconds = dry_steps(&mut *method, &task, &info.transforms, &batch, 3, (prepared.dtype, &prepared.device))?;
+    let batch = plan.batch_size.min(task.train.len());
+    let places = (prepared.entry.about.access, 0, batch, 3);
+    let timed = bench_steps(&mut *method, &mut prepared.scenario(None)?, places, (prepared.dtype, &prepared.device))?.medians();
+    let seconds = timed.0.unwrap_or_default();
     let state = method.state()?;
     let per_class = state.carried_bytes() as f64 / task.info.classes.len() as f64;
-    let classes: usize = info.tasks.iter().map(Vec::len).sum();
+    let classes = info.classes();
     let carried = per_class * classes as f64;
     let mut out = table(&["what", "would be run"]);
     let mut row = |name: &str, value: String| drop_row(&mut out, name, value);
@@ -199,8 +201,9 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     row("normalisation", format!("mean {:?}, std {:?}", b.mean, b.std));
     row("training", format!("{} epochs of batches of {}: {steps} steps, {trained} images", plan.epochs, plan.batch_size));
     row("trained parameters", format!("{} in the first task", state.elements(Kind::Trained)));
-    // A forward pass is about a third of a step.
-    let total = (trained as f64 + scored as f64 / 3.0) / batch.len() as f64 * seconds * runs as f64;
+    // Where predictions cannot be timed yet: a forward pass is about a third of a step.
+    let predicting = timed.1.unwrap_or(seconds / 3.0);
+    let total = (trained as f64 * seconds + scored as f64 * predicting) / batch as f64 * runs as f64;
     let time = if total < 5400.0 { format!("{:.1} min", total / 60.0) } else { format!("{:.1} h", total / 3600.0) };
     row("time", format!("about {time} for {runs} run(s), from {seconds:.3} s a step of the first task on this machine"));
     let peak = cilbench::results::Machine::peak_memory()

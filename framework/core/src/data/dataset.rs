@@ -167,6 +167,16 @@ impl DatasetEntry {
         self.splits.iter().find(|s| s.name == split.name())
     }
 
+    /// What is wrong with the number of images of a split, where that number is known.
+    pub fn miscounted(&self, split: &SplitId, dataset: &dyn Dataset) -> Option<String> {
+        let found = (dataset.samples(Split::Train).len(), dataset.samples(Split::Test).len());
+        let expected = self.about(split)?.images.filter(|expected| *expected != found)?;
+        Some(format!(
+            "data set {}: {} training and {} test images, expected {} and {}",
+            self.name, found.0, found.1, expected.0, expected.1
+        ))
+    }
+
     /// Opens the data set.
     ///
     /// # Errors

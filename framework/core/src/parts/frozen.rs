@@ -77,11 +77,8 @@ impl FrozenFeatures {
     /// # Errors
     /// [`Error::Protocol`] if the class has none.
     pub fn rows(&self, features: &Tensor, labels: &[i64], class: usize) -> Result<Tensor> {
-        let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class as i64).collect();
-        if rows.is_empty() {
-            return Err(Error::Protocol(format!("class {class} has no training image")));
-        }
-        Ok(features.index_select(&Tensor::new(rows, features.device())?, 0)?)
+        let rows = super::rows_of_class(features, labels, class as i64)?;
+        rows.ok_or_else(|| Error::Protocol(format!("class {class} has no training image")))
     }
 
     /// The run's type and device.

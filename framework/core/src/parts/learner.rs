@@ -1,13 +1,13 @@
-//! A backbone and heads trained task by task, with LoRA pairs, with all weights or with the heads alone: what replay methods and bounds have in common.
+//! A backbone and heads trained task by task, with LoRA pairs, with all weights or with the heads alone: what all trained methods have in common.
 
 use candle_core::{DType, Device, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Heads, LoraConfig, Pairs, Training, restore_var};
+use super::{Heads, LoraConfig, Pairs, Training, restore_optimiser, restore_var, save_optimiser};
 use crate::backbone::{Backbone, Capability, Features, Pass};
 use crate::context::{Context, Images};
-use crate::method::{Exported, Setup};
+use crate::method::{Exported, Losses, Setup};
 use crate::nn::{self, Optimiser};
 use crate::scenario::TaskInfo;
 use crate::state::{Kind, State};
@@ -57,10 +57,10 @@ pub struct Learner {
     pub backbone: Box<dyn Backbone>,
     /// The heads of all tasks.
     pub heads: Heads,
+    /// The LoRA pairs; finished ones are part of the backbone's weights. There are none unless trainable = lora.
+    pub pairs: Pairs,
     config: LearnerConfig,
     scope: Classes,
-    /// The LoRA pairs, where there are any.
-    pairs: Option<Pairs>,
     /// The backbone's weights, where they are trained.
     weights: Vec<(String, Var)>,
     optimiser: Option<Box<dyn Optimiser>>,
@@ -76,11 +76,11 @@ impl Learner {
     pub fn new(method: &str, config: LearnerConfig, scope: Classes, setup: Setup) -> Result<Self> {
         config.training.check()?;
         let Setup { mut backbone, device, dtype } = setup;
-        let (mut pairs, mut weights) = (None, Vec::new());
+        let (mut pairs, mut weights) = (Pairs::none(), Vec::new());
         match config.trainable {
             Trainable::Lora => {
                 backbone.require(method, &[Capability::LowRank])?;
-                pairs = Some(Pairs::new(config.lora.clone(), backbone.as_ref())?);
+                pairs = Pairs::new(config.lora.clone(), backbone.as_ref())?;
             }
             Trainable::Head => {}
             Trainable::All => {
@@ -89,7 +89,7 @@ impl Learner {
             }
         }
         let heads = Heads::new(backbone.info().dim);
-        Ok(Self { backbone, heads, config, scope, pairs, weights, optimiser: None, device, dtype })
+        Ok(Self { backbone, heads, pairs, config, scope, weights, optimiser: None, device, dtype })
     }
 
     /// What it was made with.
@@ -102,11 +102,10 @@ impl Learner {
     /// # Errors
     /// If a draw fails.
     pub fn restart(&mut self, mut backbone: Box<dyn Backbone>, finished: &[TaskInfo], ctx: &mut Context) -> Result<()> {
-        if self.pairs.is_some() {
-            self.pairs = Some(Pairs::new(self.config.lora.clone(), backbone.as_ref())?);
-        }
-        if self.config.trainable == Trainable::All {
-            self.weights = backbone.unfreeze()?;
+        match self.config.trainable {
+            Trainable::Lora => self.pairs = Pairs::new(self.config.lora.clone(), backbone.as_ref())?,
+            Trainable::Head => {}
+            Trainable::All => self.weights = backbone.unfreeze()?,
         }
         self.backbone = backbone;
         self.heads = Heads::new(self.backbone.info().dim);
@@ -118,9 +117,7 @@ impl Learner {
     /// # Errors
     /// If a draw fails.
     pub fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if let Some(pairs) = &mut self.pairs {
-            pairs.add(self.backbone.as_ref(), ctx)?;
-        }
+        self.pairs.add(self.backbone.as_ref(), ctx)?;
         self.heads.grow(task, ctx)?;
         self.optimiser = Some(self.new_optimiser()?);
         Ok(())
@@ -129,7 +126,7 @@ impl Learner {
     fn new_optimiser(&self) -> Result<Box<dyn Optimiser>> {
         let named = |(name, var): &(String, Var)| (format!("backbone.{name}"), var.clone());
         let mut vars: Vec<_> = self.weights.iter().map(named).collect();
-        vars.extend(self.pairs.iter().flat_map(Pairs::running_vars));
+        vars.extend(self.pairs.running_vars());
         let heads = match self.scope {
             Classes::Current => self.heads.current_vars(),
             Classes::Seen => self.heads.vars(),
@@ -137,14 +134,15 @@ impl Learner {
         self.config.training.optimiser(vars, heads)
     }
 
-    /// Features (batch, dim) of the model as it is now, with a graph of what is trained.
+    /// Features of the model as it is now, with a graph of what is trained.
     ///
     /// # Errors
     /// If the backbone fails.
-    pub fn forward(&self, images: &Tensor) -> Result<Tensor> {
-        let running = self.pairs.as_ref().map(Pairs::running);
+    pub fn forward(&self, images: &Tensor, cls_tokens: bool) -> Result<Features> {
+        let running = self.pairs.running();
+        let low_rank = (self.config.trainable == Trainable::Lora).then_some(&running);
         let train_weights = self.config.trainable == Trainable::All;
-        Ok(self.backbone.forward(images, Pass { low_rank: running.as_ref(), train_weights, ..Pass::default() })?.cls)
+        self.backbone.forward(images, Pass { low_rank, cls_tokens, train_weights, ..Pass::default() })
     }
 
     /// Features without a graph.
@@ -152,8 +150,9 @@ impl Learner {
     /// # Errors
     /// If the backbone fails.
     pub fn infer(&self, images: &Tensor, cls_tokens: bool) -> Result<Features> {
-        let running = self.pairs.as_ref().map(Pairs::running_detached);
-        self.backbone.forward(images, Pass { low_rank: running.as_ref(), cls_tokens, ..Pass::default() })
+        let running = self.pairs.running_detached();
+        let low_rank = (self.config.trainable == Trainable::Lora).then_some(&running);
+        self.backbone.forward(images, Pass { low_rank, cls_tokens, ..Pass::default() })
     }
 
     /// Mean cross-entropy of features (batch, dim) over the classes that the heads in training stand for.
@@ -165,6 +164,16 @@ impl Learner {
             Classes::Current => nn::cross_entropy(&self.heads.current(features)?, &task.within(&data.labels)?),
             Classes::Seen => nn::cross_entropy(&self.heads.all(features)?, &data.labels),
         }
+    }
+
+    /// One optimisation step on the cross-entropy of a batch, named `ce`.
+    ///
+    /// # Errors
+    /// If a label is none of the classes in training; [`Error::Protocol`] outside a task.
+    pub fn learn(&mut self, data: &Images, epoch: usize, task: &TaskInfo) -> Result<Losses> {
+        let ce = self.cross_entropy(&self.forward(&data.images, false)?.cls, data, task)?;
+        self.step(&ce, epoch)?;
+        Losses::read(&[("ce", &ce)])
     }
 
     /// One optimisation step on `loss` at the rate of `epoch`.
@@ -185,10 +194,7 @@ impl Learner {
     /// If the backbone cannot fold.
     pub fn end_task(&mut self) -> Result<()> {
         self.optimiser = None;
-        match &mut self.pairs {
-            Some(pairs) => pairs.fold(self.backbone.as_mut()),
-            None => Ok(()),
-        }
+        self.pairs.fold(self.backbone.as_mut())
     }
 
     /// Logits over all classes seen so far.
@@ -230,30 +236,29 @@ impl Learner {
     /// If a name is taken.
     pub fn state(&self) -> Result<State> {
         let mut state = State::new();
-        if let Some(pairs) = &self.pairs {
-            pairs.save(&mut state)?;
-        }
+        self.pairs.save(&mut state)?;
         if self.heads.classes()? > 0 {
             self.weights.iter().try_for_each(|(name, var)| state.put(format!("backbone.{name}"), Kind::Trained, var))?;
         }
         self.heads.save(&mut state)?;
-        if let Some(optimiser) = &self.optimiser {
-            for (name, tensor) in optimiser.state()? {
-                state.put(format!("optimiser.{name}"), Kind::Optimiser, &tensor)?;
-            }
-        }
+        save_optimiser(self.optimiser.as_deref(), &mut state)?;
         Ok(state)
     }
 
-    /// Takes over a state; see [`Method::restore`](crate::method::Method::restore). `pairs` is the number of LoRA pairs in it: one a task, unless the
-    /// method restarts.
+    /// Takes over a state; see [`Method::restore`](crate::method::Method::restore).
     ///
     /// # Errors
     /// Names a tensor that is missing or of another shape.
-    pub fn restore(&mut self, state: &State, tasks: &[TaskInfo], pairs: usize, running: bool) -> Result<()> {
-        if let Some(own) = &mut self.pairs {
-            own.restore(state, pairs, running, self.backbone.as_mut(), self.dtype, &self.device)?;
-        }
+    pub fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
+        self.restore_with(state, tasks, tasks.len(), running)
+    }
+
+    /// The same of a method that restarts: `pairs` is the number of tasks whose LoRA pairs are in the state.
+    ///
+    /// # Errors
+    /// As [`Learner::restore`].
+    pub fn restore_with(&mut self, state: &State, tasks: &[TaskInfo], pairs: usize, running: bool) -> Result<()> {
+        self.pairs.restore(state, pairs, running, self.backbone.as_mut(), self.dtype, &self.device)?;
         if !tasks.is_empty() {
             self.weights.iter().try_for_each(|(name, var)| restore_var(var, state, &format!("backbone.{name}")))?;
         }
@@ -261,7 +266,7 @@ impl Learner {
         self.optimiser = None;
         if running {
             let mut optimiser = self.new_optimiser()?;
-            optimiser.restore(&|name| state.get(&format!("optimiser.{name}")).and_then(|e| e.value.to_tensor(&self.device).ok()))?;
+            restore_optimiser(optimiser.as_mut(), state, &self.device)?;
             self.optimiser = Some(optimiser);
         }
         Ok(())

@@ -25,14 +25,14 @@ pub use learner::{Classes, Learner, LearnerConfig, Trainable, together};
 pub use pairs::{LoraConfig, Pairs};
 pub use prototypes::Prototypes;
 pub use replay::{OfRows, Recalled, Replay, ReplayConfig, Selection};
-pub use sequential::SequentialLora;
 pub use statistics::ClassStatistics;
 pub use teacher::Teacher;
 pub use training::{OptimiserKind, Schedule, Training};
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use crate::state::State;
+use crate::nn::Optimiser;
+use crate::state::{Kind, State};
 use crate::{Error, Result};
 
 /// Sets a variable from a state.
@@ -42,6 +42,32 @@ pub(crate) fn restore_var(var: &Var, state: &State, name: &str) -> Result<()> {
         return Err(Error::Protocol(format!("state: '{name}' has shape {:?}, expected {:?}", value.dims(), var.dims())));
     }
     Ok(var.set(&value)?)
+}
+
+/// Adds an optimiser's state, if there is one, under `optimiser.<name>`.
+///
+/// # Errors
+/// If a name is taken.
+pub fn save_optimiser(optimiser: Option<&dyn Optimiser>, state: &mut State) -> Result<()> {
+    let Some(optimiser) = optimiser else { return Ok(()) };
+    optimiser.state()?.into_iter().try_for_each(|(name, tensor)| state.put(format!("optimiser.{name}"), Kind::Optimiser, &tensor))
+}
+
+/// Takes what [`save_optimiser`] put into a state.
+///
+/// # Errors
+/// Names a tensor that is missing or of another shape.
+pub fn restore_optimiser(optimiser: &mut dyn Optimiser, state: &State, device: &Device) -> Result<()> {
+    optimiser.restore(&|name| state.get(&format!("optimiser.{name}")).and_then(|e| e.value.to_tensor(device).ok()))
+}
+
+/// The rows of features (images, dim) whose label is `class`; none if there is no such label.
+pub(crate) fn rows_of_class(features: &Tensor, labels: &[i64], class: i64) -> Result<Option<Tensor>> {
+    let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class).collect();
+    match rows.is_empty() {
+        true => Ok(None),
+        false => Ok(Some(features.index_select(&Tensor::new(rows, features.device())?, 0)?)),
+    }
 }
 
 /// A new variable of this shape with the values of a state.

@@ -85,6 +85,12 @@ impl Pairs {
         Ok(Self { config, tasks: Vec::new(), folded: 0, designed: false, last_blocks: None })
     }
 
+    /// No pairs, ever: for a method that trains something else.
+    pub fn none() -> Self {
+        let config = LoraConfig { rank: 0, targets: Vec::new() };
+        Self { config, tasks: Vec::new(), folded: 0, designed: false, last_blocks: None }
+    }
+
     /// The same with A designed for each task and frozen, in the last `last_blocks` blocks only (all of them if none is stated).
     ///
     /// # Errors
@@ -203,7 +209,10 @@ impl Pairs {
     /// # Errors
     /// If the backbone cannot fold.
     pub fn fold(&mut self, backbone: &mut dyn Backbone) -> Result<()> {
-        backbone.fold(&self.running())?;
+        let running = self.running();
+        if running.iter().next().is_some() {
+            backbone.fold(&running)?;
+        }
         self.folded = self.tasks.len();
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
-use super::unit;
+use super::{rows_of_class, unit};
 use crate::scenario::TaskInfo;
 use crate::state::{Kind, State};
 use crate::{Error, Result};
@@ -21,12 +21,10 @@ impl Prototypes {
     /// [`Error::Protocol`] for a class without an image, unless a domain lacks a class that others have.
     pub fn add(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
         for &class in &task.classes {
-            let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class as i64).collect();
-            let new = rows.len() as f64;
-            let mean = match rows.is_empty() {
-                true if task.domain.is_none() => return Err(Error::Protocol(format!("class {class} has no training image"))),
-                true => features.narrow(0, 0, 1)?.squeeze(0)?.zeros_like()?,
-                false => features.index_select(&Tensor::new(rows, features.device())?, 0)?.mean(0)?,
+            let (mean, new) = match rows_of_class(features, labels, class as i64)? {
+                Some(rows) => (rows.mean(0)?, rows.dim(0)? as f64),
+                None if task.domain.is_none() => return Err(Error::Protocol(format!("class {class} has no training image"))),
+                None => (features.narrow(0, 0, 1)?.squeeze(0)?.zeros_like()?, 0.0),
             };
             match self.means.get_mut(class) {
                 Some(_) if new == 0.0 => {}

@@ -34,11 +34,8 @@ impl ClassStatistics {
     pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
         for &class in &task.classes {
             let class = class as i64;
-            let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class).collect();
-            if rows.is_empty() {
-                return Err(Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index)));
-            }
-            let rows = features.index_select(&Tensor::new(rows, features.device())?, 0)?;
+            let rows = super::rows_of_class(features, labels, class)?
+                .ok_or_else(|| Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index)))?;
             let (mean, covariance) = nn::mean_and_covariance(&rows, RIDGE)?;
             self.insert(task.index, class, mean, covariance)?;
         }

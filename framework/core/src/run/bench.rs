@@ -18,14 +18,26 @@ use crate::{Error, Result};
 pub struct StepSeconds {
     /// Of training steps.
     pub train: Vec<f64>,
-    /// Of predictions on as many images.
+    /// Of predictions on as many images; none of a method that learns nothing before the task's end.
     pub predict: Vec<f64>,
     /// The step's loss terms, to see that the work is done.
     pub losses: Vec<(String, f64)>,
 }
 
+impl StepSeconds {
+    /// The median of the timed training steps and of the predictions, in seconds.
+    pub fn medians(&self) -> (Option<f64>, Option<f64>) {
+        let median = |values: &[f64]| {
+            let mut sorted = values.to_vec();
+            sorted.sort_by(f64::total_cmp);
+            sorted.get(sorted.len() / 2).copied()
+        };
+        (median(&self.train), median(&self.predict))
+    }
+}
+
 /// Takes `method` through the tasks before `task` with one step each, then times `steps` training steps and predictions of that task, on the first
-/// `batch` of its images, after two steps to warm up. Loading is not timed. The method is of no use afterwards.
+/// `batch` of its images, after one step to warm up. Loading is not timed. The method is of no use afterwards.
 ///
 /// # Errors
 /// [`Error::Usage`] if the scenario has no such task; whatever the method fails with.
@@ -35,12 +47,13 @@ pub fn bench_steps(
     (access, task, batch, steps): (Access, usize, usize, usize),
     (dtype, device): (DType, &Device),
 ) -> Result<StepSeconds> {
-    const WARM: usize = 2;
+    const WARM: usize = 1;
     let transforms = scenario.info().transforms.clone();
     let mut memory = Memory::default();
     while let Some(current) = scenario.next_task()? {
         let last = current.info.index == task;
         let mut host = TaskHost::new(0, current.info.index, access, &current.train, &transforms, &mut memory);
+        let learns = method.plan(&current.info).epochs > 0;
         method.begin_task(&current.info, &mut Context::new(&mut host, device, dtype))?;
         let count = if last { batch } else { batch.min(8) }.min(current.train.len());
         let positions: Vec<usize> = (0..count).collect();
@@ -56,12 +69,14 @@ pub fn bench_steps(
                 continue;
             }
             let began = Instant::now();
-            // Read, so that a device has done the work.
-            method.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+            if learns {
+                // Read, so that a device has done the work.
+                method.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
+            }
             let predicted = began.elapsed().as_secs_f64();
             if step >= WARM {
                 found.train.push(trained);
-                found.predict.push(predicted);
+                found.predict.extend(learns.then_some(predicted));
                 found.losses = losses.0;
             }
         }

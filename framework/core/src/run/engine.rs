@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use candle_core::{DType, Device};
 
 use super::drift::{drift, spectra};
-use super::drive::{Feed, Start, Step, to_tensors, train_task};
+use super::drive::{Feed, Start, Step, train_task};
 use super::evaluate::evaluate;
 use super::host::TaskHost;
 use super::memory::Memory;
 use crate::context::Context;
 use crate::data::{ImageSet, LoadedBatch, Loader, Transforms, View, epoch_order};
-use crate::method::{Access, Batch, Method, Plan};
+use crate::method::{Access, Method, Plan};
 use crate::metrics::{Prediction, Scores};
 use crate::results::{Checkpoint, Machine, Record, RunFolder, Running, Status, TaskRecord};
 use crate::scenario::{Scenario, Task, TaskInfo};
@@ -419,34 +419,6 @@ fn check(stop: &AtomicBool, place: &str) -> Result<()> {
 /// A hash of every trained tensor, by name.
 fn trained_hashes(state: &State) -> BTreeMap<String, String> {
     state.iter().filter(|(_, e)| e.kind == Kind::Trained).map(|(name, e)| (name.to_owned(), crate::sha256(&e.value.bytes))).collect()
-}
-
-/// Seconds a training step of `method` takes on the images at `positions` of a task: one step to warm up, then the mean of `steps`. The method is
-/// of no use afterwards.
-///
-/// # Errors
-/// Whatever the method fails with.
-pub fn dry_steps(
-    method: &mut dyn Method,
-    task: &Task,
-    transforms: &Transforms,
-    positions: &[usize],
-    steps: usize,
-    (dtype, device): (DType, &Device),
-) -> Result<f64> {
-    let mut memory = Memory::default();
-    let mut host = TaskHost::new(0, task.info.index, Access::Memory, &task.train, transforms, &mut memory);
-    method.begin_task(&task.info, &mut Context::new(&mut host, device, dtype))?;
-    let mut began = Instant::now();
-    for step in 0..=steps {
-        let loaded = task.train.load(positions, transforms, View::Train, (0, task.info.index, 0))?;
-        let data = to_tensors(loaded, transforms.image_size, dtype, device)?;
-        method.observe(&Batch { data, epoch: 0, step }, &task.info, &mut Context::new(&mut host, device, dtype))?;
-        if step == 0 {
-            began = Instant::now();
-        }
-    }
-    Ok(began.elapsed().as_secs_f64() / steps.max(1) as f64)
 }
 
 /// A warning if the backbone was pre-trained on the scenario's data set.

@@ -10,7 +10,7 @@ mod memory;
 
 pub use bench::{StepSeconds, bench_steps};
 pub use drive::{Feed, Start, Step, train_task};
-pub use engine::{Event, Progress, RunPlan, dry_steps, execute, pretraining_warning};
+pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
 pub use evaluate::evaluate;
 pub use host::TaskHost;
 pub use memory::{Memory, MemoryImage};

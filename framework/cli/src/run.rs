@@ -182,7 +182,6 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     let batch = plan.batch_size.min(task.train.len());
     let places = (prepared.entry.about.access, 0, batch, 3);
     let timed = bench_steps(&mut *method, &mut prepared.scenario(None)?, places, (prepared.dtype, &prepared.device))?.medians();
-    let seconds = timed.0.unwrap_or_default();
     let state = method.state()?;
     let per_class = state.carried_bytes() as f64 / task.info.classes.len() as f64;
     let classes = info.classes();
@@ -201,11 +200,15 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
     row("normalisation", format!("mean {:?}, std {:?}", b.mean, b.std));
     row("training", format!("{} epochs of batches of {}: {steps} steps, {trained} images", plan.epochs, plan.batch_size));
     row("trained parameters", format!("{} in the first task", state.elements(Kind::Trained)));
-    // Where predictions cannot be timed yet: a forward pass is about a third of a step.
-    let predicting = timed.1.unwrap_or(seconds / 3.0);
-    let total = (trained as f64 * seconds + scored as f64 * predicting) / batch as f64 * runs as f64;
-    let time = if total < 5400.0 { format!("{:.1} min", total / 60.0) } else { format!("{:.1} h", total / 3600.0) };
-    row("time", format!("about {time} for {runs} run(s), from {seconds:.3} s a step of the first task on this machine"));
+    let time = match timed {
+        (Some(train), Some(predict)) => {
+            let total = (trained as f64 * train + scored as f64 * predict) / batch as f64 * runs as f64;
+            let time = if total < 5400.0 { format!("{:.1} min", total / 60.0) } else { format!("{:.1} h", total / 3600.0) };
+            format!("about {time} for {runs} run(s), from {train:.3} s a step of the first task on this machine")
+        }
+        _ => "not estimated: the method has no training steps".to_owned(),
+    };
+    row("time", time);
     let peak = cilbench::results::Machine::peak_memory()
         .map_or("unknown".to_owned(), |m| format!("at least {:.2} GB (seen in these steps)", m as f64 / 1e9));
     row("memory", peak);

@@ -16,9 +16,9 @@ use crate::{Error, Result};
 /// Seconds of each timed step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepSeconds {
-    /// Of training steps.
+    /// Of training steps; none of a method that learns nothing before the task's end.
     pub train: Vec<f64>,
-    /// Of predictions on as many images; none of a method that learns nothing before the task's end.
+    /// Of predictions on as many images; none likewise.
     pub predict: Vec<f64>,
     /// The step's loss terms, to see that the work is done.
     pub losses: Vec<(String, f64)>,
@@ -74,9 +74,9 @@ pub fn bench_steps(
                 method.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
             }
             let predicted = began.elapsed().as_secs_f64();
-            if step >= WARM {
+            if step >= WARM && learns {
                 found.train.push(trained);
-                found.predict.extend(learns.then_some(predicted));
+                found.predict.push(predicted);
                 found.losses = losses.0;
             }
         }

@@ -7,6 +7,8 @@ mod adapter_test;
 mod extra_tokens_test;
 #[cfg(test)]
 mod full_training_test;
+#[cfg(test)]
+mod fused_test;
 mod hub;
 mod layers;
 mod low_rank;
@@ -144,6 +146,10 @@ pub trait Backbone {
     fn snapshot(&self) -> Result<Box<dyn Backbone>> {
         Err(Error::Unsupported(format!("backbone '{}' cannot be copied", self.info().name)))
     }
+
+    /// Keeps what a backward pass needs for at most `images` images of a batch (all of them without a number) and computes it again for the others: less
+    /// memory, more time, the same numbers. A backbone without such a choice leaves it.
+    fn keep_activations(&mut self, _images: Option<usize>) {}
 
     /// Its tensors as they are now, under the names of its weights file, and that file's metadata.
     ///

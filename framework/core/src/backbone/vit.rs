@@ -5,15 +5,18 @@
 //! \[0, 1\], as in the code of SR²-LoRA, InfLoRA and CODA-Prompt. After the last block only the CLS token (and extra tokens) are used, so
 //! the last block computes queries, projection and MLP for them alone.
 
+mod composed;
+mod fused;
+
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::layers::{Linear, Norm, weight};
+use super::layers::{Linear, Norm};
 use super::{
     Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position,
 };
 use crate::method::Exported;
-use crate::nn;
 use crate::{Error, Result};
+use fused::Fused;
 
 inventory::submit! {
     BackboneEntry {
@@ -54,6 +57,7 @@ pub struct Vit {
     blocks: Vec<Block>,
     norm: Norm,
     normalisation: Option<(Tensor, Tensor)>,
+    fused: Fused,
 }
 
 impl Vit {
@@ -153,69 +157,31 @@ impl Vit {
             blocks,
             norm: norm("norm")?,
             normalisation: if plain { None } else { Some((channel(mean)?, channel(std)?)) },
+            fused: Fused::default(),
         })
     }
 
-    /// Patches and CLS token with their positions: (batch, tokens, dim).
-    fn embed(&self, images: &Tensor, train: bool) -> Result<Tensor> {
-        let (size, p) = (self.info.image_size, self.info.patch);
-        let (batch, channels, height, width) = images.dims4()?;
+    /// The result of a pass: `tokens` (batch, blocks, dim) are the CLS tokens after each block or after the last, `last` (batch, 1 + extra or more, dim) the
+    /// first tokens after the last block.
+    fn features(&self, tokens: &Tensor, last: &Tensor, extra: usize, pass: &Pass) -> Result<Features> {
+        let tokens = self.norm.forward(&tokens.contiguous()?, pass.train_weights)?;
+        let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
+        let extra = match extra {
+            0 => None,
+            n => Some(self.norm.forward(&last.narrow(1, 1, n)?.contiguous()?, pass.train_weights)?),
+        };
+        Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens), extra })
+    }
+
+    fn check_images(&self, images: &Tensor) -> Result<()> {
+        let (size, (_, channels, height, width)) = (self.info.image_size, images.dims4()?);
         if (channels, height, width) != (3, size, size) {
             return Err(Error::usage(format!(
                 "backbone '{}' takes images of 3×{size}×{size}, got {channels}×{height}×{width}",
                 self.info.name
             )));
         }
-        let images = match &self.normalisation {
-            Some((mean, std)) => images.broadcast_sub(mean)?.broadcast_div(std)?,
-            None => images.clone(),
-        };
-        let g = size / p;
-        let patches = images.reshape((batch, 3, g, p, g, p))?.permute((0, 2, 4, 1, 3, 5))?.contiguous()?;
-        let patches = self.patch.plain(&patches.reshape((batch, g * g, 3 * p * p))?, train)?;
-        let cls = weight(&self.cls_token, train).broadcast_as((batch, 1, self.info.dim))?;
-        Ok(Tensor::cat(&[&cls.contiguous()?, &patches], 1)?.broadcast_add(&weight(&self.position, train))?)
-    }
-
-    /// A whole block on all tokens, or its output for the first `only` of them, (batch, only, dim).
-    fn block(&self, x: &Tensor, index: usize, only: Option<usize>, pass: &mut Pass) -> Result<Tensor> {
-        let block = &self.blocks[index];
-        let (dim, heads) = (self.info.dim, self.info.heads);
-        let train = pass.train_weights;
-        let normed = block.norm1.forward(x, train)?;
-        if let Some(tap) = &mut pass.attention_inputs {
-            tap(index, &normed)?;
-        }
-        let pass = &*pass;
-        let (residual, attended) = if let Some(only) = only {
-            let first = normed.narrow(1, 0, only)?.contiguous()?;
-            let q = block.qkv.rows(0, dim)?.forward(&first, pass, index, Projection::Q)?;
-            let k = block.qkv.rows(dim, dim)?.forward(&normed, pass, index, Projection::K)?;
-            let v = block.qkv.rows(2 * dim, dim)?.forward(&normed, pass, index, Projection::V)?;
-            (x.narrow(1, 0, only)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
-        } else {
-            let mut qkv = block.qkv.plain(&normed, train)?;
-            if let Some(pair) = pass.low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
-                qkv = (qkv + pair.apply(&normed)?)?;
-            }
-            (x.clone(), nn::attention(&qkv, heads)?)
-        };
-        let scaled = |y: Tensor, scale: &Option<Tensor>| -> Result<Tensor> {
-            Ok(match scale {
-                Some(gamma) => y.broadcast_mul(&weight(gamma, train))?,
-                None => y,
-            })
-        };
-        let y = block.proj.forward(&attended, pass, index, Projection::Proj)?;
-        let x = (residual + scaled(y, &block.ls1)?)?;
-        let y = nn::gelu_erf(&block.fc1.forward(&block.norm2.forward(&x, train)?, pass, index, Projection::Fc1)?)?;
-        let y = block.fc2.forward(&y, pass, index, Projection::Fc2)?;
-        let adapted = pass.adapters.and_then(|a| a.get(&index)).map(|a| a.apply(&x)).transpose()?;
-        let x = (x + scaled(y, &block.ls2)?)?;
-        Ok(match adapted {
-            Some(adapted) => (x + adapted)?,
-            None => x,
-        })
+        Ok(())
     }
 
     /// All weights by their names in a weights file; the patch embedding's is a matrix here.
@@ -260,6 +226,12 @@ impl Vit {
             Projection::Fc2 => (&mut block.fc2, 0, dim),
         })
     }
+}
+
+/// Embedded images (batch, tokens, dim) with extra tokens (batch, extra, dim) after the CLS token.
+fn with_extra(x: &Tensor, extra: &Tensor) -> Result<Tensor> {
+    let (cls, patches) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, x.dim(1)? - 1)?);
+    Ok(Tensor::cat(&[&cls, extra, &patches], 1)?)
 }
 
 /// Every tensor of a plain ViT of these sizes.
@@ -308,38 +280,15 @@ impl Backbone for Vit {
         )
     }
 
-    fn forward(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
+    fn forward(&self, images: &Tensor, pass: Pass) -> Result<Features> {
         if pass.train_weights && !self.unfrozen {
             return Err(Error::Protocol(format!(
                 "backbone '{}' was asked to train weights that are frozen: unfreeze it first",
                 self.info.name
             )));
         }
-        let mut x = self.embed(images, pass.train_weights)?;
-        let extra = match pass.extra_tokens {
-            Some(extra) => {
-                let (cls, patches) = (x.narrow(1, 0, 1)?, x.narrow(1, 1, x.dim(1)? - 1)?);
-                x = Tensor::cat(&[&cls, extra, &patches], 1)?;
-                extra.dim(1)?
-            }
-            None => 0,
-        };
-        let mut tokens = Vec::new();
-        for index in 0..self.blocks.len() {
-            let last = index + 1 == self.blocks.len();
-            // After the last block only the CLS token and the extra tokens are used.
-            x = self.block(&x, index, last.then_some(1 + extra), &mut pass)?;
-            if pass.cls_tokens || last {
-                tokens.push(x.narrow(1, 0, 1)?);
-            }
-        }
-        let tokens = self.norm.forward(&Tensor::cat(&tokens, 1)?.contiguous()?, pass.train_weights)?;
-        let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
-        let extra = match extra {
-            0 => None,
-            n => Some(self.norm.forward(&x.narrow(1, 1, n)?.contiguous()?, pass.train_weights)?),
-        };
-        Ok(Features { cls, blocks: pass.cls_tokens.then_some(tokens), extra })
+        self.check_images(images)?;
+        if self.fits_fused(images, &pass) { self.fused(images, pass) } else { self.composed(images, pass) }
     }
 
     fn projection(&self, site: Site) -> Result<(usize, usize)> {
@@ -377,6 +326,7 @@ impl Backbone for Vit {
 
     fn unfreeze(&mut self) -> Result<Vec<(String, Var)>> {
         self.unfrozen = true;
+        self.fused.forget();
         let all = self.tensors_mut().into_iter().map(|(name, tensor)| {
             let var = Var::from_tensor(tensor)?;
             *tensor = var.as_tensor().clone();
@@ -396,6 +346,10 @@ impl Backbone for Vit {
         Ok(Box::new(copy))
     }
 
+    fn keep_activations(&mut self, images: Option<usize>) {
+        self.fused.kept_images = images;
+    }
+
     fn fold(&mut self, pairs: &LowRank) -> Result<()> {
         if self.unfrozen {
             return Err(Error::Protocol(format!("backbone '{}' is unfrozen: low-rank pairs cannot be folded into it", self.info.name)));
@@ -409,6 +363,7 @@ impl Backbone for Vit {
             let delta = delta.pad_with_zeros(0, start, rows - start - len)?;
             linear.weight = (linear.weight.to_dtype(wide)? + delta)?.to_dtype(dtype)?.detach();
         }
+        self.fused.forget();
         Ok(())
     }
 }

@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::rows::{Float, by_type, values};
+use super::float::Float;
+use super::rows::{by_type, gelu, gelu_gradient, values};
 use crate::Result;
 
 struct Gelu;
@@ -11,32 +12,6 @@ struct Backward;
 
 /// Elements a task of a thread.
 const CHUNK: usize = 4096;
-
-/// erf for f32: Abramowitz and Stegun 7.1.26 would give 1.5e-7; libm's own is exact to rounding and its cost is hidden by the threads.
-trait Erf: Float {
-    fn gelu(self) -> Self;
-    fn gelu_gradient(self) -> Self;
-}
-
-impl Erf for f32 {
-    fn gelu(self) -> Self {
-        0.5 * self * (1.0 + libm::erff(self * std::f32::consts::FRAC_1_SQRT_2))
-    }
-    fn gelu_gradient(self) -> Self {
-        let phi = (-0.5 * self * self).exp() * 0.398_942_3;
-        0.5 * (1.0 + libm::erff(self * std::f32::consts::FRAC_1_SQRT_2)) + self * phi
-    }
-}
-
-impl Erf for f64 {
-    fn gelu(self) -> Self {
-        0.5 * self * (1.0 + libm::erf(self * std::f64::consts::FRAC_1_SQRT_2))
-    }
-    fn gelu_gradient(self) -> Self {
-        let phi = (-0.5 * self * self).exp() * 0.398_942_280_401_432_7;
-        0.5 * (1.0 + libm::erf(self * std::f64::consts::FRAC_1_SQRT_2)) + self * phi
-    }
-}
 
 impl CustomOp1 for Gelu {
     fn name(&self) -> &'static str {
@@ -47,9 +22,7 @@ impl CustomOp1 for Gelu {
         by_type!(self.name(), x, T => {
             let x: &[T] = values(self.name(), x, lx)?;
             let mut out = vec![T::default(); x.len()];
-            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-                out.iter_mut().zip(x).for_each(|(o, x)| *o = x.gelu());
-            });
+            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| gelu(x, out));
             Ok((T::wrap(out), lx.shape().clone()))
         })
     }
@@ -67,10 +40,8 @@ impl CustomOp2 for Backward {
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
-            let mut out = vec![T::default(); x.len()];
-            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(grad.par_chunks(CHUNK)).for_each(|((out, x), grad)| {
-                out.iter_mut().zip(x).zip(grad).for_each(|((o, x), g)| *o = *g * x.gelu_gradient());
-            });
+            let mut out = grad.to_vec();
+            out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| gelu_gradient(x, out));
             Ok((T::wrap(out), lx.shape().clone()))
         })
     }

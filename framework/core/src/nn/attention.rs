@@ -3,83 +3,18 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::rows::{Float, by_type, values};
+use super::float::Float;
+use super::product::{Old, View, product};
+use super::rows::{by_type, softmax, softmax_gradient, values};
 use crate::Result;
 
-/// The element types with matrix products of the `gemm` crate.
-trait Product: Float {
-    const ZERO: Self;
-    fn exp(self) -> Self;
-}
-impl Product for f32 {
-    const ZERO: Self = 0.0;
-    fn exp(self) -> Self {
-        f32::exp(self)
-    }
-}
-impl Product for f64 {
-    const ZERO: Self = 0.0;
-    fn exp(self) -> Self {
-        f64::exp(self)
-    }
-}
-
-/// A matrix inside a slice: where it begins and its strides.
+/// One image's attention: how many tokens attend (the first ones) to how many, their width, and the heads that share it.
 #[derive(Clone, Copy)]
-struct View {
-    start: usize,
-    row: usize,
-    column: usize,
-}
-
-impl View {
-    fn t(self) -> Self {
-        Self { start: self.start, row: self.column, column: self.row }
-    }
-
-    fn last(self, rows: usize, columns: usize) -> usize {
-        self.start + (rows - 1) * self.row + (columns - 1) * self.column
-    }
-}
-
-/// dst (m, n) = scale · a (m, k) · b (k, n), on one thread.
-fn product<T: Product>((m, n, k): (usize, usize, usize), dst: (&mut [T], View), a: (&[T], View), b: (&[T], View), scale: f64) {
-    assert!(
-        dst.1.last(m, n) < dst.0.len() && a.1.last(m, k) < a.0.len() && b.1.last(k, n) < b.0.len(),
-        "a matrix reaches out of its slice"
-    );
-    // SAFETY: the assertion keeps every element that is read or written within the slices; dst is borrowed mutably, so it overlaps neither a nor b.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.0.as_mut_ptr().add(dst.1.start),
-            dst.1.column as isize,
-            dst.1.row as isize,
-            false,
-            a.0.as_ptr().add(a.1.start),
-            a.1.column as isize,
-            a.1.row as isize,
-            b.0.as_ptr().add(b.1.start),
-            b.1.column as isize,
-            b.1.row as isize,
-            T::ZERO,
-            T::narrow(scale),
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
-}
-
-/// Sizes of one image's attention.
-#[derive(Clone, Copy)]
-struct Sizes {
-    tokens: usize,
-    dim: usize,
-    heads: usize,
+pub(super) struct Sizes {
+    pub queries: usize,
+    pub tokens: usize,
+    pub dim: usize,
+    pub heads: usize,
 }
 
 impl Sizes {
@@ -93,66 +28,61 @@ impl Sizes {
 
     /// Where q, k and v of a head lie in an image's qkv (tokens, 3·dim).
     fn qkv(self, head: usize) -> [View; 3] {
-        [0, 1, 2].map(|i| View { start: i * self.dim + head * self.width(), row: 3 * self.dim, column: 1 })
+        [0, 1, 2].map(|i| View::rows(3 * self.dim).after(i * self.dim + head * self.width()))
     }
 
-    /// Where a head lies in an image's output (tokens, dim).
+    /// Where a head lies in an image's output (queries, dim).
     fn out(self, head: usize) -> View {
-        View { start: head * self.width(), row: self.dim, column: 1 }
+        View::rows(self.dim).after(head * self.width())
     }
 
-    /// The attention weights (tokens, tokens) of a head, into `p`.
-    fn weights<T: Product>(self, qkv: &[T], head: usize, p: &mut [T]) {
-        let (n, [q, k, _]) = (self.tokens, self.qkv(head));
-        product((n, n, self.width()), (p, square(n)), (qkv, q), (qkv, k.t()), self.scale());
-        for row in p.chunks_mut(n) {
-            let max = row.iter().fold(f64::NEG_INFINITY, |m, v| m.max(v.wide()));
-            let max = T::narrow(max).wide();
-            let mut sum = 0.0;
-            for v in row.iter_mut() {
-                *v = T::narrow(v.wide() - max).exp();
-                sum += v.wide();
-            }
-            let inverse = 1.0 / sum;
-            row.iter_mut().for_each(|v| *v = T::narrow(v.wide() * inverse));
+    /// The attention weights (queries, tokens) of a head, into `p`.
+    fn weights<T: Float>(self, qkv: &[T], head: usize, p: &mut [T]) {
+        let (m, n, [q, k, _]) = (self.queries, self.tokens, self.qkv(head));
+        product((m, n, self.width()), (p, View::rows(n), Old::Dropped), (qkv, q), (qkv, k.t()), self.scale());
+        softmax(&mut p[..m * n], n);
+    }
+
+    /// softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim), into `out` (queries, dim). `p` has room for (queries, tokens).
+    pub fn forward<T: Float>(self, qkv: &[T], p: &mut [T], out: &mut [T]) {
+        for head in 0..self.heads {
+            self.weights(qkv, head, p);
+            let size = (self.queries, self.width(), self.tokens);
+            product(size, (out, self.out(head), Old::Dropped), (p, View::rows(self.tokens)), (qkv, self.qkv(head)[2]), 1.0);
+        }
+    }
+
+    /// The gradient of qkv from that of the output, into `dqkv` (tokens, 3·dim); the q of tokens that do not attend is left as it is. The softmax is
+    /// computed again. `p` and `dp` have room for (queries, tokens).
+    pub fn backward<T: Float>(self, qkv: &[T], grad: &[T], [p, dp]: [&mut [T]; 2], dqkv: &mut [T]) {
+        let (m, n, w, plain) = (self.queries, self.tokens, self.width(), View::rows(self.tokens));
+        for head in 0..self.heads {
+            let ([q, k, v], o) = (self.qkv(head), self.out(head));
+            self.weights(qkv, head, p);
+            product((n, w, m), (dqkv, v, Old::Dropped), (p, plain.t()), (grad, o), 1.0);
+            product((m, n, w), (dp, plain, Old::Dropped), (grad, o), (qkv, v.t()), 1.0);
+            softmax_gradient(&p[..m * n], &mut dp[..m * n], n);
+            product((m, w, n), (dqkv, q, Old::Dropped), (dp, plain), (qkv, k), self.scale());
+            product((n, w, m), (dqkv, k, Old::Dropped), (dp, plain.t()), (qkv, q), self.scale());
         }
     }
 }
 
-fn square(n: usize) -> View {
-    View { start: 0, row: n, column: 1 }
-}
-
-fn forward<T: Product>(qkv: &[T], s: Sizes) -> Vec<T> {
-    let (n, image) = (s.tokens, s.tokens * s.dim);
+fn forward<T: Float>(qkv: &[T], s: Sizes) -> Vec<T> {
+    let image = s.tokens * s.dim;
     let mut out = vec![T::default(); qkv.len() / 3];
     out.par_chunks_mut(image).zip(qkv.par_chunks(3 * image)).for_each(|(out, qkv)| {
-        let mut p = vec![T::default(); n * n];
-        for head in 0..s.heads {
-            s.weights(qkv, head, &mut p);
-            product((n, s.width(), n), (out, s.out(head)), (&p, square(n)), (qkv, s.qkv(head)[2]), 1.0);
-        }
+        s.forward(qkv, &mut vec![T::default(); s.tokens * s.tokens], out);
     });
     out
 }
 
-fn backward<T: Product>(qkv: &[T], grad: &[T], s: Sizes) -> Vec<T> {
-    let (n, w, image) = (s.tokens, s.width(), s.tokens * s.dim);
+fn backward<T: Float>(qkv: &[T], grad: &[T], s: Sizes) -> Vec<T> {
+    let image = s.tokens * s.dim;
     let mut out = vec![T::default(); qkv.len()];
     out.par_chunks_mut(3 * image).zip(qkv.par_chunks(3 * image)).zip(grad.par_chunks(image)).for_each(|((out, qkv), grad)| {
-        let (mut p, mut dp) = (vec![T::default(); n * n], vec![T::default(); n * n]);
-        for head in 0..s.heads {
-            let ([q, k, v], o) = (s.qkv(head), s.out(head));
-            s.weights(qkv, head, &mut p);
-            product((n, w, n), (out, v), (&p, square(n).t()), (grad, o), 1.0);
-            product((n, n, w), (&mut dp, square(n)), (grad, o), (qkv, v.t()), 1.0);
-            for (dp, p) in dp.chunks_mut(n).zip(p.chunks(n)) {
-                let dot: f64 = dp.iter().zip(p).map(|(d, p)| d.wide() * p.wide()).sum();
-                dp.iter_mut().zip(p).for_each(|(d, p)| *d = T::narrow(p.wide() * (d.wide() - dot)));
-            }
-            product((n, w, n), (out, q), (&dp, square(n)), (qkv, k), s.scale());
-            product((n, w, n), (out, k), (&dp, square(n).t()), (qkv, q), s.scale());
-        }
+        let mut room = [(); 2].map(|()| vec![T::default(); s.tokens * s.tokens]);
+        s.backward(qkv, grad, room.each_mut().map(Vec::as_mut_slice), out);
     });
     out
 }
@@ -166,7 +96,7 @@ struct Backward {
 
 fn sizes(layout: &Layout, heads: usize) -> candle_core::Result<(usize, Sizes)> {
     let (batch, tokens, width) = layout.shape().dims3()?;
-    Ok((batch, Sizes { tokens, dim: width / 3, heads }))
+    Ok((batch, Sizes { queries: tokens, tokens, dim: width / 3, heads }))
 }
 
 impl CustomOp1 for Attention {

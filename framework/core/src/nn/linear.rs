@@ -4,7 +4,8 @@ use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::rows::{Float, by_type, values};
+use super::float::Float;
+use super::rows::{by_type, values};
 use crate::Result;
 
 /// x·Wᵀ; whether W takes a gradient.

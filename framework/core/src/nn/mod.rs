@@ -6,14 +6,17 @@
 mod activation;
 mod attention;
 mod cholesky;
+mod float;
 mod gaussian;
 mod linear;
 mod loss;
 mod norm;
 mod optim;
+mod product;
 mod rows;
 mod schedule;
 mod spectrum;
+mod trunk;
 
 pub use activation::gelu_erf;
 pub use attention::{attention, attention_cls};
@@ -25,3 +28,4 @@ pub use norm::{frozen_layer_norm, layer_norm};
 pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};
 pub use spectrum::{eigenvalues, relation, spectra};
+pub use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};

@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::linear::column_sums;
-use super::rows::{Float, by_type, values};
+use super::float::Float;
+use super::rows::{by_type, layer_norm as layer_norm_rows, layer_norm_gradient, values};
 use crate::Result;
 
 struct LayerNorm {
@@ -13,43 +14,21 @@ struct LayerNorm {
     trained: bool,
 }
 
-/// Mean and 1/σ of a row.
-fn moments<T: Float>(row: &[T], eps: f64) -> (f64, f64) {
-    let n = row.len() as f64;
-    let mean = row.iter().map(|v| v.wide()).sum::<f64>() / n;
-    let variance = row.iter().map(|v| (v.wide() - mean).powi(2)).sum::<f64>() / n;
-    (mean, 1.0 / (variance + eps).sqrt())
-}
+/// Rows a task of a thread.
+const ROWS: usize = 64;
 
 fn forward<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: f64) -> Vec<T> {
-    let dim = gamma.len();
+    let chunk = ROWS * gamma.len();
     let mut out = vec![T::default(); x.len()];
-    out.par_chunks_mut(dim).zip(x.par_chunks(dim)).with_min_len(64).for_each(|(out, row)| {
-        let (mean, inverse) = moments(row, eps);
-        for (i, o) in out.iter_mut().enumerate() {
-            *o = T::narrow((row[i].wide() - mean) * inverse * gamma[i].wide() + beta[i].wide());
-        }
-    });
+    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| layer_norm_rows(x, gamma, beta, eps, out));
     out
 }
 
-/// dx = (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ.
 fn backward<T: Float>(x: &[T], gamma: &[T], grad: &[T], eps: f64) -> Vec<T> {
-    let dim = gamma.len();
+    let chunk = ROWS * gamma.len();
     let mut out = vec![T::default(); x.len()];
-    out.par_chunks_mut(dim).zip(x.par_chunks(dim)).zip(grad.par_chunks(dim)).with_min_len(64).for_each(|((out, row), grad)| {
-        let (mean, inverse) = moments(row, eps);
-        let (mut sum, mut dot) = (0.0, 0.0);
-        for i in 0..dim {
-            let g = grad[i].wide() * gamma[i].wide();
-            sum += g;
-            dot += g * (row[i].wide() - mean) * inverse;
-        }
-        let (sum, dot) = (sum / dim as f64, dot / dim as f64);
-        for (i, o) in out.iter_mut().enumerate() {
-            let normal = (row[i].wide() - mean) * inverse;
-            *o = T::narrow((grad[i].wide() * gamma[i].wide() - sum - normal * dot) * inverse);
-        }
+    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(grad.par_chunks(chunk)).for_each(|((out, x), grad)| {
+        layer_norm_gradient(x, gamma, grad, eps, out);
     });
     out
 }
@@ -126,7 +105,7 @@ impl CustomOp3 for Backward {
 
 /// (x − mean) / √(variance + ε) · γ + β over the last dimension of x (…, dim), for frozen γ, β (dim). The gradient is that of x only.
 ///
-/// On the CPU it runs on all threads and sums in f64; elsewhere it is composed of differentiable operations.
+/// On the CPU it runs on all threads; elsewhere it is composed of differentiable operations.
 ///
 /// # Errors
 /// If the shapes do not fit.

@@ -7,7 +7,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Shape
 use nalgebra::{DMatrix, SymmetricEigen};
 use rayon::prelude::*;
 
-use super::rows::{Float, by_type, values};
+use super::float::Float;
+use super::rows::{by_type, values};
 use crate::Result;
 
 /// Inter-layer relation matrices F·Fᵀ, (batch, blocks, blocks), of CLS tokens (batch, blocks, dim).

@@ -1,0 +1,110 @@
+//! A pass over frozen weights on the CPU, by the operation that takes each image through all blocks on one thread.
+
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{DType, Tensor};
+
+use super::{Block, Vit};
+use crate::Result;
+use crate::backbone::layers::Linear;
+use crate::backbone::{Features, Pass, Projection};
+use crate::nn::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+
+/// The weights as that operation wants them, made at the first pass, and its memory.
+#[derive(Clone, Default)]
+pub(super) struct Fused {
+    trunk: OnceLock<Arc<Trunk>>,
+    workspace: Workspace,
+    /// How many images' activations may be kept for the backward pass.
+    pub kept_images: Option<usize>,
+}
+
+impl Fused {
+    /// The weights have changed.
+    pub fn forget(&mut self) {
+        self.trunk = OnceLock::new();
+    }
+}
+
+fn linear<'a>(layer: &'a Linear, scale: Option<&'a Tensor>) -> LinearWeights<'a> {
+    LinearWeights { weight: &layer.weight, bias: &layer.bias, scale }
+}
+
+fn block(b: &Block) -> BlockWeights<'_> {
+    BlockWeights {
+        norm1: [&b.norm1.weight, &b.norm1.bias],
+        qkv: linear(&b.qkv, None),
+        proj: linear(&b.proj, b.ls1.as_ref()),
+        norm2: [&b.norm2.weight, &b.norm2.bias],
+        fc1: linear(&b.fc1, None),
+        fc2: linear(&b.fc2, b.ls2.as_ref()),
+    }
+}
+
+impl Vit {
+    /// Whether the fused operation can do this pass: everything frozen, on the CPU, with low-rank paths beside q, k and v alone and no adapters.
+    pub(super) fn fits_fused(&self, images: &Tensor, pass: &Pass) -> bool {
+        let attention = |p: Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
+        images.device().is_cpu()
+            && matches!(images.dtype(), DType::F32 | DType::F64)
+            && !images.track_op()
+            && !pass.train_weights
+            && pass.adapters.is_none_or(|a| a.is_empty())
+            && pass.low_rank.is_none_or(|l| l.iter().all(|(site, _)| attention(site.projection)))
+    }
+
+    fn trunk(&self) -> Result<Arc<Trunk>> {
+        if let Some(trunk) = self.fused.trunk.get() {
+            return Ok(trunk.clone());
+        }
+        let embedding = EmbeddingWeights {
+            patch: linear(&self.patch, None),
+            cls_token: &self.cls_token,
+            position: &self.position,
+            normalisation: self.normalisation.as_ref().map(|(mean, std)| [mean, std]),
+        };
+        let blocks: Vec<_> = self.blocks.iter().map(block).collect();
+        let trunk = Arc::new(Trunk::new(&embedding, &blocks, self.info.heads, self.norm.eps, &self.fused.workspace)?);
+        // Unfrozen weights change at any time: then the layout is for one pass only.
+        Ok(if self.unfrozen { trunk } else { self.fused.trunk.get_or_init(|| trunk).clone() })
+    }
+
+    /// Features by the fused operation.
+    pub(in crate::backbone) fn fused(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
+        let (trunk, depth) = (self.trunk()?, self.blocks.len());
+        let mut x = trunk.embed(images)?;
+        let extra = pass.extra_tokens.map_or(Ok(0), |t| t.dim(1))?;
+        if let Some(tokens) = pass.extra_tokens {
+            x = super::with_extra(&x, tokens)?;
+        }
+        let mut pairs = Vec::new();
+        for (site, pair) in pass.low_rank.iter().flat_map(|l| l.iter()) {
+            let part = match site.projection {
+                Projection::Q => 0,
+                Projection::K => 1,
+                _ => 2,
+            };
+            pairs.push(TrunkPair { block: site.block, part, a: pair.a.clone(), b: pair.b.clone() });
+        }
+        let (all, kept_images) = (pass.cls_tokens, self.fused.kept_images);
+        let Some(tap) = &mut pass.attention_inputs else {
+            let whole = TrunkPass { first: 0, blocks: depth, keep: 1 + extra, every_block: all, pairs: &pairs, kept_images };
+            let out = trunk.forward(&x, whole)?;
+            let cls = out.narrow(2, 0, 1)?.squeeze(2)?;
+            return self.features(&cls, &out.narrow(1, out.dim(1)? - 1, 1)?.squeeze(1)?, extra, &pass);
+        };
+        // Someone looks at the attention's inputs: block by block.
+        let mut tokens = Vec::new();
+        for first in 0..depth {
+            tap(first, &self.blocks[first].norm1.forward(&x, false)?)?;
+            let last = first + 1 == depth;
+            let own: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
+            let keep = if last { 1 + extra } else { x.dim(1)? };
+            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &own, kept_images })?.squeeze(1)?;
+            if all || last {
+                tokens.push(x.narrow(1, 0, 1)?);
+            }
+        }
+        self.features(&Tensor::cat(&tokens, 1)?, &x, extra, &pass)
+    }
+}

@@ -133,6 +133,30 @@ pub(crate) enum Size {
     Base,
 }
 
+/// How much memory a training step may take.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+pub(crate) struct ActivationArgs {
+    /// Keep the activations of at most N images of a batch for the backward pass and compute the others' again: less memory, more time, the same bits
+    #[arg(long, value_name = "N", conflicts_with = "checkpoint_blocks")]
+    pub micro_batch: Option<usize>,
+    /// Keep no activations but the embedded images: all blocks are computed again in the backward pass
+    #[arg(long)]
+    pub checkpoint_blocks: bool,
+}
+
+impl ActivationArgs {
+    /// For how many images of a batch activations are kept; without a number for all.
+    pub fn kept_images(&self) -> cilbench::Result<Option<usize>> {
+        match (self.micro_batch, self.checkpoint_blocks) {
+            (Some(0), _) => {
+                Err(cilbench::Error::usage("--micro-batch 0: at least 1; to keep no activations at all use --checkpoint-blocks"))
+            }
+            (_, true) => Ok(Some(0)),
+            (images, false) => Ok(images),
+        }
+    }
+}
+
 #[derive(clap::Args)]
 pub(crate) struct BenchStepArgs {
     /// The method: see `cilbench list methods`
@@ -159,6 +183,8 @@ pub(crate) struct BenchStepArgs {
     /// Timed steps
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub steps: usize,
+    #[command(flatten)]
+    pub activations: ActivationArgs,
     /// One hyper-parameter, key=value; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -266,6 +292,9 @@ pub(crate) struct RunArgs {
     /// Several class orders, one run each: seed:1993,seed:0
     #[arg(long, value_delimiter = ',', value_name = "ORDER,ORDER,…", conflicts_with = "class_order")]
     pub class_orders: Vec<String>,
+    #[command(flatten)]
+    #[serde(default)]
+    pub activations: ActivationArgs,
     /// Minutes between two checkpoints within a task; at the end of a task there is always one
     #[arg(long, default_value_t = 10.0, value_name = "N")]
     pub checkpoint_minutes: f64,

@@ -46,7 +46,9 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
         Some(path) => WeightsFile::read(path)?,
         None => random_weights(args.size, args.image_size)?,
     };
-    let backbone = Vit::new("vit", &file, &options, dtype, &device)?;
+    let mut backbone = Vit::new("vit", &file, &options, dtype, &device)?;
+    drop(file);
+    backbone.keep_activations(args.activations.kept_images()?)?;
     let info = backbone.info().clone();
     let mut method = entry.build(&config, Setup { backbone: Box::new(backbone), device: device.clone(), dtype })?;
     let per_class = args.batch_size.div_ceil(CLASSES);
@@ -93,7 +95,7 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
             "method": args.method, "config": config, "dim": info.dim, "blocks": info.blocks, "image_size": args.image_size, "batch_size": args.batch_size,
             "task": args.task, "tasks": args.tasks, "dtype": precision, "device": args.device, "threads": rayon::current_num_threads(),
             "train_images_per_second": train, "predict_images_per_second": predict, "train_seconds": found.train, "predict_seconds": found.predict,
-            "train_of_floor": of_floor(train, 3.0), "predict_of_floor": of_floor(predict, 1.0), "product_flops": speed, "peak_memory": memory,
+            "train_of_floor": of_floor(train, 3.0), "predict_of_floor": of_floor(predict, 1.0), "product_flops": speed, "peak_memory": memory, "micro_batch": args.activations.micro_batch, "checkpoint_blocks": args.activations.checkpoint_blocks,
         });
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::Protocol(e.to_string()))?;
         std::fs::write(path, text).map_err(Error::io(path))?;

@@ -30,6 +30,7 @@ pub(crate) struct Prepared {
     backbone_entry: &'static BackboneEntry,
     backbone_options: BackboneOptions,
     options: ScenarioOptions,
+    kept_images: Option<usize>,
     pub opened: Opened,
 }
 
@@ -55,7 +56,9 @@ impl Prepared {
         };
         let hub = hub();
         let (backbone_entry, backbone_options) = backbone::resolve(&backbone_name, backbone_options, &hub)?;
-        let backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
+        let kept_images = args.activations.kept_images()?;
+        let mut backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
+        backbone.keep_activations(kept_images)?;
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
         let method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
@@ -83,6 +86,7 @@ impl Prepared {
             backbone_entry,
             backbone_options,
             options,
+            kept_images,
             opened,
         };
         method.check(prepared.scenario(None)?.info().classes())?;
@@ -97,7 +101,9 @@ impl Prepared {
 
     /// The backbone, with its own weights.
     fn backbone(&self) -> Result<Box<dyn Backbone>> {
-        (self.backbone_entry.build)(&self.backbone_options, self.dtype, &self.device)
+        let mut backbone = (self.backbone_entry.build)(&self.backbone_options, self.dtype, &self.device)?;
+        backbone.keep_activations(self.kept_images)?;
+        Ok(backbone)
     }
 
     /// The method with nothing learned, on a backbone of its own.

@@ -34,9 +34,7 @@ fn vit(s: Sizes) -> Vit {
     put("norm.weight".into(), &[d], 1.0);
     put("norm.bias".into(), &[d], 0.0);
     for b in 0..s.depth {
-        for (name, rows, columns) in
-            [("attn.qkv", 3 * d, d), ("attn.proj", d, d), ("mlp.fc1", s.hidden, d), ("mlp.fc2", d, s.hidden)]
-        {
+        for (name, rows, columns) in [("attn.qkv", 3 * d, d), ("attn.proj", d, d), ("mlp.fc1", s.hidden, d), ("mlp.fc2", d, s.hidden)] {
             put(format!("blocks.{b}.{name}.weight"), &[rows, columns], 0.0);
             put(format!("blocks.{b}.{name}.bias"), &[rows], 0.0);
         }
@@ -73,7 +71,8 @@ fn pairs(s: Sizes) -> (LowRank, Vec<Var>) {
             if projection == Projection::Q && block == 0 {
                 continue;
             }
-            let (a, b) = (Var::from_tensor(&draw(&[rank, s.dim], 0.3)).expect("a"), Var::from_tensor(&draw(&[s.dim, rank], 0.3)).expect("b"));
+            let (a, b) =
+                (Var::from_tensor(&draw(&[rank, s.dim], 0.3)).expect("a"), Var::from_tensor(&draw(&[s.dim, rank], 0.3)).expect("b"));
             let shown = if projection == Projection::Q { a.as_detached_tensor() } else { a.as_tensor().clone() };
             pairs.insert(Site { block, projection }, Pair { a: shown, b: b.as_tensor().clone() });
             vars.extend([a, b]);
@@ -120,12 +119,8 @@ fn equals_the_composed_pass_in_values_and_gradients() {
         let images = Tensor::rand(0f64, 1.0, (batch, 3, 4 * s.grid, 4 * s.grid), &Device::Cpu).expect("images");
         let (low_rank, vars) = pairs(s);
         let prompts = Var::from_tensor(&draw(&[batch, extra.max(1), s.dim], 0.5)).expect("prompts");
-        let pass = || Pass {
-            low_rank: Some(&low_rank),
-            cls_tokens,
-            extra_tokens: (extra > 0).then_some(prompts.as_tensor()),
-            ..Pass::default()
-        };
+        let pass =
+            || Pass { low_rank: Some(&low_rank), cls_tokens, extra_tokens: (extra > 0).then_some(prompts.as_tensor()), ..Pass::default() };
         let (ours, plain) = (vit.fused(&images, pass()).expect("fused"), vit.composed(&images, pass()).expect("composed"));
         same(&ours, &plain);
         let (ours, plain) = (loss(&ours).backward().expect("bwd"), loss(&plain).backward().expect("bwd"));
@@ -146,7 +141,7 @@ fn activations_computed_again_give_the_same_bits() {
     let images = Tensor::rand(0f64, 1.0, (5, 3, 12, 12), &Device::Cpu).expect("images");
     let (low_rank, vars) = pairs(s);
     let mut gradients = |kept: Option<usize>| -> Vec<Vec<f64>> {
-        vit.keep_activations(kept);
+        vit.keep_activations(kept).expect("on the CPU");
         let features = vit.forward(&images, Pass { low_rank: Some(&low_rank), cls_tokens: true, ..Pass::default() }).expect("forward");
         let loss = loss(&features);
         // The second time the kept activations are gone.

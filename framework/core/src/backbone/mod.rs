@@ -148,8 +148,16 @@ pub trait Backbone {
     }
 
     /// Keeps what a backward pass needs for at most `images` images of a batch (all of them without a number) and computes it again for the others: less
-    /// memory, more time, the same numbers. A backbone without such a choice leaves it.
-    fn keep_activations(&mut self, _images: Option<usize>) {}
+    /// memory, more time, the same numbers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] for a number where it cannot be kept to.
+    fn keep_activations(&mut self, images: Option<usize>) -> Result<()> {
+        match images {
+            None => Ok(()),
+            Some(_) => Err(Error::Unsupported(format!("backbone '{}' cannot bound the activations it keeps", self.info().name))),
+        }
+    }
 
     /// Its tensors as they are now, under the names of its weights file, and that file's metadata.
     ///

@@ -288,7 +288,16 @@ impl Backbone for Vit {
             )));
         }
         self.check_images(images)?;
-        if self.fits_fused(images, &pass) { self.fused(images, pass) } else { self.composed(images, pass) }
+        if self.fits_fused(images, &pass) {
+            return self.fused(images, pass);
+        }
+        if self.fused.kept_images.is_some() && (pass.train_weights || pass.adapters.is_some() || pass.low_rank.is_some()) {
+            return Err(Error::Unsupported(
+                "--micro-batch and --checkpoint-blocks bound the activations of frozen weights with low-rank pairs beside q, k and v; this method trains something else: leave them out and take a smaller batch_size"
+                    .into(),
+            ));
+        }
+        self.composed(images, pass)
     }
 
     fn projection(&self, site: Site) -> Result<(usize, usize)> {
@@ -346,8 +355,14 @@ impl Backbone for Vit {
         Ok(Box::new(copy))
     }
 
-    fn keep_activations(&mut self, images: Option<usize>) {
+    fn keep_activations(&mut self, images: Option<usize>) -> Result<()> {
+        if images.is_some() && !self.cls_token.device().is_cpu() {
+            return Err(Error::Unsupported(
+                "--micro-batch and --checkpoint-blocks are for the CPU; on a GPU take a smaller batch_size".into(),
+            ));
+        }
         self.fused.kept_images = images;
+        Ok(())
     }
 
     fn fold(&mut self, pairs: &LowRank) -> Result<()> {

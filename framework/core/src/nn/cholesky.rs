@@ -111,6 +111,20 @@ impl Cholesky {
         Ok(Some(Self { n, lower }))
     }
 
+    /// Lᵀ (n, n), upper triangular, f64 on the host.
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn upper(&self) -> Result<Tensor> {
+        let mut upper = vec![0.0; self.n * self.n];
+        for (i, row) in self.lower.chunks_exact(self.n).enumerate() {
+            for (j, value) in row[..=i].iter().enumerate() {
+                upper[j * self.n + i] = *value;
+            }
+        }
+        Ok(Tensor::from_vec(upper, (self.n, self.n), &Device::Cpu)?)
+    }
+
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Gaussians of features: one Cholesky factor each, sampling as a matrix product.
 
-use candle_core::{DType, Tensor};
-use nalgebra::DMatrix;
+use candle_core::Tensor;
 
+use super::Cholesky;
 use crate::{Error, Result};
 
 /// The mean (dim) and the unbiased covariance plus `ridge`·I (dim, dim) of features (n, dim); for n = 1 the covariance is `ridge`·I.
@@ -35,15 +35,8 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        let dim = mean.dim(0)?;
-        let values = covariance.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
-        if values.iter().any(|v| !v.is_finite()) {
-            return Err(Error::Diverged("the covariance is not finite".into()));
-        }
-        let cholesky = DMatrix::from_row_slice(dim, dim, &values).cholesky();
-        let lower = cholesky.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?.l();
-        // Column-major L read in row-major order is Lᵀ.
-        let factor = Tensor::from_slice(lower.as_slice(), (dim, dim), &candle_core::Device::Cpu)?;
+        let factor = Cholesky::new(covariance, 0.0).map_err(|_| Error::Diverged("the covariance is not finite".into()))?;
+        let factor = factor.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?.upper()?;
         Ok(Self { mean: mean.clone(), factor: factor.to_dtype(mean.dtype())?.to_device(mean.device())? })
     }
 
@@ -63,7 +56,7 @@ impl Gaussian {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 

@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::linear::column_sums;
 use super::float::Float;
+use super::linear::column_sums;
 use super::rows::{by_type, layer_norm as layer_norm_rows, layer_norm_gradient, values};
 use crate::Result;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 
 use super::memory::Memory;
 use crate::array::Array;
@@ -55,9 +56,10 @@ impl Host for TaskHost<'_> {
         match request {
             Request::Draw { name, shape, law } => {
                 let times = self.draws.entry(name.clone()).or_default();
-                let mut rng = stream(self.seed, Purpose::Draws, &[&self.task, &name, times]);
+                let keys: [&(dyn std::fmt::Display + Sync); 3] = [&self.task, &name, &*times];
+                let drawn = draw(&shape, law, self.seed, keys).map(Reply::Array);
                 *times += 1;
-                draw(&shape, law, &mut rng).map(Reply::Array)
+                drawn
             }
             Request::Given { .. } => Ok(Reply::Given(None)),
             Request::OpenPass { view, batch_size } => {
@@ -92,16 +94,27 @@ impl Host for TaskHost<'_> {
     }
 }
 
-/// Numbers of a distribution from a stream.
-fn draw(shape: &[usize], law: Law, rng: &mut crate::rng::Stream) -> Result<Array> {
+/// Normal numbers from one stream; a longer draw takes each further part from a stream of its own, on all threads.
+const NORMALS: usize = 1 << 15;
+
+/// Numbers of a distribution from the stream of these keys.
+fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Display + Sync); 3]) -> Result<Array> {
     let n = shape.iter().product::<usize>();
+    let rng = &mut stream(seed, Purpose::Draws, &[&a, &b, &c]);
     Ok(match law {
         Law::Uniform { low, high } => {
             let values: Vec<f32> = (0..n).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect();
             Array::from_f32(shape, &values)
         }
         Law::Normal => {
-            let values: Vec<f32> = (0..n).map(|_| <StandardNormal as Distribution<f64>>::sample(&StandardNormal, rng) as f32).collect();
+            let mut values = vec![0f32; n];
+            values.par_chunks_mut(NORMALS).enumerate().for_each(|(part, values)| {
+                let mut rng = match part {
+                    0 => stream(seed, Purpose::Draws, &[&a, &b, &c]),
+                    _ => stream(seed, Purpose::Draws, &[&a, &b, &c, &part]),
+                };
+                values.iter_mut().for_each(|v| *v = <StandardNormal as Distribution<f64>>::sample(&StandardNormal, &mut rng) as f32);
+            });
             Array::from_f32(shape, &values)
         }
         Law::Permutation => {

@@ -146,7 +146,12 @@ impl Trunk {
         for pair in pass.pairs {
             let (rank, inputs) = pair.a.dims2()?;
             if inputs != dim || pair.b.dims2()? != (dim, rank) || pair.part > 2 || pair.block >= pass.blocks {
-                return Err(Error::Protocol(format!("trunk: a pair of {:?} and {:?} at block {}", pair.a.dims(), pair.b.dims(), pair.block)));
+                return Err(Error::Protocol(format!(
+                    "trunk: a pair of {:?} and {:?} at block {}",
+                    pair.a.dims(),
+                    pair.b.dims(),
+                    pair.block
+                )));
             }
             let block: &mut Vec<PairPlace> = &mut places[pair.block];
             let low = block.iter().map(|p| p.rank).sum();
@@ -236,7 +241,9 @@ impl Operation {
     /// All blocks of the pass, with the pairs' values.
     fn passes<'a, T: Typed>(&'a self, a: &'a [T], b: &'a [T]) -> candle_core::Result<Vec<BlockPass<'a, T>>> {
         let blocks = T::blocks(&self.trunk).and_then(|b| b.get(self.first..self.first + self.depth()));
-        let Some(blocks) = blocks else { candle_core::bail!("trunk: the input is of another type than the weights, or there are fewer blocks") };
+        let Some(blocks) = blocks else {
+            candle_core::bail!("trunk: the input is of another type than the weights, or there are fewer blocks")
+        };
         let depth = self.depth();
         let pass = |(i, (block, places)): (usize, (&'a Block<T>, &'a Vec<PairPlace>))| BlockPass {
             block,

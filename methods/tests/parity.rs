@@ -34,6 +34,11 @@ fn f64_agrees_with_the_authors() {
 }
 
 #[test]
+fn the_operations_of_a_gpu_agree_with_the_authors() {
+    cilbench::nn::as_on_a_device(|| check(DType::F64));
+}
+
+#[test]
 fn a_changed_number_does_not_pass() {
     let fixture = fixture("sr2-lora_adam");
     let text = "\"lr\\\": 0.01";

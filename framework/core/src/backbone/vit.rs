@@ -369,6 +369,8 @@ impl Backbone for Vit {
         if self.unfrozen {
             return Err(Error::Protocol(format!("backbone '{}' is unfrozen: low-rank pairs cannot be folded into it", self.info.name)));
         }
+        // First, so that the old weights are not kept beside the new ones.
+        self.fused.forget();
         for (site, pair) in pairs.iter() {
             let (linear, start, len) = self.linear_mut(site)?;
             let dtype = linear.weight.dtype();
@@ -378,7 +380,6 @@ impl Backbone for Vit {
             let delta = delta.pad_with_zeros(0, start, rows - start - len)?;
             linear.weight = (linear.weight.to_dtype(wide)? + delta)?.to_dtype(dtype)?.detach();
         }
-        self.fused.forget();
         Ok(())
     }
 }

@@ -47,15 +47,15 @@ impl CustomOp2 for Backward {
     }
 }
 
-/// x·Φ(x) with the exact normal distribution function (erf), element by element. On all threads on the CPU; candle's own elsewhere.
+/// x·Φ(x) with the exact normal distribution function (erf), element by element. On all threads on the CPU; composed elsewhere.
 ///
 /// # Errors
 /// If the tensor operation fails.
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if super::own(x) {
         return Ok(x.contiguous()?.apply_op1(Gelu)?);
     }
-    Ok(x.gelu_erf()?)
+    Ok(super::attached::gelu_erf(x)?)
 }
 
 #[cfg(test)]

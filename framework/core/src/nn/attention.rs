@@ -132,13 +132,10 @@ impl CustomOp2 for Backward {
 /// # Errors
 /// If `heads` does not divide dim.
 pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
-    let (batch, tokens, width) = qkv.dims3()?;
-    if qkv.device().is_cpu() && batch * tokens > 0 {
+    if super::own(qkv) && qkv.elem_count() > 0 {
         return Ok(qkv.contiguous()?.apply_op1(Attention { heads })?);
     }
-    let dim = width / 3;
-    let part = |i: usize| -> Result<Tensor> { Ok(qkv.narrow(2, i * dim, dim)?.contiguous()?) };
-    attention_cls(&part(0)?, &part(1)?, &part(2)?, heads)
+    Ok(super::attached::attention(qkv, heads)?)
 }
 
 /// Attention of some queries (batch, queries, dim) — the CLS token's, in the last block — over all keys and values (batch, tokens, dim).

@@ -98,7 +98,7 @@ fn flattened(x: &Tensor, weight: &Tensor) -> Result<(Tensor, Vec<usize>)> {
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (flat, shape) = flattened(x, weight)?;
     let y = flat.apply_op2(weight, Product { trained: true })?;
-    let y = if y.device().is_cpu() { y.apply_op2(&bias.contiguous()?, Bias)? } else { y.broadcast_add(bias)? };
+    let y = if super::own(&y) { y.apply_op2(&bias.contiguous()?, Bias)? } else { y.broadcast_add(bias)? };
     Ok(y.reshape(shape)?)
 }
 
@@ -108,6 +108,9 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
 /// If the shapes do not fit.
 pub fn frozen_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (flat, shape) = flattened(x, weight)?;
+    if !super::own(x) {
+        return Ok(super::attached::frozen_linear(&flat, weight, bias)?.reshape(shape)?);
+    }
     let y = flat.apply_op2(&weight.detach(), Product { trained: false })?.reshape(shape)?;
     Ok(match bias {
         Some(bias) => y.broadcast_add(&bias.detach())?,

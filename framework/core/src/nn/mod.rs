@@ -4,6 +4,7 @@
 //! gradient work. Linear layers and norms come in a trained form too. On the CPU the operations run on all threads, and give the same bits at any number of them.
 
 mod activation;
+mod attached;
 mod attention;
 mod cholesky;
 mod float;
@@ -29,3 +30,20 @@ pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};
 pub use spectrum::{eigenvalues, relation, spectra};
 pub use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+
+thread_local! {
+    static AS_ON_A_DEVICE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Whether the CPU's own operations are to be used for this tensor.
+pub(crate) fn own(x: &candle_core::Tensor) -> bool {
+    x.device().is_cpu() && !AS_ON_A_DEVICE.get()
+}
+
+/// Runs `f` with CPU tensors going the way of tensors on a GPU, through candle's operations alone: a check of that way's mathematics without a GPU.
+pub fn as_on_a_device<T>(f: impl FnOnce() -> T) -> T {
+    AS_ON_A_DEVICE.set(true);
+    let out = f();
+    AS_ON_A_DEVICE.set(false);
+    out
+}

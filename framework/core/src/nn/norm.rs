@@ -122,10 +122,10 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result
 }
 
 fn normalise(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, trained: bool) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if super::own(x) {
         return Ok(x.contiguous()?.apply_op3(gamma, beta, LayerNorm { eps, trained })?);
     }
-    composed(x, gamma, beta, eps)
+    if trained { composed(x, gamma, beta, eps) } else { Ok(super::attached::frozen_layer_norm(x, gamma, beta, eps)?) }
 }
 
 fn composed(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Optimisers as PyTorch computes them, with a state that can be saved: Adam and SGD with momentum.
 
 use candle_core::backprop::GradStore;
-use candle_core::{Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 
 use crate::{Error, Result};
 
@@ -46,7 +46,7 @@ fn slots<const N: usize>(vars: Vec<(String, Var, f64)>) -> Vec<Slot<N>> {
 fn save<const N: usize>(slots: &[Slot<N>], names: [&str; N]) -> Result<Vec<(String, Tensor)>> {
     let mut list = Vec::new();
     for slot in slots {
-        list.push((format!("step.{}", slot.name), Tensor::new(slot.step as i64, slot.var.device())?));
+        list.push((format!("step.{}", slot.name), Tensor::new(slot.step as i64, &Device::Cpu)?));
         for (name, tensor) in names.iter().zip(slot.moments.iter().flatten()) {
             list.push((format!("{name}.{}", slot.name), tensor.clone()));
         }
@@ -180,8 +180,6 @@ impl Optimiser for Sgd {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
-
     use super::*;
 
     fn run(optimiser: &mut dyn Optimiser, var: &Var, steps: usize) {

@@ -8,7 +8,7 @@ use super::{Block, Vit};
 use crate::Result;
 use crate::backbone::layers::Linear;
 use crate::backbone::{Features, Pass, Projection};
-use crate::nn::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::nn::{self, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
 
 /// The weights as that operation wants them, made at the first pass, and its memory.
 #[derive(Clone, Default)]
@@ -45,7 +45,7 @@ impl Vit {
     /// Whether the fused operation can do this pass: everything frozen, on the CPU, with low-rank paths beside q, k and v alone and no adapters.
     pub(super) fn fits_fused(&self, images: &Tensor, pass: &Pass) -> bool {
         let attention = |p: Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
-        images.device().is_cpu()
+        nn::own(images)
             && matches!(images.dtype(), DType::F32 | DType::F64)
             && !images.track_op()
             && !pass.train_weights

@@ -39,8 +39,8 @@ for size in ${SIZES:-tiny small base}; do
     for batch in ${BATCHES:-32 128}; do
       name=bench-$size-$dtype-$batch
       try "$name-cuda" bench step --device "$device" --size $size --dtype $dtype --batch-size $batch --json "$work/$name-cuda.json"
-      # One step on the CPU to compare with: the same images and draws, so the same losses.
-      [ "$batch" != 32 ] || try "$name-cpu" bench step --device cpu --size $size --dtype $dtype --batch-size $batch --steps 1 --json "$work/$name-cpu.json"
+      # As many steps on the CPU to compare with: the same images and draws, so the same losses.
+      [ "$batch" != 32 ] || try "$name-cpu" bench step --device cpu --size $size --dtype $dtype --batch-size $batch --json "$work/$name-cpu.json"
     done
   done
 done

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 work, out, commit = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-# Losses of one step, device against CPU, relative. Another order of the same additions.
-TOLERANCE = {"f32": 2e-4, "f64": 1e-9}
+# Losses after a few steps, device against CPU, relative. The additions are the same in another order; the relation term is a small difference of large numbers.
+TOLERANCE = {"f32": 2e-2, "f64": 1e-6}
 # Average accuracy of a short run in f32: training from other roundings is another run, so only coarse errors show.
 POINTS = 5.0
 

@@ -113,23 +113,24 @@ impl Pool {
     fn choose(&self, queries: &Tensor, top_k: usize) -> Result<(Tensor, Tensor)> {
         let (batch, dim) = queries.dims2()?;
         let similarity = unit(&queries.detach())?.matmul(&unit(self.keys.as_tensor())?.t()?)?;
-        let indices: Vec<u32> = nearest(&similarity.to_dtype(DType::F64)?.to_vec2::<f64>()?, top_k);
-        let indices = Tensor::from_vec(indices, (batch, top_k), queries.device())?;
+        let indices = nearest(&similarity, top_k)?;
         let chosen = self.prompts.index_select(&indices.flatten_all()?, 0)?;
         let distance = (1.0 - similarity.gather(&indices, 1)?)?.sum(D::Minus1)?.mean_all()?;
         Ok((chosen.reshape((batch, top_k * self.prompts.dim(1)?, dim))?, distance))
     }
 }
 
-/// The places of the `k` largest of each row, row after row; of equal ones the first.
-fn nearest(rows: &[Vec<f64>], k: usize) -> Vec<u32> {
-    let of = |row: &Vec<f64>| {
-        let mut order: Vec<u32> = (0..row.len() as u32).collect();
-        order.sort_by(|a, b| row[*b as usize].total_cmp(&row[*a as usize]));
-        order.truncate(k);
-        order
-    };
-    rows.iter().flat_map(of).collect()
+/// The places (batch, k), u32, of the `k` largest of each row of cosines (batch, n), the largest first; on the CPU of equal ones the first.
+fn nearest(cosines: &Tensor, k: usize) -> Result<Tensor> {
+    let mut left = cosines.detach();
+    let taken = Tensor::full(-2f32, (left.dim(0)?, 1), left.device())?.to_dtype(left.dtype())?;
+    let mut places = Vec::with_capacity(k);
+    for _ in 0..k {
+        let best = left.argmax_keepdim(D::Minus1)?;
+        left = left.scatter(&best, &taken, 1)?;
+        places.push(best);
+    }
+    Ok(Tensor::cat(&places, 1)?)
 }
 
 impl L2p {

@@ -128,7 +128,7 @@ impl PerturbAndMerge {
         let mut paths = LowRank::new();
         let sites = running.iter().count();
         let drawn = if self.config.perturb_each_site { sites } else { 1 };
-        let thirds = ctx.draw("pm.perturbation", &[drawn], Law::Uniform { low: 0.0, high: 3.0 })?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let thirds = ctx.numbers("pm.perturbation", drawn, Law::Uniform { low: 0.0, high: 3.0 })?;
         for (i, (site, pair)) in running.iter().enumerate() {
             let factor = scale(thirds[i.min(drawn - 1)], self.config.perturbation);
             paths.insert(site, Pair { a: pair.a.clone(), b: (&pair.b * factor)? });
@@ -138,9 +138,9 @@ impl PerturbAndMerge {
 
     /// Training images for the Fisher information, through the test transform, in groups of `fisher_batch_size`: images and labels.
     fn groups(&self, task: &TaskInfo, ctx: &mut Context) -> Result<Vec<(Tensor, Tensor)>> {
-        let order = ctx.permutation("pm.fisher", task.train_images)?.to_vec1::<i64>()?;
+        let order = ctx.order("pm.fisher", task.train_images)?;
         let mut wanted = vec![false; task.train_images];
-        order.into_iter().take(self.config.fisher_images).for_each(|i| wanted[i as usize] = true);
+        order.into_iter().take(self.config.fisher_images).for_each(|i| wanted[i] = true);
         let (mut images, mut labels) = (Vec::new(), Vec::new());
         ctx.pass(View::Test, BATCH, |batch| {
             for (row, _) in batch.positions.iter().enumerate().filter(|(_, p)| wanted[**p]) {

@@ -57,6 +57,7 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
     let options = ScenarioOptions { image_size: Some(args.image_size), ..ScenarioOptions::default() };
     let mut scenario = TaskStream::new(&spec, &options, dataset, "official".parse()?)?;
     let speed = product_speed(dtype, &device)?;
+    device::reset_peak_memory(&device);
     let places = (entry.about.access, args.task - 1, args.batch_size, args.steps);
     let found = bench_steps(&mut *method, &mut scenario, places, (dtype, &device))?;
 
@@ -65,7 +66,7 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
     let (train, predict) = (rate(train), rate(predict));
     let forward = forward_flops(&info);
     let of_floor = |rate: Option<f64>, passes: f64| rate.map(|r| r * passes * forward / speed);
-    let memory = Machine::peak_memory();
+    let (memory, device_memory) = (Machine::peak_memory(), device::peak_memory(&device));
     let mut out = table(&["what", "images/s", "of the floor"]);
     let show = |v: Option<f64>, unit: &str, digits: usize| v.map_or("–".to_owned(), |v| format!("{v:.digits$}{unit}"));
     for (what, rate, passes) in [("training step", train, 3.0), ("prediction", predict, 1.0)] {
@@ -86,7 +87,15 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
         losses.join(", ")
     );
     println!("{out}");
-    println!("large matrix products: {:.0} GFLOP/s; peak memory {:.2} GB", speed / 1e9, memory.unwrap_or_default() as f64 / 1e9);
+    println!(
+        "large matrix products: {:.0} GFLOP/s; peak memory {}; {}",
+        speed / 1e9,
+        gigabytes(memory),
+        match (device::gpu_name(&device), device_memory) {
+            (Some(gpu), memory) => format!("{gpu}, its tensors at their peak {}", gigabytes(memory)),
+            (None, _) => Machine::here().processor,
+        }
+    );
     println!(
         "The floor of a step is three forward passes (forward, backward to the inputs, the old model) at the speed of large products."
     );
@@ -95,7 +104,9 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
             "method": args.method, "config": config, "dim": info.dim, "blocks": info.blocks, "image_size": args.image_size, "batch_size": args.batch_size,
             "task": args.task, "tasks": args.tasks, "dtype": precision, "device": args.device, "threads": rayon::current_num_threads(),
             "train_images_per_second": train, "predict_images_per_second": predict, "train_seconds": found.train, "predict_seconds": found.predict,
-            "train_of_floor": of_floor(train, 3.0), "predict_of_floor": of_floor(predict, 1.0), "product_flops": speed, "peak_memory": memory, "micro_batch": args.activations.micro_batch, "checkpoint_blocks": args.activations.checkpoint_blocks,
+            "train_of_floor": of_floor(train, 3.0), "predict_of_floor": of_floor(predict, 1.0), "product_flops": speed, "peak_memory": memory,
+            "losses": found.losses.iter().cloned().collect::<BTreeMap<_, _>>(), "peak_device_memory": device_memory, "gpu": device::gpu_name(&device), "processor": Machine::here().processor,
+            "micro_batch": args.activations.micro_batch, "checkpoint_blocks": args.activations.checkpoint_blocks,
         });
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::Protocol(e.to_string()))?;
         std::fs::write(path, text).map_err(Error::io(path))?;
@@ -112,12 +123,18 @@ fn forward_flops(info: &BackboneInfo) -> f64 {
     2.0 * (patches + (blocks - 1.0) * block + last)
 }
 
-/// Operations a second of a large product (1576×768×3072), the best of five.
+/// Bytes for people.
+fn gigabytes(bytes: Option<u64>) -> String {
+    bytes.map_or("not known".to_owned(), |b| format!("{:.2} GB", b as f64 / 1e9))
+}
+
+/// Operations a second of a large product (1576×768×3072; on a GPU, which does that in no time, 4096×4096×4096), the best of six.
 fn product_speed(dtype: DType, device: &Device) -> Result<f64> {
-    let (m, k, n) = (1576, 768, 3072);
+    let (m, k, n) = if device.is_cpu() { (1576, 768, 3072) } else { (4096, 4096, 4096) };
     let (a, b) = (Tensor::ones((m, k), dtype, device)?, Tensor::ones((k, n), dtype, device)?);
     let mut best = f64::INFINITY;
     for _ in 0..6 {
+        device.synchronize()?;
         let began = Instant::now();
         a.matmul(&b)?;
         device.synchronize()?;

@@ -198,6 +198,25 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// `n` random numbers as [`Context::draw`] gives them, on the host: for decisions that no tensor needs.
+    ///
+    /// # Errors
+    /// As [`Context::draw`].
+    pub fn numbers(&mut self, name: impl Into<String>, n: usize, law: Law) -> Result<Vec<f64>> {
+        match self.host.answer(Request::Draw { name: name.into(), shape: vec![n], law })? {
+            Reply::Array(array) if array.shape == [n] => array.to_f64(),
+            other => Err(unexpected("draw", &other)),
+        }
+    }
+
+    /// A random permutation of `0..n`, on the host; [`Context::permutation`] gives it as a tensor.
+    ///
+    /// # Errors
+    /// As [`Context::draw`].
+    pub fn order(&mut self, name: impl Into<String>, n: usize) -> Result<Vec<usize>> {
+        Ok(self.numbers(name, n, Law::Permutation)?.into_iter().map(|i| i as usize).collect())
+    }
+
     /// A random permutation of `0..n`, i64 on the run's device.
     ///
     /// # Errors

@@ -1,23 +1,26 @@
 //! `--device cpu|cuda[:n]`: the device that was asked for, or an error. Never another one.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Device;
 
 use crate::{Error, Result};
 
-/// Opens the device named `cpu`, `cuda` or `cuda:<n>`.
+/// Opens the device named `cpu`, `cuda` or `cuda:<n>`, and has a GPU compute something.
 ///
 /// # Errors
-/// [`Error::Usage`] for another name; [`Error::Unsupported`] where this build or this machine cannot give that device.
+/// [`Error::Usage`] for another name; [`Error::Unsupported`] where this build or this machine cannot give that device: it names the libraries that are missing.
 pub fn open(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::Cpu);
     }
     let ordinal = match name.strip_prefix("cuda") {
         Some("") => 0,
-        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<usize>().ok()).ok_or_else(|| bad_name(name))?,
+        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<u16>().ok()).ok_or_else(|| bad_name(name))?.into(),
         None => return Err(bad_name(name)),
     };
-    cuda(ordinal)
+    open_cuda(ordinal)
 }
 
 fn bad_name(name: &str) -> Error {
@@ -25,41 +28,65 @@ fn bad_name(name: &str) -> Error {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn cuda(ordinal: usize) -> Result<Device> {
-    Err(Error::Unsupported(format!("device cuda:{ordinal}: this cilbench was built without CUDA; build it with `--features cuda`")))
+fn open_cuda(ordinal: usize) -> Result<Device> {
+    Err(Error::Unsupported(format!(
+        "device cuda:{ordinal}: this cilbench was built without CUDA; build it with `--features cuda` as README.md says, or use --device cpu"
+    )))
 }
 
 #[cfg(feature = "cuda")]
-fn cuda(ordinal: usize) -> Result<Device> {
-    // cudarc panics when a library is absent, so ask for each of them first.
-    use candle_core::cuda_backend::cudarc;
-    // SAFETY: these calls only try to open a shared library by its well-known name.
-    let present = unsafe {
-        [
-            ("libcuda (the NVIDIA driver)", cudarc::driver::sys::is_culib_present()),
-            ("libcublas", cudarc::cublas::sys::is_culib_present()),
-            ("libcublasLt", cudarc::cublaslt::sys::is_culib_present()),
-            ("libcurand", cudarc::curand::sys::is_culib_present()),
-        ]
-    };
-    let missing: Vec<&str> = present.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
-    if !missing.is_empty() {
-        return Err(Error::Unsupported(format!("device cuda:{ordinal}: {} not found; install it or use --device cpu", missing.join(", "))));
+fn open_cuda(ordinal: usize) -> Result<Device> {
+    cuda::open(ordinal)
+}
+
+/// The name of a GPU; none for the CPU.
+pub fn gpu_name(device: &Device) -> Option<String> {
+    #[cfg(feature = "cuda")]
+    return cuda::name(device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
     }
-    Device::new_cuda(ordinal).map_err(|e| Error::Unsupported(format!("device cuda:{ordinal}: {e}; use --device cpu or another number")))
+}
+
+/// The most memory that tensors held at one time on a GPU, in bytes, since it was opened or [`reset_peak_memory`]; without the driver's own and the libraries'.
+/// None for the CPU, and where the driver does not count.
+pub fn peak_memory(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return cuda::peak_memory(device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
+/// Counts [`peak_memory`] anew from here on.
+pub fn reset_peak_memory(device: &Device) {
+    #[cfg(feature = "cuda")]
+    cuda::reset_peak_memory(device);
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
 }
 
 #[cfg(test)]
 mod tests {
-    use super::open;
+    use super::*;
 
     #[test]
     fn names_are_checked() {
         assert!(open("cpu").is_ok());
-        for bad in ["gpu", "cuda:", "cuda:x", "cuda0", ""] {
+        for bad in ["gpu", "cuda:", "cuda:x", "cuda:-1", "cuda:65536", "cuda0", ""] {
             let text = open(bad).expect_err("must be refused").to_string();
             assert!(text.contains("unknown device"), "{bad}: {text}");
         }
+    }
+
+    #[test]
+    fn the_cpu_has_no_memory_of_its_own() {
+        reset_peak_memory(&Device::Cpu);
+        assert_eq!((gpu_name(&Device::Cpu), peak_memory(&Device::Cpu)), (None, None));
     }
 
     #[cfg(not(feature = "cuda"))]

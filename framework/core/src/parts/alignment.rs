@@ -53,6 +53,8 @@ impl Alignment {
             optimiser.set_learning_rate(nn::cosine(RATE, epoch as f64, COSINE_EPOCHS));
             let (samples, labels) = self.samples(epoch, per_class, statistics, ctx)?;
             let total = samples.dim(0)?;
+            // Summed where they are and read once: on a GPU, reading each would cost more than its step.
+            let mut sum = Tensor::zeros((), samples.dtype(), samples.device())?;
             for start in (0..total).step_by(per_class) {
                 let len = per_class.min(total - start);
                 let logits = heads.all(&samples.narrow(0, start, len)?)?;
@@ -61,11 +63,12 @@ impl Alignment {
                     AlignmentLoss::CrossEntropy => nn::cross_entropy(&logits, &labels)?,
                     AlignmentLoss::EntropyNormalised => (nn::mean_entropy(&logits)? + nn::cross_entropy(&normalised(&logits)?, &labels)?)?,
                 };
-                let value = loss.to_dtype(DType::F64)?.to_scalar::<f64>()?;
-                if !value.is_finite() {
-                    return Err(Error::Diverged(format!("classifier alignment, epoch {epoch}: the loss is {value}")));
-                }
+                sum = (sum + loss.detach())?;
                 optimiser.step(&loss.backward()?)?;
+            }
+            let sum = sum.to_dtype(DType::F64)?.to_scalar::<f64>()?;
+            if !sum.is_finite() {
+                return Err(Error::Diverged(format!("classifier alignment, epoch {epoch}: the losses of its steps sum to {sum}")));
             }
         }
         Ok(())

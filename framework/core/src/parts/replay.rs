@@ -152,8 +152,8 @@ impl Replay {
         if listed.is_empty() {
             return Ok(None);
         }
-        let order = ctx.permutation(format!("replay.{name}"), listed.len())?.to_vec1::<i64>()?;
-        let exemplars: Vec<Exemplar> = order.into_iter().take(self.config.memory_batch_size).map(|i| listed[i as usize].clone()).collect();
+        let order = ctx.order(format!("replay.{name}"), listed.len())?;
+        let exemplars: Vec<Exemplar> = order.into_iter().take(self.config.memory_batch_size).map(|i| listed[i].clone()).collect();
         let ids: Vec<u64> = exemplars.iter().map(|e| e.id).collect();
         Ok(Some(Recalled { data: ctx.recall(&ids, View::Train)?, exemplars }))
     }
@@ -240,20 +240,20 @@ impl Replay {
         if let (Selection::Herding, Some(features)) = (self.config.selection, &candidates.features) {
             return herding(&select(features, members)?, m);
         }
-        let order = ctx.permutation(format!("replay.order.{class}"), members.len())?.to_vec1::<i64>()?;
-        Ok(order.into_iter().take(m).map(|i| i as usize).collect())
+        let mut order = ctx.order(format!("replay.order.{class}"), members.len())?;
+        order.truncate(m);
+        Ok(order)
     }
 
     /// A uniform sample of the images seen and the candidates, given that the memory is one of the images seen (Vitter 1985): of K places as many fall to
     /// candidates as do in a sample of K from all.
     fn reservoir(&self, kept: &[Exemplar], candidates: &Candidates, ctx: &mut Context) -> Result<Change> {
         let all = self.seen + candidates.labels.len();
-        let sample = ctx.permutation("replay.sample", all)?.to_vec1::<i64>()?;
-        let chosen = sample.into_iter().take(self.config.memory_total).map(|i| i as usize);
+        let chosen = ctx.order("replay.sample", all)?.into_iter().take(self.config.memory_total);
         let (old, mut insert): (Vec<usize>, Vec<usize>) = chosen.partition(|i| *i < self.seen);
         insert.iter_mut().for_each(|i| *i -= self.seen);
-        let order = ctx.permutation("replay.keep", kept.len())?.to_vec1::<i64>()?;
-        let mut remove: Vec<u64> = order.into_iter().skip(old.len()).map(|i| kept[i as usize].id).collect();
+        let order = ctx.order("replay.keep", kept.len())?;
+        let mut remove: Vec<u64> = order.into_iter().skip(old.len()).map(|i| kept[i].id).collect();
         remove.sort_unstable();
         Ok(Change { remove, insert })
     }

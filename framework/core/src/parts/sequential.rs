@@ -36,14 +36,14 @@ impl Learner {
     /// [`Error::Unsupported`] if the backbone does not show its attention's inputs.
     pub fn input_covariances(&self, view: View, ctx: &mut Context) -> Result<Vec<Tensor>> {
         let info = self.backbone.info();
-        let mut sums = vec![Tensor::zeros((info.dim, info.dim), DType::F64, &Device::Cpu)?; info.blocks];
+        let mut sums = vec![Tensor::zeros((info.dim, info.dim), DType::F64, self.placement().1)?; info.blocks];
         let mut tokens = 0;
         let running = self.pairs.running_detached();
         ctx.pass(view, INFERENCE_BATCH, |batch| {
             let mut tap = |block: usize, x: &Tensor| -> Result<()> {
                 let rows = x.dim(0)? * x.dim(1)?;
                 let x = x.reshape((rows, info.dim))?;
-                let square = x.t()?.contiguous()?.matmul(&x)?.to_dtype(DType::F64)?.to_device(&Device::Cpu)?;
+                let square = x.t()?.contiguous()?.matmul(&x)?.to_dtype(DType::F64)?;
                 sums[block] = (&sums[block] + square)?;
                 tokens += if block == 0 { rows } else { 0 };
                 Ok(())
@@ -51,7 +51,7 @@ impl Learner {
             let pass = Pass { low_rank: Some(&running), attention_inputs: Some(&mut tap), ..Pass::default() };
             self.backbone.forward(&batch.images, pass).map(drop)
         })?;
-        sums.iter().map(|s| Ok((s / tokens.max(1) as f64)?)).collect()
+        sums.iter().map(|s| Ok((s / tokens.max(1) as f64)?.to_device(&Device::Cpu)?)).collect()
     }
 
     /// Fits the statistics of the task's classes: features of its training images with the test transform.

@@ -55,6 +55,9 @@ pub struct Machine {
     pub threads: usize,
     /// Operating system and architecture.
     pub platform: String,
+    /// The GPU's name, of a run on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
 }
 
 impl Machine {
@@ -66,6 +69,7 @@ impl Machine {
             processor: name.map_or_else(|| "unknown".to_owned(), |(_, n)| n.trim().to_owned()),
             threads: rayon::current_num_threads(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
+            gpu: None,
         }
     }
 
@@ -84,6 +88,9 @@ pub struct Costs {
     pub images_per_second: f64,
     /// Largest resident memory, in bytes, where the system says.
     pub peak_memory: Option<u64>,
+    /// The most that tensors held at one time on a GPU, in bytes; none of a run on the CPU, and where the driver does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_device_memory: Option<u64>,
     /// Parameters that changed while the last task was learned.
     pub trained_parameters: usize,
     /// Parameters and statistics the method carries after the last task, besides the backbone.

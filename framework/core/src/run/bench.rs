@@ -37,7 +37,8 @@ impl StepSeconds {
 }
 
 /// Takes `method` through the tasks before `task` with one step each, then times `steps` training steps and predictions of that task, on the first
-/// `batch` of its images, after one step to warm up. Loading is not timed. The method is of no use afterwards.
+/// `batch` of its images, after one step to warm up. Loading is not timed; a device has done all its work when a clock is read. The method is of no use
+/// afterwards.
 ///
 /// # Errors
 /// [`Error::Usage`] if the scenario has no such task; whatever the method fails with.
@@ -62,15 +63,17 @@ pub fn bench_steps(
             let loaded = current.train.load(&positions, &transforms, View::Train, (0, current.info.index, step))?;
             let data = to_tensors(loaded, transforms.image_size, dtype, device)?;
             let images = data.images.clone();
+            device.synchronize()?;
             let began = Instant::now();
             let losses = method.observe(&Batch { data, epoch: 0, step }, &current.info, &mut Context::new(&mut host, device, dtype))?;
+            device.synchronize()?;
             let trained = began.elapsed().as_secs_f64();
             if !last {
                 continue;
             }
             let began = Instant::now();
             if learns {
-                // Read, so that a device has done the work.
+                // Read, as scoring reads them.
                 method.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
             }
             let predicted = began.elapsed().as_secs_f64();

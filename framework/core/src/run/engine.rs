@@ -18,7 +18,7 @@ use crate::metrics::{Prediction, Scores};
 use crate::results::{Checkpoint, Machine, Record, RunFolder, Running, Status, TaskRecord};
 use crate::scenario::{Scenario, Task, TaskInfo};
 use crate::state::{Kind, State};
-use crate::{Error, Result};
+use crate::{Error, Result, device};
 
 /// What a run needs besides its scenario.
 pub struct RunPlan<'a> {
@@ -113,13 +113,16 @@ pub fn execute(
     plan: &RunPlan,
     scenario: &mut dyn Scenario,
     folder: &mut RunFolder,
-    record: Record,
+    mut record: Record,
     progress: &mut dyn Progress,
 ) -> Result<Record> {
+    record.machine.gpu = device::gpu_name(plan.device);
+    device::reset_peak_memory(plan.device);
     let mut session = Session::open(plan, scenario.info().transforms.clone(), folder, record, progress)?;
     let outcome = session.learn(scenario);
     let Session { mut record, .. } = session;
     record.costs.peak_memory = Machine::peak_memory();
+    record.costs.peak_device_memory = device::peak_memory(plan.device);
     match &outcome {
         Ok(()) => record.status = Status::Finished,
         Err(error) => {

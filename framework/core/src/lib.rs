@@ -15,6 +15,8 @@ pub mod method;
 pub mod metrics;
 pub mod nn;
 pub mod parts;
+pub mod plugin;
+mod registry;
 pub mod results;
 pub mod rng;
 pub mod run;

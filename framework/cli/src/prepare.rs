@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions};
+use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions, BackboneSource};
 use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
 use cilbench::data;
@@ -58,7 +58,8 @@ impl Prepared {
         let backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
-        let method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
+        let source = BackboneSource { entry: backbone_entry.name.to_owned(), options: backbone_options.clone() };
+        let method = entry.build_on(&config, Setup { backbone, device: device.clone(), dtype }, Some(&source))?;
         let options = ScenarioOptions {
             class_order,
             image_size: Some(info.image_size),
@@ -102,7 +103,9 @@ impl Prepared {
 
     /// The method with nothing learned, on a backbone of its own.
     pub(crate) fn build(&self) -> Result<Box<dyn Method>> {
-        self.entry.build(&self.config, Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype })
+        let source = BackboneSource { entry: self.backbone_entry.name.to_owned(), options: self.backbone_options.clone() };
+        let setup = Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype };
+        self.entry.build_on(&self.config, setup, Some(&source))
     }
 
     /// What decides the numbers of the run with this scenario and seed.
@@ -118,6 +121,7 @@ impl Prepared {
             seed,
             dtype: self.precision.to_owned(),
             device: self.device_name.clone(),
+            plugin: self.entry.origin.plugin().cloned(),
         }
     }
 

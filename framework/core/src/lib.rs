@@ -16,6 +16,8 @@ pub mod metrics;
 pub mod nn;
 pub mod parity;
 pub mod parts;
+pub mod plugin;
+mod registry;
 pub mod results;
 pub mod rng;
 pub mod run;

@@ -130,6 +130,7 @@ impl Trial {
             seed: 0,
             dtype: "f32".into(),
             device: "cpu".into(),
+            plugin: entry.origin.plugin().cloned(),
         })
     }
 }

@@ -66,6 +66,7 @@ impl std::fmt::Display for Origin {
 }
 
 /// The registry entry of a method.
+#[derive(Clone)]
 pub struct MethodEntry {
     /// What is known of it.
     pub about: About,

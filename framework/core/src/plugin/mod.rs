@@ -1,5 +1,15 @@
 //! Plugins: a third party's methods in a program that was built without them.
 
+mod loopback;
+pub mod messages;
+mod remote;
+mod serve;
+mod weights;
+
+pub use loopback::loopback;
+pub use remote::{Connect, Link, register_offer};
+pub use serve::{Instance, build, catching};
+
 use serde::{Deserialize, Serialize};
 
 /// How a plugin is run.

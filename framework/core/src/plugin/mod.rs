@@ -2,6 +2,7 @@
 
 mod loopback;
 pub mod messages;
+pub mod process;
 mod remote;
 mod serve;
 mod weights;

@@ -10,8 +10,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-PROTOCOL = "cilbench-process"
-VERSION = 1
+PROTOCOL = 1
+"""The version of the messages."""
 
 # Magic, where the arrays are (0: behind the message, 1: in the shared file), bytes of the message, bytes of the arrays.
 HEAD = struct.Struct("<4sIQQ")
@@ -85,7 +85,7 @@ class Channel:
             return None
         magic, place, message_bytes, array_bytes = HEAD.unpack(head)
         if magic != MAGIC:
-            raise ConnectionError(f"this is not a frame of {PROTOCOL}: it begins with {magic!r}")
+            raise ConnectionError(f"this is not a frame of cilbench's: it begins with {magic!r}")
         text = bytes(self._read(message_bytes))
         # A buffer of its own for every frame: arrays of a message stay valid for as long as the method keeps them.
         arrays = self._read(array_bytes) if place == BEHIND else self._read_shared(array_bytes)

@@ -14,6 +14,10 @@ from .method import Batch
 class HostError(Exception):
     """The harness refused what the method asked of it."""
 
+    def __init__(self, text: str, kind: str = "failed") -> None:
+        super().__init__(text)
+        self.kind = kind
+
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
@@ -46,9 +50,9 @@ class Context:
         answer = self._channel.receive()
         if answer is None:
             raise SystemExit(0)  # the harness has gone
-        if "error" in answer:
-            raise HostError(answer["error"])
-        return answer["answer"]
+        if "failed" in answer:
+            raise HostError(answer["failed"]["text"], answer["failed"]["class"])
+        return answer["reply"]
 
     def pass_(self, view: str = "test", batch_size: int = 64) -> Iterator[Batch]:
         """One pass over the current task's training images in canonical order, with the transform "test" or "train"."""

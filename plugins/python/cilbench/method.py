@@ -84,7 +84,7 @@ class Setup:
     image_size: int
     """The side of the images, in pixels."""
     weights: Optional[str]
-    """The backbone's weights, a safetensors file with timm's tensor names, if the user named or chose one."""
+    """The backbone's weights, a safetensors file with timm's tensor names: read it now, it may be gone later. None if it has no file."""
     backbone: dict[str, Any]
     """What is known of the backbone: name, dim, blocks, heads, patch, mean, std, …."""
 
@@ -108,6 +108,8 @@ class Method:
     """What it may see of past images: "stream" (none), "memory" (those it stored with the harness) or "all"."""
     trains: str = ""
     """What it trains, in words."""
+    presets: str = ""
+    """TOML text with one table of hyper-parameters for each data set that needs others than the defaults."""
     Config: Optional[type] = None
     """Its hyper-parameters: a dataclass whose fields are `parameter(default, doc)`."""
 

@@ -80,10 +80,13 @@ class Parameters(unittest.TestCase):
             sizes: list[int] = cilbench.parameter([1, 2], "Sizes.")
 
         rate, kind, sizes = parameters.describe(Config)
-        self.assertEqual(rate, {"key": "rate", "type": "float", "default": 1.0, "doc": "Step size.", "choices": None})
-        self.assertEqual((kind["type"], kind["choices"]), ("string", ["a", "b"]))
-        self.assertEqual((sizes["type"], sizes["default"]), ("list of integer", [1, 2]))
+        self.assertEqual(rate, {"key": "rate", "default": 1.0, "doc": "Step size."})
+        self.assertEqual((kind["default"], kind["doc"]), ("a", "Which. One of: a, b."))
+        self.assertEqual(sizes["default"], [1, 2])
         self.assertIsInstance(parameters.build(Config, {"rate": 2}).rate, float)
+        for key, value, expected in [("kind", "c", "one of a, b"), ("sizes", [1, "x"], "sizes.1. = 'x': expected int"), ("rate", True, "float")]:
+            with self.assertRaisesRegex(cilbench.UsageError, expected):
+                parameters.build(Config, {key: value})
 
     def test_a_type_that_the_command_line_cannot_give_is_named(self):
         @dataclasses.dataclass

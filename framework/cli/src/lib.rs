@@ -15,6 +15,7 @@ mod finished;
 mod hub;
 mod leaderboard;
 mod list;
+mod parity;
 mod prepare;
 mod progress;
 mod reproduce;
@@ -58,6 +59,12 @@ pub fn main() -> ExitCode {
         // SAFETY: as above.
         unsafe { std::env::set_var("HF_HUB_OFFLINE", "1") };
     }
+    for plugin in &args.plugin {
+        if let Err(error) = cilbench::plugin::process::register(plugin, std::time::Duration::from_secs_f64(args.plugin_timeout)) {
+            eprintln!("error: {error}");
+            return ExitCode::from(error.exit_code());
+        }
+    }
     let outcome = match args.command {
         Command::Run(run) => run::run(&run),
         Command::List { what } => list::list(what),
@@ -67,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
         Command::Bench { what: BenchCommand::Step(args) } => bench::step(&args),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Parity(args) => parity::parity(&args),
         Command::Leaderboard(args) => leaderboard::leaderboard(&args),
         Command::Eval(args) => finished::eval(&args),
         Command::Export(args) => finished::export(&args),

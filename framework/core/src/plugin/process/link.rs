@@ -15,7 +15,7 @@ use super::shared::SharedFile;
 use crate::context::Host;
 use crate::plugin::Link;
 use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
-use crate::plugin::serve::out_of_place;
+use crate::plugin::serve::NoHost;
 use crate::{Error, Result};
 
 /// A process and what is between us.
@@ -131,9 +131,10 @@ impl Link for ProcessLink {
                 ToHost::Answer(answer) => return Ok(answer),
                 ToHost::Request(request) => {
                     let reply = match &mut host {
-                        Some(host) => host.answer(request).map_or_else(|e| ToPlugin::Failed(Failure::from(&e)), ToPlugin::Reply),
-                        None => ToPlugin::Failed(out_of_place()),
+                        Some(host) => host.answer(request),
+                        None => NoHost.answer(request),
                     };
+                    let reply = reply.map_or_else(|e| ToPlugin::Failed(Failure::from(&e)), ToPlugin::Reply);
                     self.send(name, &reply)?;
                 }
                 ToHost::Offer(_) => return Err(self.broken(name, Broken::Message("a second offer".into()))),

@@ -63,7 +63,8 @@ impl Element {
 }
 
 /// A typed tensor as plain data: little-endian bytes in row-major order.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+// How it is encoded, in JSON and otherwise, says plugin/process/payload.rs.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Array {
     /// The element type.
     pub element: Element,

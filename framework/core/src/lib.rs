@@ -14,6 +14,7 @@ pub mod hub;
 pub mod method;
 pub mod metrics;
 pub mod nn;
+pub mod parity;
 pub mod parts;
 pub mod plugin;
 mod registry;

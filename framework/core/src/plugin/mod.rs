@@ -7,6 +7,7 @@ mod flat;
 mod load;
 mod loopback;
 pub mod messages;
+pub mod process;
 mod remote;
 mod serve;
 mod weights;

@@ -220,7 +220,17 @@ impl Method for Remote {
     }
 
     fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.done(Call::Restore { state: state.clone(), tasks: tasks.to_vec(), running }, None)
+        self.done(Call::Restore { state: state.clone(), tasks: tasks.to_vec(), running }, None)?;
+        // A method that takes over less than it gave would be scored as something it is not.
+        let again = self.state()?;
+        let added = || again.iter().find(|(name, _)| state.get(name).is_none());
+        match state.iter().find(|(name, entry)| again.get(name) != Some(entry)).or_else(added) {
+            None => Ok(()),
+            Some((name, _)) => Err(Error::Protocol(format!(
+                "{}, in restore: '{name}' is not as it was in the state it was given: state and restore must agree",
+                self.whom
+            ))),
+        }
     }
 
     fn export(&self) -> Result<Exported> {

@@ -78,7 +78,10 @@ fn open_plugins(args: &Args) -> Result<()> {
     let loader = Loader { isolate: matches!(&args.command, Command::Run(run) if run.isolate) };
     args.plugin.iter().try_for_each(|name| loader.open(name))?;
     match args.command {
-        Data { .. } | Leaderboard(_) | Verify(_) | Plugin { what: PluginCommand::New(_) | PluginCommand::Check { .. } | PluginCommand::Serve { .. } } => Ok(()),
+        Data { .. }
+        | Leaderboard(_)
+        | Verify(_)
+        | Plugin { what: PluginCommand::New(_) | PluginCommand::Check { .. } | PluginCommand::Serve { .. } } => Ok(()),
         _ => loader.open_folder(),
     }
 }

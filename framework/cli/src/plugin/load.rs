@@ -56,7 +56,7 @@ impl Loader {
             opened.register()?;
             eprintln!("plugin {} from {}", opened.plugin, opened.path.display());
         } else {
-            for entry in process::register(name, timeout)?.first() {
+            if let Some(entry) = process::register(name, timeout)?.first() {
                 eprintln!("plugin {}", entry.origin);
             }
         }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use super::command::PluginCommand;
 use super::frame::{self, Broken, Place};
 use super::payload::{self, Sink};
-use super::{Processes, ProcessLink};
+use super::{ProcessLink, Processes};
 use crate::context::{Host, Reply, Request};
 use crate::plugin::load::{self, Opened};
 use crate::plugin::messages::{Answer, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
-use crate::plugin::{Kind, Link, Plugin, abi};
+use crate::plugin::{Kind, Plugin, abi};
 use crate::{Error, Result};
 
 /// Opens a library in a child process: `words` start this program so that it calls [`serve`] with the path that is put behind them. A crash of the plugin

@@ -2,6 +2,8 @@
 
 pub mod abi;
 mod binary;
+#[cfg(test)]
+mod boundary_test;
 pub mod export;
 mod flat;
 mod load;

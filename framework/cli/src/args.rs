@@ -61,11 +61,53 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Execute a run again, or one of its tasks, and say whether it comes out bit-identical
     Reproduce(ReproduceArgs),
+    /// Make, inspect and check plugins: a third party's methods
+    Plugin {
+        #[command(subcommand)]
+        what: PluginCommand,
+    },
     /// Check that a method keeps the rules: the conformance suite
     Conformance {
         /// The method
         method: String,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Write a crate for a method of your own
+    New(NewArgs),
+    /// The plugins that were opened, with their hashes
+    List,
+    /// Inspect a library and put its methods through the conformance suite, in processes that it may crash
+    Check {
+        /// The library
+        file: PathBuf,
+    },
+    /// Answer calls for a library, for the process that started this one
+    #[command(hide = true)]
+    Serve {
+        /// The library
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct NewArgs {
+    /// The method's name, as in my-method
+    pub name: String,
+    /// The folder to make [default: the name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// A dynamic library for `--plugin`, instead of a program with the method in it
+    #[arg(long)]
+    pub binary: bool,
+    /// Depend on the cilbench in this folder (its repository)
+    #[arg(long, value_name = "DIR", conflicts_with = "git")]
+    pub path: Option<PathBuf>,
+    /// Depend on the cilbench in this git repository
+    #[arg(long, value_name = "URL")]
+    pub git: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -283,6 +325,14 @@ pub(crate) struct RunArgs {
     /// Checkpoints kept
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub keep: usize,
+    /// Open binary plugins in a process of their own: one that crashes ends the run with an error, and the run folder resumes
+    #[arg(long)]
+    #[serde(default)]
+    pub isolate: bool,
+    /// The plugins that the run needs
+    #[arg(skip)]
+    #[serde(default)]
+    pub plugins: Vec<String>,
     /// Score each task with a method rebuilt from its counted state alone; fail if that predicts otherwise
     #[arg(long)]
     pub audit: bool,

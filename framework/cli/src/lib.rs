@@ -16,6 +16,7 @@ mod hub;
 mod leaderboard;
 mod list;
 mod parity;
+mod plugin;
 mod prepare;
 mod progress;
 mod reproduce;
@@ -24,13 +25,14 @@ mod verify;
 
 use std::process::ExitCode;
 
-use cilbench::Error;
+use cilbench::{Error, Result};
 // Named here so that the linker keeps these crates' registry entries.
 use cilbench_benchmarks as _;
 use cilbench_methods as _;
 use clap::Parser;
 
-use args::{Args, BenchCommand, Command, DataCommand};
+use args::{Args, BenchCommand, Command, DataCommand, PluginCommand, RunArgs};
+use plugin::Loader;
 
 // Batches and activations are large and short-lived: the system's allocator would return each to the kernel and fault it in again.
 #[global_allocator]
@@ -59,14 +61,35 @@ pub fn main() -> ExitCode {
         // SAFETY: as above.
         unsafe { std::env::set_var("HF_HUB_OFFLINE", "1") };
     }
-    for plugin in &args.plugin {
-        if let Err(error) = cilbench::plugin::process::register(plugin, std::time::Duration::from_secs_f64(args.plugin_timeout)) {
+    let outcome = open_plugins(&args).and_then(|()| execute(args));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
             eprintln!("error: {error}");
-            return ExitCode::from(error.exit_code());
+            ExitCode::from(Error::exit_code(&error))
         }
     }
-    let outcome = match args.command {
-        Command::Run(run) => run::run(&run),
+}
+
+/// Opens the plugins of the command line and of the environment, for commands that have to do with methods.
+fn open_plugins(args: &Args) -> Result<()> {
+    use Command::{Data, Leaderboard, Plugin, Verify};
+    Loader::timeout(args.plugin_timeout)?;
+    let loader = Loader { isolate: matches!(&args.command, Command::Run(run) if run.isolate) };
+    args.plugin.iter().try_for_each(|name| loader.open(name))?;
+    match args.command {
+        Data { .. }
+        | Leaderboard(_)
+        | Verify(_)
+        | Plugin { what: PluginCommand::New(_) | PluginCommand::Check { .. } | PluginCommand::Serve { .. } } => Ok(()),
+        _ => loader.open_folder(),
+    }
+}
+
+fn execute(args: Args) -> Result<()> {
+    match args.command {
+        Command::Run(run) => run::run(&RunArgs { plugins: args.plugin, ..*run }),
+        Command::Plugin { what } => plugin::plugin(what),
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),
         Command::Data { what: DataCommand::Check(args) } => data::check(&args),
@@ -80,13 +103,6 @@ pub fn main() -> ExitCode {
         Command::Export(args) => finished::export(&args),
         Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Conformance { method } => conformance::conformance(&method),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(Error::exit_code(&error))
-        }
     }
 }
 

@@ -248,7 +248,12 @@ impl From<&Error> for Failure {
 impl Failure {
     /// The error, of whom it happened to: `plugin my-plugin, in observe`.
     pub fn into_error(self, whom: &str) -> Error {
-        let text = format!("{whom}: {}", self.text);
+        Self { text: format!("{whom}: {}", self.text), ..self }.error()
+    }
+
+    /// The error.
+    pub fn error(self) -> Error {
+        let text = self.text;
         match self.class {
             FailureClass::Failed => Error::Protocol(text),
             FailureClass::Usage => Error::Usage(text),

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use candle_core::{DType, Device};
 
-use super::messages::{Answer, Call, Construction, Failure, PlainModel};
+use super::messages::{Answer, Call, Construction, Failure, FailureClass, PlainModel};
 use crate::array::Array;
 use crate::backbone::{self, BackboneOptions};
 use crate::config::table_from_json;
@@ -97,6 +97,11 @@ pub(super) struct NoHost;
 
 impl Host for NoHost {
     fn answer(&mut self, _: Request) -> Result<Reply> {
-        Err(Error::Protocol("the method asked the harness for something in a call that has no context".into()))
+        Err(out_of_place().error())
     }
+}
+
+/// The failure of a request that came when none is allowed.
+pub(super) fn out_of_place() -> Failure {
+    Failure { class: FailureClass::Failed, text: "the method asked the harness for something in a call that has no context".into() }
 }

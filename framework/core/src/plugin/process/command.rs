@@ -9,6 +9,8 @@ use crate::{Error, Result};
 pub struct PluginCommand {
     text: String,
     words: Vec<String>,
+    /// What is hashed.
+    files: Vec<PathBuf>,
     sha256: String,
 }
 
@@ -26,8 +28,17 @@ impl PluginCommand {
         if let Some(script) = words.iter().find(|w| is_script(w) && !Path::new(w).is_file()) {
             return Err(Error::usage(format!("plugin {text}: there is no file {script}")));
         }
-        let sha256 = hash(&words)?;
-        Ok(Self { text: text.to_owned(), words, sha256 })
+        let files = words.iter().map(PathBuf::from).filter(|p| p.is_file()).collect();
+        Self::of(text.to_owned(), words, files)
+    }
+
+    /// A command of these words, called `text` in messages, that stands for these files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read.
+    pub(super) fn of(text: String, words: Vec<String>, files: Vec<PathBuf>) -> Result<Self> {
+        let sha256 = hash(&words, &files)?;
+        Ok(Self { text, words, files, sha256 })
     }
 
     /// The command as it was given.
@@ -57,7 +68,7 @@ impl PluginCommand {
 
     /// An error if a file of the command is no longer what it was: a run must not mix two versions of a method.
     pub(super) fn unchanged(&self) -> Result<()> {
-        if hash(&self.words)? == self.sha256 {
+        if hash(&self.words, &self.files)? == self.sha256 {
             return Ok(());
         }
         Err(Error::Protocol(format!("plugin {}: its files were changed while it was in use; give the command again", self.text)))
@@ -68,10 +79,9 @@ fn is_script(word: &str) -> bool {
     Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "R"].iter().any(|s| e == *s))
 }
 
-fn hash(words: &[String]) -> Result<String> {
-    let files: Vec<PathBuf> = words.iter().map(PathBuf::from).filter(|p| p.is_file()).collect();
+fn hash(words: &[String], files: &[PathBuf]) -> Result<String> {
     let one = |path: &PathBuf| Ok(crate::sha256(&std::fs::read(path).map_err(Error::io(path))?));
-    match files.as_slice() {
+    match files {
         [] => Ok(crate::sha256(words.join("\0").as_bytes())),
         [file] => one(file),
         several => {

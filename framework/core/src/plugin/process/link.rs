@@ -32,7 +32,11 @@ pub(super) struct ProcessLink {
 /// The first frame of a plugin.
 #[derive(Deserialize)]
 struct Greeting {
+    #[serde(default)]
     offer: Value,
+    /// Why there is no offer: a library that cannot be opened, in a process of its own.
+    #[serde(default)]
+    failed: Option<Failure>,
     /// Whether it reads the shared file.
     #[serde(default)]
     shared: bool,
@@ -45,6 +49,9 @@ impl ProcessLink {
         let running = Running::start(command, &label(command), shared.as_ref().map(SharedFile::path))?;
         let mut link = Self { command: command.clone(), timeout, running, shared: None, ended: None };
         let greeting: Greeting = link.receive("its first frame")?;
+        if let Some(failure) = greeting.failed {
+            return Err(failure.error());
+        }
         link.shared = shared.filter(|_| greeting.shared).map(SharedFile::opened);
         // The version first: the rest of another version's offer may look different.
         let spoken = greeting.offer["protocol"].as_u64();

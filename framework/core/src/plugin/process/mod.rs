@@ -6,6 +6,7 @@
 mod child;
 mod command;
 mod frame;
+mod isolated;
 mod link;
 mod payload;
 mod shared;
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use command::PluginCommand;
+pub use isolated::{isolate, serve};
 
 use super::messages::{Offer, PROTOCOL};
 use super::{Connect, Kind, Link, Plugin, register_offer};
@@ -40,7 +42,7 @@ pub fn register(command: &str, timeout: Duration) -> Result<Vec<&'static MethodE
         protocol: PROTOCOL,
         sha256: command.sha256().to_owned(),
     };
-    let processes = Processes { command: command.clone(), timeout, offer: offer.clone(), started: Mutex::new(Some(link)) };
+    let processes = Processes::new(command.clone(), timeout, offer.clone(), link);
     register_offer(&offer, &plugin, command.text(), Arc::new(processes))
 }
 
@@ -51,6 +53,12 @@ struct Processes {
     offer: Offer,
     /// The process that made the offer, until the first instance takes it.
     started: Mutex<Option<ProcessLink>>,
+}
+
+impl Processes {
+    fn new(command: Arc<PluginCommand>, timeout: Duration, offer: Offer, link: ProcessLink) -> Self {
+        Self { command, timeout, offer, started: Mutex::new(Some(link)) }
+    }
 }
 
 impl Connect for Processes {

@@ -119,7 +119,8 @@ fn compared(a: &str, b: &str, settings: &str, tolerance: f64) -> Report {
 
 #[test]
 fn a_method_in_python_equals_the_same_in_rust_and_the_first_difference_is_found() {
-    process::register(&python::command("tests/pixel_softmax.py", ""), process::TIMEOUT).expect("the plugin");
+    let command = format!("env 'PYTHONPATH={}' {}", python::package().display(), python::command("tests/pixel_softmax.py", ""));
+    process::register(&command, process::TIMEOUT).expect("the plugin");
     let report = compared("pixel-softmax", "pixel-softmax-python", "", 1e-4);
     assert_eq!(report.parting, None);
     // 3 tasks, 2 epochs of 24 images in batches of 8.

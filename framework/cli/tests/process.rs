@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 fn cilbench(plugin: &str, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cilbench"));
-    command.args(args).args(["--plugin", plugin]);
+    command.args(args).args(["--plugin", plugin]).env("PYTHONPATH", python::package());
     command
 }
 

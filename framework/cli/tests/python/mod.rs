@@ -7,7 +7,7 @@ pub fn package() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../plugins/python")
 }
 
-/// The command that runs a script of the package, `examples/nearest_mean.py`, without installing the package.
+/// The command that runs a script of the package, `examples/nearest_mean.py`; the package is found by `PYTHONPATH`.
 pub fn command(script: &str, arguments: &str) -> String {
-    format!("env 'PYTHONPATH={}' python3 '{}' {arguments}", package().display(), package().join(script).display())
+    format!("python3 '{}' {arguments}", package().join(script).display())
 }

@@ -1,6 +1,6 @@
 //! The command that starts a plugin, and the hash of the files it names.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::{Error, Result};
 
@@ -51,14 +51,15 @@ impl PluginCommand {
         (&self.words[0], &self.words[1..])
     }
 
-    /// SHA-256 of the file that the command names; of several, over `<SHA-256>  <word>\n` of each, as `sha256sum` prints them; of none, over the words.
+    /// SHA-256 of the script that the command names, or of the program itself if there is none. Of a command with more arguments than that, over one line an
+    /// argument: the SHA-256 of a script, every other word as it is.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The command with the files it names by absolute paths, so that it means the same in another folder.
+    /// The command with its scripts by absolute paths, so that it means the same in another folder.
     pub fn absolute(&self) -> String {
-        let word = |w: &String| match Path::new(w).is_file() {
+        let word = |w: &String| match is_script(w) {
             true => std::path::absolute(w).map_or_else(|_| w.clone(), |p| p.display().to_string()),
             false => w.clone(),
         };
@@ -75,19 +76,23 @@ impl PluginCommand {
     }
 }
 
+/// Whether a word names a script, by its ending.
 fn is_script(word: &str) -> bool {
-    Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "R"].iter().any(|s| e == *s))
+    Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "lua", "pl", "R"].iter().any(|s| e == *s))
 }
 
-fn hash(words: &[String], files: &[PathBuf]) -> Result<String> {
-    let one = |path: &PathBuf| Ok(crate::sha256(&std::fs::read(path).map_err(Error::io(path))?));
-    match files {
-        [] => Ok(crate::sha256(words.join("\0").as_bytes())),
-        [file] => one(file),
-        several => {
-            let lines = several.iter().map(|p| Ok(format!("{}  {}\n", one(p)?, p.display()))).collect::<Result<String>>()?;
-            Ok(crate::sha256(lines.as_bytes()))
-        }
+fn hash(words: &[String]) -> Result<String> {
+    let content = |word: &String| Ok(crate::sha256(&std::fs::read(word).map_err(Error::io(word))?));
+    let (program, arguments) = (&words[0], &words[1..]);
+    let of_program = is_script(program) || (program.contains('/') && !arguments.iter().any(|w| is_script(w)));
+    let mut lines = if of_program { vec![content(program)?] } else { Vec::new() };
+    for word in arguments {
+        lines.push(if is_script(word) { content(word)? } else { word.clone() });
+    }
+    match lines.as_slice() {
+        [] => Ok(crate::sha256(program.as_bytes())),
+        [one] if of_program || is_script(&arguments[0]) => Ok(one.clone()),
+        several => Ok(crate::sha256(several.join("\n").as_bytes())),
     }
 }
 
@@ -100,12 +105,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let script = folder.path().join("my method.py");
         std::fs::write(&script, "abc").expect("script");
-        let text = format!("python3 -u '{}' --fast", script.display());
-        let command = PluginCommand::parse(&text).expect("valid");
-        assert_eq!(command.words().0, "python3");
-        assert_eq!(command.words().1, ["-u".to_owned(), script.display().to_string(), "--fast".to_owned()]);
+        let parse = |more: &str| PluginCommand::parse(&format!("python3 '{}' {more}", script.display())).expect("valid");
+        let command = parse("");
+        assert_eq!((command.words().0, command.words().1), ("python3", &[script.display().to_string()][..]));
         // FIPS 180-2, appendix B.1.
         assert_eq!(command.sha256(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_ne!(parse("--width 5").sha256(), parse("--width 6").sha256(), "arguments may change numbers");
         assert_eq!(PluginCommand::parse(&command.absolute()).expect("valid").words(), command.words());
         assert!(command.unchanged().is_ok());
         std::fs::write(&script, "abd").expect("script");

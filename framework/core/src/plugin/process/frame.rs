@@ -69,8 +69,10 @@ fn head<R: Read>(input: &mut BufReader<R>) -> Result<[u8; HEAD], Broken> {
         }
         let checked = n.min(MAGIC.len());
         if head[..checked] != MAGIC[..checked] {
-            // With what came together with it, to show.
-            return Err(Broken::Rubbish([&head[..n], input.buffer()].concat()));
+            // With what came together with it, to show, up to the next frame.
+            let mut bytes = [&head[..n], input.buffer()].concat();
+            bytes.truncate(bytes.windows(MAGIC.len()).position(|w| w == MAGIC).unwrap_or(bytes.len()));
+            return Err(Broken::Rubbish(bytes));
         }
     }
     Ok(head)
@@ -110,7 +112,7 @@ mod tests {
             assert!(matches!(parse(&frame[..cut]), Err(Broken::Ended(_))), "cut at {cut}");
         }
         assert!(matches!(parse(b"hello\n"), Err(Broken::Rubbish(b)) if b == b"hello\n"));
-        assert!(matches!(parse(&[b"\x01".to_vec(), frame.clone()].concat()), Err(Broken::Rubbish(_))));
+        assert!(matches!(parse(&[b"epoch 1", &frame[..]].concat()), Err(Broken::Rubbish(b)) if b == b"epoch 1"));
         let huge = [&frame[..8], &u64::MAX.to_le_bytes(), &frame[16..]].concat();
         assert!(matches!(parse(&huge), Err(Broken::Ended(_))));
         let mut broken = frame.clone();

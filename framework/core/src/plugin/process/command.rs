@@ -1,6 +1,6 @@
 //! The command that starts a plugin, and the hash of the files it names.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
@@ -28,7 +28,11 @@ impl PluginCommand {
         if let Some(script) = words.iter().find(|w| is_script(w) && !Path::new(w).is_file()) {
             return Err(Error::usage(format!("plugin {text}: there is no file {script}")));
         }
-        let files = words.iter().map(PathBuf::from).filter(|p| p.is_file()).collect();
+        let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
+        // Without a script, a program named by its path is the method itself.
+        if files.is_empty() && words[0].contains('/') && Path::new(&words[0]).is_file() {
+            files.push(PathBuf::from(&words[0]));
+        }
         Self::of(text.to_owned(), words, files)
     }
 
@@ -81,18 +85,17 @@ fn is_script(word: &str) -> bool {
     Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "lua", "pl", "R"].iter().any(|s| e == *s))
 }
 
-fn hash(words: &[String]) -> Result<String> {
-    let content = |word: &String| Ok(crate::sha256(&std::fs::read(word).map_err(Error::io(word))?));
-    let (program, arguments) = (&words[0], &words[1..]);
-    let of_program = is_script(program) || (program.contains('/') && !arguments.iter().any(|w| is_script(w)));
-    let mut lines = if of_program { vec![content(program)?] } else { Vec::new() };
-    for word in arguments {
-        lines.push(if is_script(word) { content(word)? } else { word.clone() });
-    }
-    match lines.as_slice() {
-        [] => Ok(crate::sha256(program.as_bytes())),
-        [one] if of_program || is_script(&arguments[0]) => Ok(one.clone()),
-        several => Ok(crate::sha256(several.join("\n").as_bytes())),
+fn hash(words: &[String], files: &[PathBuf]) -> Result<String> {
+    let of_file = |word: &String| files.iter().any(|f| f == Path::new(word));
+    // The program's name is left out: `python` and `python3` run the same script.
+    let hashed: Vec<&String> = words.iter().enumerate().filter(|(i, w)| *i > 0 || of_file(w)).map(|(_, w)| w).collect();
+    let line = |word: &&String| match of_file(word) {
+        true => Ok(crate::sha256(&std::fs::read(word).map_err(Error::io(word))?)),
+        false => Ok((*word).clone()),
+    };
+    match hashed.as_slice() {
+        [file] if of_file(file) => line(file),
+        several => Ok(crate::sha256(several.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n").as_bytes())),
     }
 }
 

@@ -9,3 +9,7 @@ cilbench::export_method!(
     PerturbAndMerge as "pm-binary",
     DerPlusPlus as "der++-binary",
 );
+
+// A library has an allocator of its own; batches and activations are large and short-lived, which the system's handles slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

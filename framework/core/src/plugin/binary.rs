@@ -206,7 +206,7 @@ impl Harness<'_> {
         }
     }
 
-    /// Answers a request and writes the reply; a failure is kept, as it is, for the end of the call.
+    /// Answers a request and writes the reply; what the harness fails with is kept, as it is, for the end of the call.
     ///
     /// # Safety
     /// `host` is the one of [`Harness::context`], while the call lasts.
@@ -220,17 +220,14 @@ impl Harness<'_> {
         *kept = Kept::default();
         let done = catching(|| {
             let request = read().map_err(|what| Error::Protocol(format!("the plugin asked with {what}")))?;
-            let reply = host.answer(request)?;
+            let reply = catching(|| host.answer(request)).map_err(|failed| {
+                let told = Failure::from(&failed).error();
+                error.get_or_insert(failed);
+                told
+            })?;
             write(kept, reply).map_err(Error::Protocol)
         });
-        match done {
-            Ok(()) => flat::ok(),
-            Err(failed) => {
-                let status = kept.status(&Failure::from(&failed));
-                error.get_or_insert(failed);
-                status
-            }
-        }
+        done.map_or_else(|failed| kept.status(&Failure::from(&failed)), |()| flat::ok())
     }
 }
 

@@ -180,7 +180,7 @@ fn every_request_crosses_as_it_was_meant() {
     method.begin_task(&task, &mut Context::new(&mut host, &Device::Cpu, DType::F32)).expect("all its assertions hold");
     let probes: Vec<_> =
         host.0.iter().filter_map(|r| if let Request::Probe { name, value } = r { Some((name.as_str(), value)) } else { None }).collect();
-    assert_eq!(probes, [("normal", &Array::from_f32([2, 3], &[1.5; 6])), ("sum", &Array::from_f32([], &[4.5]))]);
+    assert_eq!(probes, [("normal", &Array::from_f32([2, 3], &[1.5; 6])), ("sum", &Array::from_f32(Vec::new(), &[4.5]))]);
     let draws: Vec<_> = host.0.iter().filter(|r| matches!(r, Request::Draw { .. })).collect();
     assert_eq!(*draws[1], Request::Draw { name: "bounds".into(), shape: vec![1], law: Law::Uniform { low: -1.0, high: 2.5 } });
     assert!(host.0.contains(&Request::Memory(MemoryRequest::Insert { positions: vec![1], payload: None })));

@@ -17,6 +17,12 @@ pub(crate) struct Args {
     /// Download nothing: use what is here or in the cache (as HF_HUB_OFFLINE=1)
     #[arg(long, global = true)]
     pub offline: bool,
+    /// A plugin: a library (.so, .dylib, .dll), or the command that starts a process, "python3 my_method.py"; may be repeated
+    #[arg(long, global = true, value_name = "FILE|COMMAND")]
+    pub plugin: Vec<String>,
+    /// How long a process plugin may take to answer one call
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600.0)]
+    pub plugin_timeout: f64,
 }
 
 #[derive(Subcommand)]
@@ -45,6 +51,8 @@ pub(crate) enum Command {
     },
     /// Replay the authors' own trajectories and compare every recorded quantity
     Verify(VerifyArgs),
+    /// Drive two implementations of one method side by side, with identical draws and data, and say where they part
+    Parity(Box<ParityArgs>),
     /// Rank the finished runs below some folders
     Leaderboard(LeaderboardArgs),
     /// Score a finished run's model again
@@ -53,11 +61,53 @@ pub(crate) enum Command {
     Export(ExportArgs),
     /// Execute a run again, or one of its tasks, and say whether it comes out bit-identical
     Reproduce(ReproduceArgs),
+    /// Make, inspect and check plugins: a third party's methods
+    Plugin {
+        #[command(subcommand)]
+        what: PluginCommand,
+    },
     /// Check that a method keeps the rules: the conformance suite
     Conformance {
         /// The method
         method: String,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Write a crate for a method of your own
+    New(NewArgs),
+    /// The plugins that were opened, with their hashes
+    List,
+    /// Inspect a library and put its methods through the conformance suite, in processes that it may crash
+    Check {
+        /// The library
+        file: PathBuf,
+    },
+    /// Answer calls for a library, for the process that started this one
+    #[command(hide = true)]
+    Serve {
+        /// The library
+        file: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+pub(crate) struct NewArgs {
+    /// The method's name, as in my-method
+    pub name: String,
+    /// The folder to make [default: the name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// A dynamic library for `--plugin`, instead of a program with the method in it
+    #[arg(long)]
+    pub binary: bool,
+    /// Depend on the cilbench in this folder (its repository)
+    #[arg(long, value_name = "DIR", conflicts_with = "git")]
+    pub path: Option<PathBuf>,
+    /// Depend on the cilbench in this git repository
+    #[arg(long, value_name = "URL")]
+    pub git: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -304,6 +354,14 @@ pub(crate) struct RunArgs {
     /// Checkpoints kept
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub keep: usize,
+    /// Open binary plugins in a process of their own: one that crashes ends the run with an error, and the run folder resumes
+    #[arg(long)]
+    #[serde(default)]
+    pub isolate: bool,
+    /// The plugins that the run needs
+    #[arg(skip)]
+    #[serde(default)]
+    pub plugins: Vec<String>,
     /// Score each task with a method rebuilt from its counted state alone; fail if that predicts otherwise
     #[arg(long)]
     pub audit: bool,
@@ -321,6 +379,62 @@ pub(crate) struct VerifyArgs {
     /// A folder of fixtures [default: those built in]
     #[arg(long, value_name = "DIR")]
     pub fixtures: Option<PathBuf>,
+    /// cpu, cuda or cuda:<n>
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// The floating-point type of the computation
+    #[arg(long, default_value = "f32")]
+    pub dtype: Precision,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ParityArgs {
+    /// One implementation: see `cilbench list methods`
+    pub a: String,
+    /// The other; a plugin's with --plugin
+    pub b: String,
+    /// The scenario: see `cilbench list scenarios`; or a scenario file of your own, FILE.toml
+    #[arg(long, default_value = "split-fashion-mnist-5")]
+    pub scenario: String,
+    /// Stop after so many tasks
+    #[arg(long, value_name = "N")]
+    pub tasks: Option<usize>,
+    /// The backbone [default: vit with --weights, else vit-nano]
+    #[arg(long)]
+    pub backbone: Option<String>,
+    /// The backbone's weights
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
+    /// The folder that holds the data set
+    #[arg(long, value_name = "DIR")]
+    pub data_root: Option<PathBuf>,
+    /// The side of the images, in pixels [default: the scenario's, else the backbone's]
+    #[arg(long, value_name = "PIXELS")]
+    pub image_size: Option<usize>,
+    /// Only the first K training images of each class
+    #[arg(long, value_name = "K")]
+    pub train_per_class: Option<usize>,
+    /// Only the first K test images of each class
+    #[arg(long, value_name = "K")]
+    pub test_per_class: Option<usize>,
+    /// The class order: natural, or seed:<n>
+    #[arg(long)]
+    pub class_order: Option<String>,
+    /// The seed of data order, augmentation and draws
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// One hyper-parameter of both, key=value; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// One hyper-parameter of the first alone
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set_a: Vec<String>,
+    /// One hyper-parameter of the second alone
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set_b: Vec<String>,
+    /// The largest relative error that passes
+    #[arg(long, default_value_t = 1e-3, value_name = "ERROR")]
+    pub tolerance: f64,
     /// cpu, cuda or cuda:<n>
     #[arg(long, default_value = "cpu")]
     pub device: String,

@@ -54,6 +54,7 @@ fn show(rows: &[Row]) {
             let remarks = [
                 if r.altered.is_empty() { String::new() } else { format!("ALTERED: {}", r.altered) },
                 if r.audited { "audited".to_owned() } else { String::new() },
+                r.plugin.clone(),
                 r.warnings.clone(),
             ];
             out.add_row([

@@ -15,6 +15,8 @@ mod finished;
 mod hub;
 mod leaderboard;
 mod list;
+mod parity;
+mod plugin;
 mod prepare;
 mod progress;
 mod reproduce;
@@ -23,13 +25,14 @@ mod verify;
 
 use std::process::ExitCode;
 
-use cilbench::Error;
+use cilbench::{Error, Result};
 // Named here so that the linker keeps these crates' registry entries.
 use cilbench_benchmarks as _;
 use cilbench_methods as _;
 use clap::Parser;
 
-use args::{Args, BenchCommand, Command, DataCommand};
+use args::{Args, BenchCommand, Command, DataCommand, PluginCommand, RunArgs};
+use plugin::Loader;
 
 // Batches and activations are large and short-lived: the system's allocator would return each to the kernel and fault it in again.
 #[global_allocator]
@@ -58,8 +61,35 @@ pub fn main() -> ExitCode {
         // SAFETY: as above.
         unsafe { std::env::set_var("HF_HUB_OFFLINE", "1") };
     }
-    let outcome = match args.command {
-        Command::Run(run) => run::run(&run),
+    let outcome = open_plugins(&args).and_then(|()| execute(args));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(Error::exit_code(&error))
+        }
+    }
+}
+
+/// Opens the plugins of the command line and of the environment, for commands that have to do with methods.
+fn open_plugins(args: &Args) -> Result<()> {
+    use Command::{Data, Leaderboard, Plugin, Verify};
+    Loader::timeout(args.plugin_timeout)?;
+    let loader = Loader { isolate: matches!(&args.command, Command::Run(run) if run.isolate) };
+    args.plugin.iter().try_for_each(|name| loader.open(name))?;
+    match args.command {
+        Data { .. }
+        | Leaderboard(_)
+        | Verify(_)
+        | Plugin { what: PluginCommand::New(_) | PluginCommand::Check { .. } | PluginCommand::Serve { .. } } => Ok(()),
+        _ => loader.open_folder(),
+    }
+}
+
+fn execute(args: Args) -> Result<()> {
+    match args.command {
+        Command::Run(run) => run::run(&RunArgs { plugins: args.plugin, ..*run }),
+        Command::Plugin { what } => plugin::plugin(what),
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),
         Command::Data { what: DataCommand::Check(args) } => data::check(&args),
@@ -67,18 +97,12 @@ pub fn main() -> ExitCode {
         Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
         Command::Bench { what: BenchCommand::Step(args) } => bench::step(&args),
         Command::Verify(verify) => verify::verify(&verify),
+        Command::Parity(args) => parity::parity(&args),
         Command::Leaderboard(args) => leaderboard::leaderboard(&args),
         Command::Eval(args) => finished::eval(&args),
         Command::Export(args) => finished::export(&args),
         Command::Reproduce(args) => reproduce::reproduce(&args),
         Command::Conformance { method } => conformance::conformance(&method),
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::from(Error::exit_code(&error))
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cilbench list` and `cilbench describe`.
 
 use cilbench::method::{Access, MethodEntry};
+use cilbench::plugin::Plugin;
 use cilbench::scenario::{ScenarioKind, ScenarioSpec, Tasks};
 use cilbench::{Error, Result, backbone, data, method, scenario};
 use comfy_table::{ContentArrangement, Table, presets};
@@ -18,8 +19,9 @@ pub(crate) fn list(what: Kind) -> Result<()> {
     let mut out;
     match what {
         Kind::Methods => {
-            out = table(&["method", "summary"]);
-            out.add_rows(method::all().iter().map(|e| [e.about.name, e.about.summary]));
+            out = table(&["method", "summary", "from"]);
+            let from = |e: &MethodEntry| e.origin.plugin().map_or("built in".to_owned(), Plugin::short);
+            out.add_rows(method::all().iter().map(|e| [e.about.name.to_owned(), e.about.summary.to_owned(), from(e)]));
         }
         Kind::Scenarios => {
             out = table(&["scenario", "summary", "data set"]);
@@ -98,7 +100,7 @@ fn describe_method(entry: &MethodEntry) {
         Access::Memory => "the current task's images and the exemplars it stored",
         Access::All => "all images seen so far",
     };
-    println!("sees: {sees}\n");
+    println!("sees: {sees}\nfrom: {}\n", entry.origin);
     let mut out = table(&["hyper-parameter", "default", "meaning"]);
     out.add_rows(entry.fields().into_iter().map(|f| [f.key, f.default.to_string(), f.doc]));
     println!("{out}\n");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions};
+use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions, BackboneSource};
 use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
 use cilbench::data;
@@ -15,6 +15,7 @@ use cilbench::{Error, Result, device};
 
 use crate::args::RunArgs;
 use crate::hub::hub;
+use crate::plugin::{self, Loader};
 
 /// A run, ready to go, but for its seed and class order.
 pub(crate) struct Prepared {
@@ -37,10 +38,11 @@ pub(crate) struct Prepared {
 impl Prepared {
     /// Checks names, hyper-parameters, weights and data.
     pub(crate) fn new(args: &RunArgs) -> Result<Self> {
+        let layers = layers(args)?;
         let entry = method::find(&args.method)?;
         let spec = scenario::find(&args.scenario)?;
         let dataset = data::find(&spec.dataset)?;
-        let config = entry.configure(&spec.dataset, &layers(args)?)?;
+        let config = entry.configure(&spec.dataset, &layers)?;
         let device = device::open(&args.device)?;
         let (dtype, precision) = args.dtype.dtype();
         let class_order = args.class_order.as_deref().map(str::parse).transpose()?;
@@ -61,7 +63,8 @@ impl Prepared {
         backbone.keep_activations(kept_images)?;
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
-        let method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
+        let source = BackboneSource { entry: backbone_entry.name.to_owned(), options: backbone_options.clone() };
+        let method = entry.build_on(&config, Setup { backbone, device: device.clone(), dtype }, Some(&source))?;
         let options = ScenarioOptions {
             class_order,
             image_size: Some(info.image_size),
@@ -108,7 +111,9 @@ impl Prepared {
 
     /// The method with nothing learned, on a backbone of its own.
     pub(crate) fn build(&self) -> Result<Box<dyn Method>> {
-        self.entry.build(&self.config, Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype })
+        let source = BackboneSource { entry: self.backbone_entry.name.to_owned(), options: self.backbone_options.clone() };
+        let setup = Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype };
+        self.entry.build_on(&self.config, setup, Some(&source))
     }
 
     /// What decides the numbers of the run with this scenario and seed.
@@ -124,6 +129,7 @@ impl Prepared {
             seed,
             dtype: self.precision.to_owned(),
             device: self.device_name.clone(),
+            plugin: self.entry.origin.plugin().cloned(),
         }
     }
 
@@ -148,7 +154,7 @@ pub(crate) fn started_with(folder: &Path) -> Result<RunArgs> {
 }
 
 /// Writes down what a run folder was started with.
-pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
+pub(crate) fn write_command(folder: &Path, args: &RunArgs, entry: &MethodEntry) -> Result<()> {
     let absolute = |p: &Option<std::path::PathBuf>| p.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
     // A scenario file may be named from another folder when the run is resumed.
     let scenario = match args.scenario.ends_with(".toml") {
@@ -159,6 +165,7 @@ pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
         weights: absolute(&args.weights),
         data_root: absolute(&args.data_root),
         config: absolute(&args.config),
+        plugins: plugin::absolute(entry)?.into_iter().collect(),
         scenario,
         ..args.clone()
     };
@@ -168,11 +175,17 @@ pub(crate) fn write_command(folder: &Path, args: &RunArgs) -> Result<()> {
     std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file)).map_err(Error::io(&file))
 }
 
-/// The user's settings: the file, then `--set`, then the flags that stand for a key.
+/// The user's settings: the file, then `--set`, then the flags that stand for a key. Plugins that the file, or the run's beginning, names are opened.
 fn layers(args: &RunArgs) -> Result<Vec<Layer>> {
     let mut layers = Vec::new();
+    let loader = Loader { isolate: args.isolate };
     if let Some(path) = &args.config {
-        layers.push(Layer { origin: path.display().to_string(), table: read_file(path)? });
+        let mut table = read_file(path)?;
+        plugin::in_config(path, &mut table)?.iter().try_for_each(|name| loader.open(name))?;
+        layers.push(Layer { origin: path.display().to_string(), table });
+    }
+    if method::find(&args.method).is_err() {
+        args.plugins.iter().try_for_each(|name| loader.open(name))?;
     }
     for setting in &args.set {
         layers.push(Layer { origin: "--set".into(), table: Table::from_iter([parse_setting(setting)?]) });

@@ -93,7 +93,7 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
         summarise(&record, &out);
         return Ok(record);
     }
-    write_command(&out, args)?;
+    write_command(&out, args, prepared.entry)?;
     let build = || prepared.build();
     let plan = RunPlan {
         build: &build,

@@ -26,6 +26,28 @@ pub enum Element {
 }
 
 impl Element {
+    /// The element type of a tensor type.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) if there is none.
+    pub fn of(dtype: DType) -> Result<Self> {
+        Ok(match dtype {
+            DType::F32 => Self::F32,
+            DType::F64 => Self::F64,
+            DType::BF16 => Self::BF16,
+            DType::F16 => Self::F16,
+            DType::I64 => Self::I64,
+            DType::U8 => Self::U8,
+            DType::U32 => Self::U32,
+            other => return Err(crate::Error::Unsupported(format!("a tensor of type {other:?} in a message or a state"))),
+        })
+    }
+
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        self.dtype().size_in_bytes()
+    }
+
     /// The candle type with the same name.
     pub fn dtype(self) -> DType {
         match self {
@@ -41,7 +63,8 @@ impl Element {
 }
 
 /// A typed tensor as plain data: little-endian bytes in row-major order.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+// How it is encoded, in JSON and otherwise, says plugin/process/payload.rs.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Array {
     /// The element type.
     pub element: Element,
@@ -62,12 +85,12 @@ impl Array {
     pub fn from_f32(shape: impl Into<Vec<usize>>, values: &[f32]) -> Self {
         let shape = shape.into();
         assert_eq!(shape.iter().product::<usize>(), values.len(), "shape and number of values");
-        Self { element: Element::F32, shape, bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+        Self { element: Element::F32, shape, bytes: little_endian(values, f32::to_le_bytes) }
     }
 
     /// A one-dimensional i64 array.
     pub fn from_i64(values: &[i64]) -> Self {
-        Self { element: Element::I64, shape: vec![values.len()], bytes: values.iter().flat_map(|v| v.to_le_bytes()).collect() }
+        Self { element: Element::I64, shape: vec![values.len()], bytes: little_endian(values, i64::to_le_bytes) }
     }
 
     /// A copy of a tensor's values.
@@ -77,18 +100,18 @@ impl Array {
     pub fn from_tensor(tensor: &Tensor) -> Result<Self> {
         macro_rules! bytes {
             ($t:ty) => {
-                tensor.flatten_all()?.to_vec1::<$t>()?.into_iter().flat_map(|v| v.to_le_bytes()).collect()
+                little_endian(&tensor.flatten_all()?.to_vec1::<$t>()?, <$t>::to_le_bytes)
             };
         }
-        let (element, bytes) = match tensor.dtype() {
-            DType::F32 => (Element::F32, bytes!(f32)),
-            DType::F64 => (Element::F64, bytes!(f64)),
-            DType::BF16 => (Element::BF16, bytes!(half::bf16)),
-            DType::F16 => (Element::F16, bytes!(half::f16)),
-            DType::I64 => (Element::I64, bytes!(i64)),
-            DType::U8 => (Element::U8, bytes!(u8)),
-            DType::U32 => (Element::U32, bytes!(u32)),
-            other => return Err(crate::Error::Unsupported(format!("a tensor of type {other:?} in a message or a state"))),
+        let element = Element::of(tensor.dtype())?;
+        let bytes = match element {
+            Element::F32 => bytes!(f32),
+            Element::F64 => bytes!(f64),
+            Element::BF16 => bytes!(half::bf16),
+            Element::F16 => bytes!(half::f16),
+            Element::I64 => bytes!(i64),
+            Element::U8 => bytes!(u8),
+            Element::U32 => bytes!(u32),
         };
         Ok(Self { element, shape: tensor.dims().to_vec(), bytes })
     }
@@ -126,4 +149,13 @@ impl Array {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The bytes of numbers, each as `bytes` has it. Writes into a buffer of the right length: a batch of images is copied at the speed of memory.
+fn little_endian<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut out = vec![0; values.len() * N];
+    for (place, value) in out.chunks_exact_mut(N).zip(values) {
+        place.copy_from_slice(&bytes(*value));
+    }
+    out
 }

@@ -79,14 +79,7 @@ pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)>
     let known = fields::<C>();
     for layer in layers {
         for (key, value) in &layer.table {
-            let Some(field) = known.iter().find(|f| f.key == *key) else {
-                let Error::Usage(text) = Error::unknown("key", key, known.iter().map(|f| f.key.as_str())) else { unreachable!() };
-                return Err(Error::usage(format!("{}: {owner}: {text}", layer.origin)));
-            };
-            let value = match (&field.default, value) {
-                (Value::Float(_), Value::Integer(i)) => Value::Float(*i as f64),
-                _ => value.clone(),
-            };
+            let (field, value) = known_value(owner, layer, &known, key, value)?;
             let mut alone = to_table(&C::default());
             alone.insert(key.clone(), value.clone());
             if let Err(error) = alone.try_into::<C>() {
@@ -98,6 +91,79 @@ pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)>
     }
     let config = table.clone().try_into::<C>().map_err(|e| Error::usage(format!("{owner}: {e}")))?;
     Ok((config, table))
+}
+
+/// The field of a key, and its value, an integer made a float where a float is wanted.
+fn known_value<'a>(owner: &str, layer: &Layer, known: &'a [Field], key: &str, value: &Value) -> Result<(&'a Field, Value)> {
+    let Some(field) = known.iter().find(|f| f.key == *key) else {
+        let Error::Usage(text) = Error::unknown("key", key, known.iter().map(|f| f.key.as_str())) else { unreachable!() };
+        return Err(Error::usage(format!("{}: {owner}: {text}", layer.origin)));
+    };
+    let value = match (&field.default, value) {
+        (Value::Float(_), Value::Integer(i)) => Value::Float(*i as f64),
+        _ => value.clone(),
+    };
+    Ok((field, value))
+}
+
+/// Lays `layers` over the defaults of fields whose type this program does not know: a plugin's. A value must be of its default's kind; the plugin
+/// checks the rest.
+///
+/// # Errors
+/// As [`merge`].
+pub fn merge_fields(owner: &str, known: &[Field], layers: &[Layer]) -> Result<Table> {
+    let mut table: Table = known.iter().map(|f| (f.key.clone(), f.default.clone())).collect();
+    for layer in layers {
+        for (key, value) in &layer.table {
+            let (field, value) = known_value(owner, layer, known, key, value)?;
+            if !field.default.same_type(&value) {
+                let expected = field.default.type_str();
+                return Err(Error::usage(format!("{}: {owner}: {key} = {value}: expected {expected} ({})", layer.origin, field.doc)));
+            }
+            table.insert(key.clone(), value);
+        }
+    }
+    Ok(table)
+}
+
+/// Fields as JSON: `[{"key": …, "default": …, "doc": …}, …]`.
+pub fn fields_to_json(fields: &[Field]) -> String {
+    let one = |f: &Field| serde_json::json!({ "key": f.key, "default": f.default, "doc": f.doc });
+    serde_json::Value::Array(fields.iter().map(one).collect()).to_string()
+}
+
+/// Fields from JSON; an empty text stands for none.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn fields_from_json(text: &str) -> Result<Vec<Field>, String> {
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Plain {
+        key: String,
+        default: serde_json::Value,
+        #[serde(default)]
+        doc: String,
+    }
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let plain: Vec<Plain> =
+        serde_json::from_str(text).map_err(|e| format!(r#"expected [{{"key": …, "default": …, "doc": …}}, …], but {e}"#))?;
+    let field = |f: Plain| {
+        let default =
+            Value::try_from(&f.default).map_err(|e| format!("the default of {}, {}, has no form in TOML: {e}", f.key, f.default))?;
+        Ok(Field { key: f.key, default, doc: f.doc })
+    };
+    plain.into_iter().map(field).collect()
+}
+
+/// A configuration from a JSON object.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn table_from_json(text: &str) -> Result<Table, String> {
+    serde_json::from_str::<Table>(text).map_err(|e| format!("not a JSON object with a form in TOML: {e}"))
 }
 
 /// Parses one `--set key=value`; a value that is not TOML is taken as a string, so that `--set alignment=none` works.
@@ -170,6 +236,20 @@ mod tests {
         assert!(text("epoch = 3").contains("my.toml: test: unknown key 'epoch': did you mean 'epochs'?"), "{}", text("epoch = 3"));
         assert!(text("epochs = 'x'").contains("epochs = \"x\""), "{}", text("epochs = 'x'"));
         assert!(text("kind = 'second'").contains("last-one"), "{}", text("kind = 'second'"));
+    }
+
+    #[test]
+    fn a_plugin_s_fields_cross_as_json_and_are_checked_by_the_kind_of_their_defaults() {
+        let known = fields_from_json(&fields_to_json(&fields::<Config>())).expect("JSON");
+        assert_eq!(known, fields::<Config>());
+        let table = merge_fields("test", &known, &[layer("weight = 2\nepochs = 3")]).expect("valid");
+        assert_eq!(table, merge::<Config>("test", &[layer("weight = 2\nepochs = 3")]).expect("valid").1);
+        assert_eq!(table_from_json(&serde_json::to_string(&table).expect("JSON")).expect("TOML"), table);
+        let text = |t| merge_fields("test", &known, &[layer(t)]).expect_err("must be refused").to_string();
+        assert!(text("epoch = 3").contains("did you mean 'epochs'?"));
+        assert!(text("epochs = 'x'").contains("my.toml: test: epochs = \"x\": expected integer (Passes over the data.)"));
+        assert!(fields_from_json("{}").expect_err("no list").contains("expected [{"));
+        assert!(fields_from_json(r#"[{"key": "a", "default": null}]"#).expect_err("null").contains("default of a"));
     }
 
     #[test]

@@ -177,6 +177,11 @@ impl<'a> Context<'a> {
         Self { host, device: device.clone(), dtype }
     }
 
+    /// Who answers: for a method that passes its calls on.
+    pub fn host(&mut self) -> &mut dyn Host {
+        self.host
+    }
+
     /// The run's device.
     pub fn device(&self) -> &Device {
         &self.device
@@ -351,7 +356,7 @@ impl Host for Serialised<'_> {
     }
 }
 
-fn round_trip<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> Result<T> {
+pub(crate) fn round_trip<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> Result<T> {
     let failed = |e: postcard::Error| Error::Protocol(format!("a message did not survive serialisation: {e}"));
     postcard::from_bytes(&postcard::to_stdvec(value).map_err(failed)?).map_err(failed)
 }

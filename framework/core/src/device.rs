@@ -23,6 +23,15 @@ pub fn open(name: &str) -> Result<Device> {
     open_cuda(ordinal)
 }
 
+/// The name that [`open`] opens this device by.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        candle_core::DeviceLocation::Cpu => "cpu".to_owned(),
+    }
+}
+
 fn bad_name(name: &str) -> Error {
     Error::usage(format!("unknown device '{name}': use cpu, cuda, or cuda:<n> with the number of the GPU"))
 }

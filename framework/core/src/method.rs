@@ -2,12 +2,12 @@
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use toml::Table;
 
 use crate::backbone::Backbone;
-use crate::config::{self, Field, Layer, Parameters};
+use crate::config::Parameters;
 use crate::context::{Context, Images};
 use crate::data::View;
+pub use crate::registry::{MethodEntry, Origin, Recipe, all, find, register};
 use crate::scenario::TaskInfo;
 use crate::state::State;
 use crate::{Error, Result};
@@ -180,79 +180,4 @@ pub trait Registered: Method + Sized + 'static {
     /// # Errors
     /// [`Error::Usage`] for a value out of range, [`Error::Unsupported`] for a backbone that lacks a capability.
     fn new(config: Self::Config, setup: Setup) -> Result<Self>;
-}
-
-/// The registry entry of a method.
-pub struct MethodEntry {
-    /// What is known of it.
-    pub about: About,
-    fields: fn() -> Vec<Field>,
-    merge: fn(&[Layer]) -> Result<Table>,
-    build: fn(&Table, Setup) -> Result<Box<dyn Method>>,
-}
-
-inventory::collect!(MethodEntry);
-
-impl MethodEntry {
-    /// The entry of `M`.
-    pub const fn of<M: Registered>() -> Self {
-        Self {
-            about: M::ABOUT,
-            fields: config::fields::<M::Config>,
-            merge: |layers| Ok(config::merge::<M::Config>(M::ABOUT.name, layers)?.1),
-            build: |table, setup| {
-                let layer = Layer { origin: "configuration".into(), table: table.clone() };
-                let (config, _) = config::merge::<M::Config>(M::ABOUT.name, &[layer])?;
-                Ok(Box::new(M::new(config, setup)?))
-            },
-        }
-    }
-
-    /// Its hyper-parameters.
-    pub fn fields(&self) -> Vec<Field> {
-        (self.fields)()
-    }
-
-    /// The configuration for a data set: defaults, then the preset, then `layers`.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for unknown keys or bad values.
-    pub fn configure(&self, dataset: &str, layers: &[Layer]) -> Result<Table> {
-        let mut all = Vec::new();
-        let presets: Table = toml::from_str(self.about.presets)
-            .map_err(|e| Error::Protocol(format!("the presets of method '{}' are not valid TOML: {e}", self.about.name)))?;
-        if let Some(toml::Value::Table(table)) = presets.get(dataset) {
-            all.push(Layer { origin: format!("preset of {} for {dataset}", self.about.name), table: table.clone() });
-        }
-        all.extend_from_slice(layers);
-        (self.merge)(&all)
-    }
-
-    /// Builds the method.
-    ///
-    /// # Errors
-    /// As [`Registered::new`].
-    pub fn build(&self, config: &Table, setup: Setup) -> Result<Box<dyn Method>> {
-        (self.build)(config, setup)
-    }
-}
-
-/// All registered methods, by name.
-pub fn all() -> Vec<&'static MethodEntry> {
-    let mut all: Vec<_> = inventory::iter::<MethodEntry>.into_iter().collect();
-    all.sort_by_key(|e| e.about.name);
-    all
-}
-
-/// The method of this name.
-///
-/// # Errors
-/// [`Error::Usage`] with the nearest known name; also if two methods took the same name.
-pub fn find(name: &str) -> Result<&'static MethodEntry> {
-    let named: Vec<_> = all().into_iter().filter(|e| e.about.name == name).collect();
-    match named[..] {
-        [entry] => Ok(entry),
-        [] => Err(Error::unknown("method", name, all().iter().map(|e| e.about.name))),
-        _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),
-    }
 }

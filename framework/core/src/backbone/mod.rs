@@ -199,6 +199,15 @@ pub struct BackboneOptions {
     pub source: Option<String>,
 }
 
+/// From what a backbone was built, so that a plugin can build its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BackboneSource {
+    /// The name of its registry entry.
+    pub entry: String,
+    /// What the entry was given.
+    pub options: BackboneOptions,
+}
+
 /// The registry entry of a backbone.
 pub struct BackboneEntry {
     /// The name on the command line.

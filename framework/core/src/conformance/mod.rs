@@ -75,7 +75,7 @@ fn amnesia(entry: &MethodEntry) -> Result<()> {
     equal("with and without forgetting all but its state", &trial.run(entry)?, &Trial { audit: true, ..trial }.run(entry)?)
 }
 
-/// The method by itself, through one task and a step into the next, each call by `host`.
+/// The method by itself, through two tasks; with `bytes`, every call in either direction goes through bytes and back.
 struct Alone {
     method: Box<dyn Method>,
     states: Vec<State>,
@@ -83,7 +83,7 @@ struct Alone {
 
 fn alone(entry: &MethodEntry, bytes: bool) -> Result<Alone> {
     let (trial, device) = (Trial::default(), Device::Cpu);
-    let mut method = trial.method(entry)?;
+    let mut method = if bytes { trial.method_behind_messages(entry)? } else { trial.method(entry)? };
     let mut scenario = trial.scenario()?;
     let transforms = scenario.info().transforms.clone();
     let (mut memory, mut states, mut task_number) = (Memory::default(), Vec::new(), 0);

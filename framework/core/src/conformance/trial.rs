@@ -13,6 +13,7 @@ use crate::backbone::{BackboneOptions, Vit, WeightsFile};
 use crate::config::Layer;
 use crate::data::{Dataset, RgbImage, Sample, Split};
 use crate::method::{Method, MethodEntry, Setup};
+use crate::plugin::loopback;
 use crate::results::{Identity, Record, RunFolder};
 use crate::rng::{Purpose, stream};
 use crate::run::{Event, Progress, RunPlan, execute};
@@ -76,6 +77,12 @@ impl Trial {
         entry.build(&self.config(entry)?, Setup { backbone, device: Device::Cpu, dtype: DType::F32 })
     }
 
+    /// The method as a plugin's would be: every call of it a message, in bytes.
+    pub(crate) fn method_behind_messages(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
+        let setup = Setup { backbone: Box::new(backbone(DType::F32)?), device: Device::Cpu, dtype: DType::F32 };
+        loopback(entry, &self.config(entry)?, setup)
+    }
+
     pub(crate) fn scenario(&self) -> Result<TaskStream> {
         let spec = ScenarioSpec { class_order: ClassOrder::Seed(1993), ..ScenarioSpec::even("conformance", "made-up images", self.tasks) };
         let options = ScenarioOptions { image_size: Some(SIZE), ..ScenarioOptions::default() };
@@ -130,6 +137,7 @@ impl Trial {
             seed: 0,
             dtype: "f32".into(),
             device: "cpu".into(),
+            plugin: entry.origin.plugin().cloned(),
         })
     }
 }

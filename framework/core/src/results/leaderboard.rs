@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::record::{Record, Status};
 use super::{RunFolder, Statistics};
+use crate::plugin::Plugin;
 use crate::{Error, Result};
 
 /// A run folder that was found.
@@ -108,6 +109,8 @@ pub struct Row {
     pub altered: String,
     /// Warnings, such as a backbone that saw the data set.
     pub warnings: String,
+    /// The plugin it came from: kind, name, version and the version of the ABI or protocol; empty for a method of the program.
+    pub plugin: String,
 }
 
 /// The metrics a leaderboard can be ranked by.
@@ -137,7 +140,8 @@ pub fn rows(found: &[Found], by: &str) -> Result<Vec<Row>> {
         let config =
             serde_json::json!([identity.config, identity.dtype, identity.device, identity.backbone_options, identity.backbone.image_size]);
         let config = crate::sha256(config.to_string().as_bytes())[..8].to_owned();
-        let method = format!("{} {}", identity.method, identity.method_version);
+        let plugin = identity.plugin.as_ref().map_or("", |p| &p.sha256);
+        let method = format!("{} {} {plugin}", identity.method, identity.method_version);
         let key = (identity.scenario.name.clone(), run.record.data_id.clone(), identity.backbone.weights_hash.clone(), method, config);
         let group = groups.entry(key).or_default();
         // The same seed twice is a copy, not a second sample; an altered one never displaces a sound one.
@@ -189,7 +193,7 @@ fn row(runs: &[&Found], by: &str, config_hash: String) -> Option<Row> {
         rank: None,
         method: first.identity.method.clone(),
         method_version: first.identity.method_version.clone(),
-        plugin_hash: String::new(),
+        plugin_hash: first.identity.plugin.as_ref().map_or(String::new(), |p| p.sha256.clone()),
         config_hash,
         seeds: seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(" "),
         n_seeds: statistics.n,
@@ -210,6 +214,7 @@ fn row(runs: &[&Found], by: &str, config_hash: String) -> Option<Row> {
         audited: runs.iter().all(|r| r.record.audited),
         altered: joined(&mut runs.iter().flat_map(|r| &r.altered)),
         warnings: joined(&mut runs.iter().flat_map(|r| &r.record.warnings)),
+        plugin: first.identity.plugin.as_ref().map_or(String::new(), Plugin::short),
     })
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInfo, BackboneOptions};
 use crate::metrics::{Scores, Summary};
+use crate::plugin::Plugin;
 use crate::scenario::ScenarioInfo;
 
 /// The version of the format of `run.json`.
@@ -30,6 +31,9 @@ pub struct Identity {
     pub dtype: String,
     /// The device.
     pub device: String,
+    /// The plugin that the method came from; none for a method of this program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plugin: Option<Plugin>,
 }
 
 /// How far a run came.

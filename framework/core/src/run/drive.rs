@@ -85,7 +85,7 @@ pub fn train_task<H: Host>(
 }
 
 /// A loaded batch as tensors.
-pub(super) fn to_tensors(loaded: LoadedBatch, size: usize, dtype: DType, device: &Device) -> Result<Images> {
+pub(crate) fn to_tensors(loaded: LoadedBatch, size: usize, dtype: DType, device: &Device) -> Result<Images> {
     Ok(Images {
         images: Tensor::from_vec(loaded.images, (loaded.labels.len(), 3, size, size), device)?.to_dtype(dtype)?,
         labels: Tensor::new(loaded.labels.as_slice(), device)?,

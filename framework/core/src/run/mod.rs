@@ -9,6 +9,7 @@ mod host;
 mod memory;
 
 pub use bench::{StepSeconds, bench_steps};
+pub(crate) use drive::to_tensors;
 pub use drive::{Feed, Start, Step, train_task};
 pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
 pub use evaluate::evaluate;

@@ -1,0 +1,189 @@
+//! `cilbench plugin new`: a crate for a method of one's own. Its method is the workspace's `plugins/my-method`, under another name.
+
+use std::path::PathBuf;
+
+use cilbench::{Error, Result, method};
+
+use crate::args::NewArgs;
+
+const LIB: &str = include_str!("../../../../plugins/my-method/src/lib.rs");
+const TEST: &str = include_str!("../../../../plugins/my-method/tests/conformance.rs");
+const MAIN: &str = include_str!("template/main.rs");
+const EXPORT: &str = include_str!("template/export.rs");
+const SOURCE_README: &str = include_str!("template/source.md");
+const BINARY_README: &str = include_str!("template/binary.md");
+const CI: &str = include_str!("template/check.yml");
+
+pub(super) fn create(args: &NewArgs) -> Result<()> {
+    let name = &args.name;
+    check(name)?;
+    let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
+    if folder.exists() {
+        return Err(Error::usage(format!("{}: this is there already; choose another place with --out DIR", folder.display())));
+    }
+    let home = home(args)?;
+    let snake = name.replace('-', "_");
+    let rename = |text: &str| text.replace("my-method", name).replace("my_method", &snake).replace("MyMethod", &camel(name));
+    let readme = if args.binary { BINARY_README } else { SOURCE_README };
+    let mut files = vec![
+        ("Cargo.toml", rename(&manifest(args.binary, &home))),
+        ("README.md", rename(readme)),
+        ("tests/conformance.rs", rename(TEST)),
+        (".gitignore", "/target\n/runs\n".to_owned()),
+        (".github/workflows/check.yml", CI.to_owned()),
+    ];
+    match args.binary {
+        true => files.push(("src/lib.rs", rename(&format!("{LIB}\n{EXPORT}")))),
+        false => files.extend([("src/lib.rs", rename(LIB)), ("src/main.rs", rename(MAIN))]),
+    }
+    for (file, text) in &files {
+        let path = folder.join(file);
+        let parent = path.parent().unwrap_or(&folder);
+        std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        std::fs::write(&path, text).map_err(Error::io(&path))?;
+    }
+    println!("written to {}: {}", folder.display(), files.iter().map(|(f, _)| *f).collect::<Vec<_>>().join(", "));
+    println!("depends on cilbench by {home}");
+    println!("\nTry next, in that folder:\n  cargo test --release");
+    match args.binary {
+        true => {
+            println!("  cargo build --release");
+            println!("  cilbench plugin check target/release/{}", library(&snake));
+            println!("  cilbench run --plugin target/release/{} --method {name}", library(&snake));
+        }
+        false => println!("  cargo run --release -- run --method {name}"),
+    }
+    Ok(())
+}
+
+/// The file name of a library on this system.
+fn library(name: &str) -> String {
+    format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
+}
+
+/// What can be a method's and a crate's name.
+fn check(name: &str) -> Result<()> {
+    let word = |w: &str| w.starts_with(|c: char| c.is_ascii_lowercase()) && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    if !name.split('-').all(word) || ["cilbench", "test", "core", "std", "main"].contains(&name) {
+        return Err(Error::usage(format!("plugin new {name}: a name is of lower-case words joined by hyphens, as in my-method")));
+    }
+    match method::all().iter().find(|e| e.about.name == name) {
+        Some(entry) => Err(Error::usage(format!("plugin new {name}: the name is taken: it is {}; choose another", entry.origin))),
+        None => Ok(()),
+    }
+}
+
+fn camel(name: &str) -> String {
+    let upper = |w: &str| w[..1].to_uppercase() + &w[1..];
+    name.split('-').map(upper).collect()
+}
+
+/// Where the cilbench is that the crate depends on.
+enum Home {
+    Path(PathBuf),
+    Git(String),
+}
+
+impl std::fmt::Display for Home {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Path(path) => write!(f, "path, {}", path.display()),
+            Self::Git(url) => write!(f, "git, {url}"),
+        }
+    }
+}
+
+fn home(args: &NewArgs) -> Result<Home> {
+    match (&args.path, &args.git) {
+        (Some(path), _) => {
+            if !path.join("framework/core/Cargo.toml").is_file() {
+                return Err(Error::usage(format!("--path {}: there is no cilbench: expected framework/core in it", path.display())));
+            }
+            Ok(Home::Path(std::fs::canonicalize(path).map_err(Error::io(path))?))
+        }
+        (None, Some(url)) => Ok(Home::Git(url.clone())),
+        (None, None) => {
+            Err(Error::usage("plugin new: cilbench is in no registry yet: say where it is, --path DIR of its repository, or --git URL"))
+        }
+    }
+}
+
+fn manifest(binary: bool, home: &Home) -> String {
+    let dependency = |name: &str, folder: &str| match home {
+        Home::Path(root) => format!("{name} = {{ path = {:?} }}\n", root.join(folder)),
+        Home::Git(url) => format!("{name} = {{ git = {url:?} }}\n"),
+    };
+    let mut text = String::from(
+        "[package]\nname = \"my-method\"\nversion = \"0.1.0\"\nedition = \"2024\"\nrust-version = \"1.89\"\npublish = false\n\n[workspace]\n\n",
+    );
+    if binary {
+        text += "[lib]\n# The library that cilbench opens, and the one that the tests use.\ncrate-type = [\"cdylib\", \"rlib\"]\n\n";
+    } else {
+        text += "[[bin]]\nname = \"cilbench-my-method\"\npath = \"src/main.rs\"\n\n";
+    }
+    text += "[dependencies]\n";
+    text += "candle-core = { version = \"0.11.1\", default-features = false }\n";
+    text += &dependency("cilbench", "framework/core");
+    if binary {
+        text += "mimalloc = { version = \"0.1\", default-features = false, features = [\"local_dynamic_tls\"] }\n";
+    } else {
+        text += &dependency("cilbench-cli", "framework/cli");
+    }
+    text += "inventory = \"0.3\"\nschemars = \"1.0\"\nserde = { version = \"1.0\", features = [\"derive\"] }\n\n";
+    text += "[profile.release]\ndebug = \"line-tables-only\"\n";
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn args(name: &str, out: &Path, binary: bool) -> NewArgs {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        NewArgs { name: name.into(), out: Some(out.into()), binary, path: Some(path), git: None }
+    }
+
+    #[test]
+    fn a_crate_is_the_workspace_s_own_under_another_name() {
+        let place = tempfile::tempdir().expect("folder");
+        for binary in [false, true] {
+            let folder = place.path().join(format!("out-{binary}"));
+            create(&args("two-words2", &folder, binary)).expect("written");
+            let text = |f: &str| std::fs::read_to_string(folder.join(f)).expect(f);
+            let lib = text("src/lib.rs");
+            assert!(lib.starts_with(&LIB.replace("my-method", "two-words2").replace("MyMethod", "TwoWords2")), "{lib}");
+            assert_eq!(lib.contains("export_method!(TwoWords2)"), binary);
+            assert_eq!(folder.join("src/main.rs").exists(), !binary);
+            let manifest = text("Cargo.toml").parse::<cilbench::toml::Table>().expect("TOML");
+            assert_eq!(manifest["package"]["name"].as_str(), Some("two-words2"));
+            assert_eq!(manifest["lib"].get("crate-type").is_some(), binary, "{manifest}");
+            for file in ["Cargo.toml", "README.md", "src/lib.rs", "tests/conformance.rs"] {
+                let text = text(file).to_lowercase();
+                assert!(!["my-method", "my_method", "mymethod"].iter().any(|n| text.contains(n)), "{file}");
+            }
+            assert!(create(&args("two-words2", &folder, binary)).expect_err("there").to_string().contains("there already"));
+        }
+    }
+
+    #[test]
+    fn bad_names_are_refused_and_nothing_is_written() {
+        let place = tempfile::tempdir().expect("folder");
+        for (name, expected) in [
+            ("My", "lower-case"),
+            ("a--b", "lower-case"),
+            ("2a", "lower-case"),
+            ("a/b", "lower-case"),
+            ("", "lower-case"),
+            ("lora", "taken"),
+        ] {
+            let folder = place.path().join("out");
+            let error = create(&args(name, &folder, true)).expect_err("must be refused");
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(!folder.exists());
+        }
+        let nowhere = NewArgs { path: None, ..args("fine", &place.path().join("out"), false) };
+        assert!(create(&nowhere).expect_err("no home").to_string().contains("--path DIR"));
+    }
+}

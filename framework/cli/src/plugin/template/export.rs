@@ -1,0 +1,5 @@
+cilbench::export_method!(MyMethod);
+
+// A library has an allocator of its own; batches and activations are large and short-lived, which the system's handles slowly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

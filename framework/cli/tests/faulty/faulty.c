@@ -1,0 +1,83 @@
+/* The plugin of plugins/c with one fault, put in by -DFAULT='…'. */
+#define cilbench_plugin sound_plugin
+#include "nearest_mean.c"
+#undef cilbench_plugin
+#include <math.h>
+#include <signal.h>
+
+static CilStatus nan_logits(void *instance, const CilBatch *images, CilLogits *out) {
+    CilStatus status = predict(instance, images, out);
+    ((Model *)instance)->logits[0] = NAN;
+    return status;
+}
+
+static CilStatus wide_logits(void *instance, const CilBatch *images, CilLogits *out) {
+    CilStatus status = predict(instance, images, out);
+    out->rows = 1, out->columns *= images->count;
+    return status;
+}
+
+static CilStatus one_class_less(void *instance, const CilBatch *images, CilLogits *out) {
+    CilStatus status = predict(instance, images, out);
+    out->columns -= 1;
+    return status;
+}
+
+static CilStatus null_logits(void *instance, const CilBatch *images, CilLogits *out) {
+    CilStatus status = predict(instance, images, out);
+    out->data = NULL;
+    return status;
+}
+
+static CilStatus forgetful(void *instance, const CilState *state, const CilTask *tasks, uint64_t count, uint32_t running) {
+    (void)instance, (void)state, (void)tasks, (void)count, (void)running;
+    return OK;
+}
+
+static CilStatus refuses(void *instance, const CilState *state, const CilTask *tasks, uint64_t count, uint32_t running) {
+    (void)instance, (void)state, (void)tasks, (void)count, (void)running;
+    return (CilStatus){CIL_FAILED, "this state is not mine"};
+}
+
+static CilStatus speechless(void *instance, const CilTask *task, const CilContext *context) {
+    (void)instance, (void)task, (void)context;
+    return (CilStatus){7, NULL};
+}
+
+static CilStatus asks_wrongly(void *instance, const CilTask *task, const CilContext *context) {
+    (void)instance, (void)task;
+    CilTensor out;
+    return context->draw(context->host, NULL, NULL, 0, CIL_LAW_NORMAL, 0, 0, &out);
+}
+
+/* Crashes in the second task, as long as the file named by CRASH is there. */
+static CilStatus crash(void *instance, const CilTask *task, const CilContext *context, int number) {
+    const char *mark = getenv("CRASH");
+    FILE *file = mark ? fopen(mark, "r") : NULL;
+    if (file && task->index == 1) raise(number);
+    if (file) fclose(file);
+    return end_task(instance, task, context);
+}
+
+static CilStatus segfault(void *instance, const CilTask *task, const CilContext *context) { return crash(instance, task, context, SIGSEGV); }
+static CilStatus aborts(void *instance, const CilTask *task, const CilContext *context) { return crash(instance, task, context, SIGABRT); }
+
+static CilStatus prints(void *instance, const CilTask *task, const CilContext *context) {
+    printf("hello from the plugin\n");
+    fflush(stdout);
+    return end_task(instance, task, context);
+}
+
+static CilMethod method;
+static CilPlugin plugin;
+
+const CilPlugin *cilbench_plugin(void);
+const CilPlugin *cilbench_plugin(void) {
+    (void)nan_logits, (void)wide_logits, (void)one_class_less, (void)null_logits, (void)forgetful, (void)refuses, (void)speechless;
+    (void)asks_wrongly, (void)segfault, (void)aborts, (void)prints;
+    method = METHODS[0];
+    plugin = PLUGIN;
+    plugin.methods = &method;
+    FAULT;
+    return &plugin;
+}

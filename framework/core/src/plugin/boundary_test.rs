@@ -1,0 +1,214 @@
+//! Methods across the C ABI without a library: what a panic, a failure and a refusal become.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::binary::Library;
+use super::messages::{MethodOffer, Offer};
+use super::{Kind, Plugin, export, register_offer};
+use crate::array::Array;
+use crate::conformance::trial::{Trial, backbone};
+use crate::context::{Context, Exemplar, Host, Law, MemoryRequest, PlainBatch, Reply, Request};
+use crate::data::View;
+use crate::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use crate::scenario::{Scenario, TaskInfo};
+use crate::state::State;
+use crate::{Error, Result};
+
+/// Asks for everything, and panics or fails where its hyper-parameter says.
+struct Curious {
+    fault: String,
+}
+
+#[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default)]
+struct Config {
+    /// Where it fails.
+    fault: String,
+}
+
+impl Registered for Curious {
+    type Config = Config;
+    const ABOUT: About = About {
+        name: "curious",
+        version: "1",
+        summary: "asks for everything",
+        paper: "",
+        access: Access::Memory,
+        trains: "nothing",
+        presets: "",
+    };
+
+    fn new(config: Config, _: Setup) -> Result<Self> {
+        match config.fault.as_str() {
+            "refuse" => Err(Error::usage("fault = \"refuse\": choose another")),
+            "panic-in-new" => panic!("no such luck"),
+            _ => Ok(Self { fault: config.fault }),
+        }
+    }
+}
+
+impl Method for Curious {
+    fn plan(&self, _: &TaskInfo) -> Plan {
+        assert!(self.fault != "plan", "no plan");
+        Plan { epochs: 1, batch_size: 2, view: View::Train }
+    }
+
+    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        assert!(self.fault != "begin", "cannot begin with {}", task.class_names.join(" and "));
+        let normal = ctx.draw("weights", &[2, 3], Law::Normal)?;
+        let uniform = ctx.draw("bounds", &[1], Law::Uniform { low: -1.0, high: 2.5 })?;
+        let order = ctx.permutation("order", 4)?;
+        let given = ctx.given("pairs")?.expect("the host gives them");
+        ctx.probe("normal", || Ok(normal.clone()))?;
+        ctx.probe("sum", || Ok((uniform.get(0)? + given.to_dtype(DType::F32, &Device::Cpu)?.sum_all()?)?))?;
+        let mut images = 0;
+        ctx.pass(View::Test, 2, |batch| {
+            images += batch.classes.len();
+            Ok(())
+        })?;
+        assert_eq!((images, order.to_vec1::<i64>()?), (2, vec![3, 1, 0, 2]));
+        let stored = ctx.memorise(&[1, 0], Some(&normal))?;
+        assert_eq!(stored[0].payload.as_ref().map(|p| p.shape.clone()), Some(vec![3]));
+        assert_eq!(ctx.exemplars()?, stored);
+        assert_eq!(ctx.recall(&[stored[0].id], View::Train)?.positions, [7]);
+        ctx.memorise(&[1], None)?;
+        ctx.forget(&[stored[0].id])
+    }
+
+    fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
+        Ok(Losses(vec![("a".into(), 0.5), ("b".into(), f64::NAN)]))
+    }
+
+    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        ctx.exemplars().map(drop)
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        Ok(images.flatten_from(1)?.narrow(1, 0, 2)?)
+    }
+
+    fn cls_tokens(&self, _: &Tensor) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    fn state(&self) -> Result<State> {
+        Ok(State::new())
+    }
+
+    fn restore(&mut self, _: &State, _: &[TaskInfo], _: bool) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Answers every request once, and remembers it.
+struct Answers(Vec<Request>);
+
+impl Host for Answers {
+    fn answer(&mut self, request: Request) -> Result<Reply> {
+        let stored = |payload| vec![Exemplar { id: 7, label: 1, task: 0, payload }];
+        let batch = || PlainBatch { images: Array::from_f32([1, 3, 1, 2], &[0.5; 6]), labels: vec![1], positions: vec![7] };
+        let passes = self.0.iter().filter(|r| matches!(r, Request::NextBatch { .. })).count();
+        self.0.push(request.clone());
+        Ok(match request {
+            Request::Draw { law: Law::Permutation, .. } => Reply::Array(Array::from_i64(&[3, 1, 0, 2])),
+            Request::Draw { shape, .. } => Reply::Array(Array::from_f32(shape.clone(), &vec![1.5; shape.iter().product()])),
+            Request::Given { .. } => Reply::Given(Some(Array::from_f32([2], &[1.0, 2.0]))),
+            Request::OpenPass { .. } => Reply::Pass(3),
+            Request::NextBatch { .. } => Reply::Batch((passes < 2).then(batch)),
+            Request::Probe { .. } | Request::Memory(MemoryRequest::Remove { .. }) => Reply::Done,
+            Request::Memory(MemoryRequest::Insert { payload, .. }) => {
+                Reply::Exemplars(stored(payload.map(|_| Array::from_f32([3], &[1.0, 2.0, 3.0]))))
+            }
+            Request::Memory(MemoryRequest::List) => Reply::Exemplars(stored(Some(Array::from_f32([3], &[1.0, 2.0, 3.0])))),
+            Request::Memory(MemoryRequest::Read { .. }) => Reply::Batch(Some(batch())),
+        })
+    }
+
+    fn probing(&self) -> bool {
+        true
+    }
+}
+
+/// Fails every request in a way of its own.
+struct Refuses;
+
+impl Host for Refuses {
+    fn answer(&mut self, _: Request) -> Result<Reply> {
+        Err(Error::file("images/7.png", "damaged"))
+    }
+}
+
+fn entry() -> &'static MethodEntry {
+    static ENTRY: std::sync::OnceLock<&'static MethodEntry> = std::sync::OnceLock::new();
+    ENTRY.get_or_init(|| {
+        let method = export::method::<Curious>(&[]);
+        let about = Curious::ABOUT;
+        let offered = MethodOffer {
+            name: about.name.into(),
+            version: about.version.into(),
+            summary: about.summary.into(),
+            paper: about.paper.into(),
+            access: about.access,
+            trains: about.trains.into(),
+            presets: about.presets.into(),
+            fields: crate::config::fields_to_json(&crate::config::fields::<Config>()),
+        };
+        let offer = Offer { protocol: 1, name: "asking".into(), version: "0.1".into(), methods: vec![offered] };
+        let plugin = Plugin { kind: Kind::Binary, name: "asking".into(), version: "0.1".into(), protocol: 1, sha256: "0".repeat(64) };
+        let library = Arc::new(Library(vec![("curious".to_owned(), method)]));
+        register_offer(&offer, &plugin, "asking.so", library).expect("a free name")[0]
+    })
+}
+
+fn build(fault: &str) -> Result<Box<dyn Method>> {
+    let layer = crate::config::Layer { origin: "test".into(), table: toml::Table::from_iter([("fault".to_owned(), fault.into())]) };
+    let setup = Setup { backbone: Box::new(backbone(DType::F32)?), device: Device::Cpu, dtype: DType::F32 };
+    entry().build(&entry().configure("", &[layer])?, setup)
+}
+
+fn task() -> TaskInfo {
+    let mut scenario = Trial::default().scenario().expect("a scenario");
+    scenario.next_task().expect("a task").expect("a first one").info
+}
+
+#[test]
+fn every_request_crosses_as_it_was_meant() {
+    let (mut method, mut host) = (build("").expect("built"), Answers(Vec::new()));
+    let task = task();
+    method.begin_task(&task, &mut Context::new(&mut host, &Device::Cpu, DType::F32)).expect("all its assertions hold");
+    let probes: Vec<_> =
+        host.0.iter().filter_map(|r| if let Request::Probe { name, value } = r { Some((name.as_str(), value)) } else { None }).collect();
+    assert_eq!(probes, [("normal", &Array::from_f32([2, 3], &[1.5; 6])), ("sum", &Array::from_f32(Vec::new(), &[4.5]))]);
+    let draws: Vec<_> = host.0.iter().filter(|r| matches!(r, Request::Draw { .. })).collect();
+    assert_eq!(*draws[1], Request::Draw { name: "bounds".into(), shape: vec![1], law: Law::Uniform { low: -1.0, high: 2.5 } });
+    assert!(host.0.contains(&Request::Memory(MemoryRequest::Insert { positions: vec![1], payload: None })));
+    assert!(host.0.contains(&Request::Memory(MemoryRequest::Remove { ids: vec![7] })));
+    assert!(host.0.contains(&Request::OpenPass { view: View::Test, batch_size: 2 }));
+    assert_eq!(method.plan(&task), Plan { epochs: 1, batch_size: 2, view: View::Train });
+    let images = Tensor::new(&[[[[0.25f32, 0.5]], [[0.0, 1.0]], [[0.5, 0.75]]]], &Device::Cpu).expect("images");
+    assert_eq!(method.predict(&images).expect("logits").to_vec2::<f32>().expect("values"), [[0.25, 0.5]]);
+    assert!(method.cls_tokens(&images).expect("none").is_none());
+}
+
+#[test]
+fn panics_and_failures_name_plugin_and_call() {
+    let text = |fault: &str| build(fault).err().expect("must fail").to_string();
+    assert_eq!(text("refuse"), "plugin asking (asking.so), in build: fault = \"refuse\": choose another");
+    assert!(matches!(build("refuse"), Err(Error::Usage(_))));
+    assert_eq!(text("panic-in-new"), "plugin asking (asking.so), in build: panicked: no such luck");
+    let task = task();
+    let begin = |fault: &str, host: &mut dyn Host| {
+        let mut method = build(fault).expect("built");
+        method.plan(&task);
+        method.begin_task(&task, &mut Context::new(host, &Device::Cpu, DType::F32)).expect_err("must fail")
+    };
+    let error = begin("begin", &mut Answers(Vec::new())).to_string();
+    assert!(error.starts_with("plugin asking (asking.so), in begin_task: panicked: cannot begin with class"), "{error}");
+    // A call that cannot fail in Rust fails at the next one that can.
+    assert_eq!(begin("plan", &mut Answers(Vec::new())).to_string(), "plugin asking (asking.so), in plan: panicked: no plan");
+    // What the harness itself failed with comes back as it was.
+    let error = begin("", &mut Refuses);
+    assert!(matches!(&error, Error::File { what, .. } if what == "damaged"), "{error}");
+}

@@ -1,0 +1,131 @@
+//! The command that starts a plugin, and the hash of the files it names.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result};
+
+/// A command as the user gave it, split into words as a shell does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginCommand {
+    text: String,
+    words: Vec<String>,
+    /// What is hashed.
+    files: Vec<PathBuf>,
+    sha256: String,
+}
+
+impl PluginCommand {
+    /// Splits a command line and hashes the files that it names: the scripts.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an empty command or an open quote; [`Error::Io`] for a file that cannot be read.
+    pub fn parse(text: &str) -> Result<Self> {
+        let words = shlex::split(text).ok_or_else(|| Error::usage(format!("plugin {text}: a quote is opened and not closed")))?;
+        if words.is_empty() {
+            return Err(Error::usage("plugin '': expected a command, as in --plugin \"python3 my_method.py\""));
+        }
+        // A script that is not there is the likeliest mistake, and Python's own message comes late.
+        if let Some(script) = words.iter().find(|w| is_script(w) && !Path::new(w).is_file()) {
+            return Err(Error::usage(format!("plugin {text}: there is no file {script}")));
+        }
+        let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
+        // Without a script, a program named by its path is the method itself.
+        if files.is_empty() && words[0].contains('/') && Path::new(&words[0]).is_file() {
+            files.push(PathBuf::from(&words[0]));
+        }
+        Self::of(text.to_owned(), words, files)
+    }
+
+    /// A command of these words, called `text` in messages, that stands for these files.
+    ///
+    /// # Errors
+    /// [`Error::Io`] for a file that cannot be read.
+    pub(super) fn of(text: String, words: Vec<String>, files: Vec<PathBuf>) -> Result<Self> {
+        let sha256 = hash(&words, &files)?;
+        Ok(Self { text, words, files, sha256 })
+    }
+
+    /// The command as it was given.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The program and its arguments.
+    pub(super) fn words(&self) -> (&str, &[String]) {
+        (&self.words[0], &self.words[1..])
+    }
+
+    /// SHA-256 of the script that the command names, or of the program itself if there is none. Of a command with more arguments than that, over one line an
+    /// argument: the SHA-256 of a script, every other word as it is.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// The command with its scripts by absolute paths, so that it means the same in another folder.
+    pub fn absolute(&self) -> String {
+        let word = |w: &String| match is_script(w) {
+            true => std::path::absolute(w).map_or_else(|_| w.clone(), |p| p.display().to_string()),
+            false => w.clone(),
+        };
+        let words: Vec<String> = self.words.iter().map(word).collect();
+        shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| self.text.clone())
+    }
+
+    /// An error if a file of the command is no longer what it was: a run must not mix two versions of a method.
+    pub(super) fn unchanged(&self) -> Result<()> {
+        if hash(&self.words, &self.files)? == self.sha256 {
+            return Ok(());
+        }
+        Err(Error::Protocol(format!("plugin {}: its files were changed while it was in use; give the command again", self.text)))
+    }
+}
+
+/// Whether a word names a script, by its ending.
+fn is_script(word: &str) -> bool {
+    Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "lua", "pl", "R"].iter().any(|s| e == *s))
+}
+
+fn hash(words: &[String], files: &[PathBuf]) -> Result<String> {
+    let of_file = |word: &String| files.iter().any(|f| f == Path::new(word));
+    // The program's name is left out: `python` and `python3` run the same script.
+    let hashed: Vec<&String> = words.iter().enumerate().filter(|(i, w)| *i > 0 || of_file(w)).map(|(_, w)| w).collect();
+    let line = |word: &&String| match of_file(word) {
+        true => Ok(crate::sha256(&std::fs::read(word).map_err(Error::io(word))?)),
+        false => Ok((*word).clone()),
+    };
+    match hashed.as_slice() {
+        [file] if of_file(file) => line(file),
+        several => Ok(crate::sha256(several.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n").as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_split_like_a_shell_and_its_script_is_hashed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let script = folder.path().join("my method.py");
+        std::fs::write(&script, "abc").expect("script");
+        let parse = |more: &str| PluginCommand::parse(&format!("python3 '{}' {more}", script.display())).expect("valid");
+        let command = parse("");
+        assert_eq!((command.words().0, command.words().1), ("python3", &[script.display().to_string()][..]));
+        // FIPS 180-2, appendix B.1.
+        assert_eq!(command.sha256(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_ne!(parse("--width 5").sha256(), parse("--width 6").sha256(), "arguments may change numbers");
+        assert_eq!(PluginCommand::parse(&command.absolute()).expect("valid").words(), command.words());
+        assert!(command.unchanged().is_ok());
+        std::fs::write(&script, "abd").expect("script");
+        assert!(command.unchanged().expect_err("changed").to_string().contains("changed while it was in use"));
+    }
+
+    #[test]
+    fn bad_commands_are_refused_before_anything_is_started() {
+        for (text, expected) in [("", "expected a command"), ("python 'x", "not closed"), ("python3 nowhere/x.py", "no file nowhere/x.py")]
+        {
+            let error = PluginCommand::parse(text).expect_err("must be refused");
+            assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(expected), "{error}");
+        }
+    }
+}

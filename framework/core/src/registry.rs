@@ -1,0 +1,232 @@
+//! The registry of methods: those linked into this program, and those that plugins bring while it runs.
+
+use std::marker::PhantomData;
+use std::sync::{PoisonError, RwLock};
+
+use toml::Table;
+
+use crate::backbone::BackboneSource;
+use crate::config::{self, Field, Layer};
+use crate::method::{About, Method, Registered, Setup};
+use crate::plugin::Plugin;
+use crate::{Error, Result};
+
+/// What an entry knows of its hyper-parameters, and how it builds its method.
+pub trait Recipe: Send + Sync {
+    /// Its hyper-parameters.
+    fn fields(&self) -> Vec<Field>;
+
+    /// The defaults with `layers` on top, the later ones winning.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for unknown keys or bad values.
+    fn merge(&self, layers: &[Layer]) -> Result<Table>;
+
+    /// Builds the method from a merged configuration. `source` says how its backbone can be built again, elsewhere.
+    ///
+    /// # Errors
+    /// As [`Registered::new`].
+    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Method>>;
+}
+
+/// Where a method comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// Linked into this program.
+    BuiltIn {
+        /// The name of its type, which begins with its crate.
+        type_name: fn() -> &'static str,
+    },
+    /// Brought by a plugin.
+    Plugin {
+        /// The plugin.
+        plugin: Plugin,
+        /// The path of its file, or its command, as the user gave it.
+        place: String,
+    },
+}
+
+impl Origin {
+    /// The plugin, if it is one.
+    pub fn plugin(&self) -> Option<&Plugin> {
+        match self {
+            Self::BuiltIn { .. } => None,
+            Self::Plugin { plugin, .. } => Some(plugin),
+        }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BuiltIn { type_name } => write!(f, "built in (crate {})", type_name().split("::").next().unwrap_or_default()),
+            Self::Plugin { plugin, place } => write!(f, "{plugin} from {place}"),
+        }
+    }
+}
+
+/// The registry entry of a method.
+#[derive(Clone)]
+pub struct MethodEntry {
+    /// What is known of it.
+    pub about: About,
+    /// Where it comes from.
+    pub origin: Origin,
+    recipe: &'static dyn Recipe,
+}
+
+inventory::collect!(MethodEntry);
+
+/// The recipe of a method of this program.
+struct Typed<M>(PhantomData<fn() -> M>);
+
+impl<M: Registered> Recipe for Typed<M> {
+    fn fields(&self) -> Vec<Field> {
+        config::fields::<M::Config>()
+    }
+
+    fn merge(&self, layers: &[Layer]) -> Result<Table> {
+        Ok(config::merge::<M::Config>(M::ABOUT.name, layers)?.1)
+    }
+
+    fn build(&self, config: &Table, setup: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+        let layer = Layer { origin: "configuration".into(), table: config.clone() };
+        let (config, _) = config::merge::<M::Config>(M::ABOUT.name, &[layer])?;
+        Ok(Box::new(M::new(config, setup)?))
+    }
+}
+
+impl MethodEntry {
+    /// The entry of `M`.
+    pub const fn of<M: Registered>() -> Self {
+        Self { about: M::ABOUT, origin: Origin::BuiltIn { type_name: std::any::type_name::<M> }, recipe: &Typed::<M>(PhantomData) }
+    }
+
+    /// The entry of a method that a plugin brings; what it needs is kept for good.
+    pub fn loaded(about: About, plugin: Plugin, place: impl Into<String>, recipe: Box<dyn Recipe>) -> Self {
+        Self { about, origin: Origin::Plugin { plugin, place: place.into() }, recipe: Box::leak(recipe) }
+    }
+
+    /// Its hyper-parameters.
+    pub fn fields(&self) -> Vec<Field> {
+        self.recipe.fields()
+    }
+
+    /// The configuration for a data set: defaults, then the preset, then `layers`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for unknown keys or bad values.
+    pub fn configure(&self, dataset: &str, layers: &[Layer]) -> Result<Table> {
+        let mut all = Vec::new();
+        let presets: Table = toml::from_str(self.about.presets)
+            .map_err(|e| Error::Protocol(format!("the presets of method '{}' are not valid TOML: {e}", self.about.name)))?;
+        if let Some(toml::Value::Table(table)) = presets.get(dataset) {
+            all.push(Layer { origin: format!("preset of {} for {dataset}", self.about.name), table: table.clone() });
+        }
+        all.extend_from_slice(layers);
+        self.recipe.merge(&all)
+    }
+
+    /// Builds the method.
+    ///
+    /// # Errors
+    /// As [`Registered::new`].
+    pub fn build(&self, config: &Table, setup: Setup) -> Result<Box<dyn Method>> {
+        self.build_on(config, setup, None)
+    }
+
+    /// Builds the method on a backbone that came from `source`: a plugin builds its own from there.
+    ///
+    /// # Errors
+    /// As [`Registered::new`].
+    pub fn build_on(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+        self.recipe.build(config, setup, source)
+    }
+}
+
+/// Methods that plugins brought.
+static LOADED: RwLock<Vec<&'static MethodEntry>> = RwLock::new(Vec::new());
+
+/// Adds a method to those of this process, for good.
+///
+/// # Errors
+/// [`Error::Usage`] if its name is empty, or taken: says by whom.
+pub fn register(entry: MethodEntry) -> Result<&'static MethodEntry> {
+    let name = entry.about.name;
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/\\".contains(c)) {
+        return Err(Error::usage(format!("{}: '{name}' is no name for a method: use letters, digits and hyphens", entry.origin)));
+    }
+    let mut loaded = LOADED.write().unwrap_or_else(PoisonError::into_inner);
+    let linked = inventory::iter::<MethodEntry>.into_iter();
+    if let Some(other) = linked.chain(loaded.iter().copied()).find(|e| e.about.name == name) {
+        let Origin::Plugin { place, .. } = &entry.origin else { unreachable!("built-in methods are not registered at run time") };
+        return Err(Error::usage(format!(
+            "{place}: the method name '{name}' is taken: it is {}; rename the plugin's method",
+            other.origin
+        )));
+    }
+    let entry: &'static MethodEntry = Box::leak(Box::new(entry));
+    loaded.push(entry);
+    Ok(entry)
+}
+
+/// All registered methods, by name.
+pub fn all() -> Vec<&'static MethodEntry> {
+    let mut all: Vec<_> = inventory::iter::<MethodEntry>.into_iter().collect();
+    all.extend(LOADED.read().unwrap_or_else(PoisonError::into_inner).iter().copied());
+    all.sort_by_key(|e| e.about.name);
+    all
+}
+
+/// The method of this name.
+///
+/// # Errors
+/// [`Error::Usage`] with the nearest known name; also if two methods took the same name.
+pub fn find(name: &str) -> Result<&'static MethodEntry> {
+    let named: Vec<_> = all().into_iter().filter(|e| e.about.name == name).collect();
+    match named[..] {
+        [entry] => Ok(entry),
+        [] => Err(Error::unknown("method", name, all().iter().map(|e| e.about.name))),
+        _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::method::Access;
+    use crate::plugin::Kind;
+
+    struct Nothing;
+
+    impl Recipe for Nothing {
+        fn fields(&self) -> Vec<Field> {
+            Vec::new()
+        }
+        fn merge(&self, _: &[Layer]) -> Result<Table> {
+            Ok(Table::new())
+        }
+        fn build(&self, _: &Table, _: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+            Err(Error::Unsupported("nothing to build".into()))
+        }
+    }
+
+    fn entry(name: &'static str, place: &str) -> MethodEntry {
+        let about = About { name, version: "1", summary: "", paper: "", access: Access::Stream, trains: "", presets: "" };
+        let plugin = Plugin { kind: Kind::Binary, name: "some".into(), version: "0.1".into(), protocol: 1, sha256: "ab".repeat(32) };
+        MethodEntry::loaded(about, plugin, place, Box::new(Nothing))
+    }
+
+    #[test]
+    fn a_method_is_found_once_registered_and_its_name_is_taken_from_then_on() {
+        assert!(find("from-a-plugin").is_err());
+        register(entry("from-a-plugin", "first.so")).expect("free");
+        assert_eq!(find("from-a-plugin").expect("there").fields(), []);
+        assert_eq!(all().iter().filter(|e| e.about.name == "from-a-plugin").count(), 1);
+        let text = register(entry("from-a-plugin", "second.so")).err().expect("taken").to_string();
+        assert!(text.contains("second.so: the method name 'from-a-plugin' is taken") && text.contains("from first.so"), "{text}");
+        for bad in ["", "two words", "a/b", "a\n"] {
+            assert!(register(entry(bad, "third.so")).err().expect("bad").to_string().contains("is no name"), "{bad:?}");
+        }
+    }
+}

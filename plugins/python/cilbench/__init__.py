@@ -1,0 +1,36 @@
+"""Class-incremental learning methods in Python, scored by cilbench.
+
+A method subclasses `Method` and ends its script with `cilbench.serve(MyMethod)`; the harness starts the script:
+
+    cilbench run --plugin "python my_method.py" --method my-method
+"""
+
+from . import _wire
+from .context import Context, Exemplar, HostError, Uniform
+from .method import Batch, Method, Plan, Setup, TaskInfo, Unsupported, UsageError
+from .parameters import parameter
+from .state import buffer, optimiser, statistic, trained
+from ._serve import serve
+
+# Standard output belongs to the protocol from here on: `print` goes to standard error, also that of libraries imported later.
+_wire.take_over_stdout()
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Exemplar",
+    "HostError",
+    "Method",
+    "Plan",
+    "Setup",
+    "TaskInfo",
+    "Uniform",
+    "Unsupported",
+    "UsageError",
+    "buffer",
+    "optimiser",
+    "parameter",
+    "serve",
+    "statistic",
+    "trained",
+]

@@ -1,0 +1,154 @@
+"""Answers the harness's calls, one at a time, until it goes away."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from typing import Any, Type
+
+from . import _wire, parameters
+from .context import Context, HostError
+from .method import Batch, Method, Plan, Setup, TaskInfo, Unsupported, UsageError
+from .state import pack, unpack
+
+
+class Diverged(Exception):
+    """A loss term stopped being finite."""
+
+
+def serve(method: Type[Method]) -> None:
+    """Hands `method` to the harness that started this script. The last line of a plugin."""
+    if not _wire.is_plugin():
+        script = " ".join([os.path.basename(sys.executable or "python"), *sys.argv])
+        print(f'This is a plugin of cilbench. Run it with:\n  cilbench run --plugin "{script}" --method {method.name}', file=sys.stderr)
+        sys.exit(2)
+    channel = _wire.Channel.of_process()
+    _end_with_parent()
+    shared = channel.open_shared(os.environ.get("CILBENCH_SHARED", ""))
+    channel.send({"offer": _offer(method), "shared": shared})
+    server = _Server(method, channel)
+    while (frame := channel.receive()) is not None:
+        channel.send({"answer": server.answer(**frame["call"])})
+
+
+def _offer(method: Type[Method]) -> dict:
+    missing = [key for key in ("name", "version", "summary") if not isinstance(getattr(method, key, None), str)]
+    if missing:
+        raise TypeError(f"{method.__name__}: set the class attributes {', '.join(missing)} to strings")
+    about = {key: getattr(method, key) for key in ("name", "version", "summary", "paper", "access", "trains", "presets")}
+    fields = parameters.describe(method.Config) if method.Config else []
+    script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    return {
+        "protocol": _wire.PROTOCOL,
+        "name": script,
+        "version": method.version,
+        "methods": [{**about, "fields": json.dumps(fields, allow_nan=False)}],
+    }
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the harness dies, even in the middle of a call."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class _Server:
+    """One instance of a method, built by the first call."""
+
+    def __init__(self, method: Type[Method], channel: _wire.Channel) -> None:
+        self._class = method
+        self._channel = channel
+        self._method: Any = None
+        self._probing = False
+
+    def answer(self, call: Any, probing: bool) -> Any:
+        """The answer to a call: what the method returned, or how it failed."""
+        ((name, given),) = call.items() if isinstance(call, dict) else ((call, {}),)
+        self._probing = probing
+        try:
+            handler = getattr(self, "_" + name.replace("-", "_"), None)
+            if handler is None:
+                raise Unsupported(f"this version of the Python package does not know the call '{name}'")
+            return handler(**given)
+        except Exception as error:
+            if not isinstance(error, (UsageError, Unsupported, Diverged, HostError)):
+                traceback.print_exc(file=sys.stderr)
+            return {"failed": _failure(error)}
+
+    def _context(self) -> Context:
+        return Context(self._channel, self._probing)
+
+    def _build(self, method: str, config: str, backbone: dict, device: str, dtype: str) -> str:
+        built = parameters.build(self._class.Config, json.loads(config)) if self._class.Config else None
+        self._method = self._class(built, Setup(device, dtype, backbone["image_size"], backbone["weights"], backbone))
+        return "done"
+
+    def _check(self, classes: int) -> str:
+        self._method.check(classes)
+        return "done"
+
+    def _plan(self, task: dict) -> dict:
+        plan = self._method.plan(TaskInfo.of(task))
+        if not isinstance(plan, Plan):
+            raise TypeError(f"plan() returned {type(plan).__name__}; return cilbench.Plan(epochs, batch_size)")
+        return {"plan": {"epochs": int(plan.epochs), "batch_size": int(plan.batch_size), "view": plan.view}}
+
+    def _begin_task(self, task: dict) -> str:
+        self._method.begin_task(TaskInfo.of(task), self._context())
+        return "done"
+
+    def _observe(self, batch: dict, epoch: int, step: int, task: dict) -> dict:
+        losses = self._method.observe(Batch.of(batch, epoch, step), TaskInfo.of(task), self._context())
+        if not isinstance(losses, dict):
+            raise TypeError(f"observe() returned {type(losses).__name__}; return a dict of loss terms by name")
+        terms = [[str(name), float(value)] for name, value in losses.items()]
+        for term, value in terms:
+            if not math.isfinite(value):
+                raise Diverged(f"the loss term '{term}' is {value} in task {task['index']}, epoch {epoch}, step {step}: lower the learning rate")
+        return {"losses": terms}
+
+    def _end_task(self, task: dict) -> str:
+        self._method.end_task(TaskInfo.of(task), self._context())
+        return "done"
+
+    def _predict(self, images: Any) -> dict:
+        return {"logits": _wire.as_array(self._method.predict(images), "predict()")}
+
+    def _cls_tokens(self, images: Any) -> dict:
+        tokens = self._method.cls_tokens(images)
+        return {"cls-tokens": None if tokens is None else _wire.as_array(tokens, "cls_tokens()")}
+
+    def _state(self) -> dict:
+        return {"state": {"entries": pack(self._method.state())}}
+
+    def _restore(self, state: dict, tasks: list, running: bool) -> str:
+        self._method.restore(unpack(state["entries"]), [TaskInfo.of(task) for task in tasks], running)
+        return "done"
+
+    def _export(self) -> Any:
+        raise Unsupported("a Python method's model is not written as a backbone with a linear head; its script can save what it likes")
+
+
+def _failure(error: Exception) -> dict:
+    if isinstance(error, HostError):
+        return {"class": error.kind, "text": str(error)}
+    kinds = {UsageError: "usage", Unsupported: "unsupported", Diverged: "diverged"}
+    for type_, kind in kinds.items():
+        if isinstance(error, type_):
+            return {"class": kind, "text": str(error)}
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    here = os.path.dirname(os.path.abspath(__file__))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not os.path.abspath(f.filename).startswith(here)]
+    where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
+    return {"class": "failed", "text": text + where}

@@ -1,0 +1,100 @@
+"""A method that breaks one rule, named on the command line; as "well" it breaks none. For the tests."""
+
+import os
+import sys
+import time
+
+import numpy as np
+
+FAULT = sys.argv[1]
+# Most faults happen in the only step of the second task: by then the first is learned and in a checkpoint.
+if FAULT == "rubbish-first":
+    print("Loading the model ...", flush=True)
+
+import cilbench
+from cilbench import _wire
+
+if FAULT == "other-version":
+    _wire.PROTOCOL = 99
+if FAULT == "import-error":
+    import a_module_that_does_not_exist  # noqa: F401
+if FAULT == "silent":
+    time.sleep(1000)
+
+
+class Faulty(cilbench.Method):
+    name = f"faulty-{FAULT}"
+    version = "1"
+    summary = f"breaks one rule: {FAULT}"
+    access = "stream"
+
+    def __init__(self, config, setup):
+        print("standard output is taken over")  # must reach standard error
+        os.write(1, b"also below Python\n")
+        self.classes = np.zeros(1, np.int64)
+        self.weight = np.zeros(3, np.float32)
+        if FAULT == "refuses":
+            raise cilbench.UsageError("rank = 0: at least 1")
+
+    def plan(self, task):
+        if FAULT == "plan":
+            return (1, 8)
+        return cilbench.Plan(epochs=10**6 if FAULT == "slow" else 1, batch_size=1000, view="test")
+
+    def begin_task(self, task, ctx):
+        self.classes[0] = max(task.classes) + 1
+
+    def observe(self, batch, task, ctx):
+        loss = 1.0
+        if FAULT == "slow":
+            time.sleep(0.05)
+        if task.index == 1:
+            if FAULT == "hang":
+                time.sleep(1000)
+            if FAULT == "die" and not os.path.exists(sys.argv[2]):
+                open(sys.argv[2], "w").close()
+                print("the last words of a dying process", file=sys.stderr)
+                os._exit(3)
+            if FAULT == "killed":
+                os.kill(os.getpid(), 9)
+            if FAULT == "rubbish":
+                os.write(_wire._stdout, b"epoch 1: loss 0.7\n")
+            if FAULT == "raise":
+                raise ValueError("the matrix is singular")
+            if FAULT == "nan-loss":
+                loss = float("nan")
+            if FAULT == "memory":
+                ctx.memorise([0])
+            if FAULT == "losses":
+                return 0.5
+        self.weight += ctx.draw("step", [3])
+        return {"loss": loss}
+
+    def predict(self, images):
+        classes = int(self.classes[0])
+        logits = np.tile(np.arange(classes, dtype=np.float32), (len(images), 1)) + images.mean((1, 2, 3))[:, None] * self.weight.sum()
+        second = classes > 2
+        if second and FAULT == "nan-logits":
+            logits[0, 0] = np.nan
+        if second and FAULT == "wrong-logits":
+            logits = logits[:, 1:]
+        if second and FAULT == "few-logits":
+            logits = logits[1:]
+        if second and FAULT == "flat-logits":
+            logits = logits.ravel()
+        return logits
+
+    def state(self):
+        if FAULT == "unmarked":
+            return {"weight": self.weight}
+        if FAULT == "type":
+            return {"weight": cilbench.trained(self.weight.astype(complex))}
+        return {"classes": cilbench.buffer(self.classes), "weight": cilbench.trained(self.weight)}
+
+    def restore(self, state, tasks, running):
+        self.classes = state["classes"]
+        if FAULT != "forgets":
+            self.weight = state["weight"]
+
+
+cilbench.serve(Faulty)

@@ -136,11 +136,26 @@ impl Float for f64 {
     }
 }
 
-/// Runs `f` compiled for the widest vectors that the processor has.
-#[inline]
-pub(super) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
+/// A function over slices of `T`, compiled for the widest vectors that the processor has. Its body is put into the function that carries the processor's
+/// features: what is called from there must be `#[inline(always)]`, or it is compiled for the least processor.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) $body:block) => {
+        $(#[$doc])*
+        pub(super) fn $name<'a, T: Float>($($arg: $ty),*) {
+            struct Rows<'a, T> { $($arg: $ty),* }
+            impl<'a, T: Float> pulp::WithSimd for Rows<'a, T> {
+                type Output = ();
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) {
+                    let Self { $($arg),* } = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Rows { $($arg),* });
+        }
+    };
 }
+pub(super) use vectorised;
 
 /// Σᵢ f(aᵢ, bᵢ, …) over slices of one length, in lanes: the order of the additions is fixed by the length alone.
 #[inline(always)]

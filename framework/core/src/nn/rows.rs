@@ -41,39 +41,37 @@ fn moments<T: Float>(row: &[T], eps: T) -> (T, T) {
     (mean, T::ONE / (variance + eps).sqrt())
 }
 
-/// out = (x − mean) / √(variance + ε) · γ + β for each row of x, as wide as γ.
-pub(super) fn layer_norm<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: f64, out: &mut [T]) {
-    let eps = T::narrow(eps);
-    vectorised(|| {
+vectorised! {
+    /// out = (x − mean) / √(variance + ε) · γ + β for each row of x, as wide as γ.
+    fn layer_norm(x: &'a [T], gamma: &'a [T], beta: &'a [T], eps: f64, out: &'a mut [T]) {
         for (row, out) in x.chunks_exact(gamma.len()).zip(out.chunks_exact_mut(gamma.len())) {
-            let (mean, inverse) = moments(row, eps);
+            let (mean, inverse) = moments(row, T::narrow(eps));
             for (((o, v), g), b) in out.iter_mut().zip(row).zip(gamma).zip(beta) {
                 *o = (*v - mean) * inverse * *g + *b;
             }
         }
-    });
+    }
 }
 
-/// dx += (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ for each row, g being the gradient of the norm's output.
-pub(super) fn layer_norm_gradient<T: Float>(x: &[T], gamma: &[T], grad: &[T], eps: f64, dx: &mut [T]) {
-    let (dim, eps) = (gamma.len(), T::narrow(eps));
-    let n = T::narrow(dim as f64);
-    vectorised(|| {
+vectorised! {
+    /// dx += (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ for each row, g being the gradient of the norm's output.
+    fn layer_norm_gradient(x: &'a [T], gamma: &'a [T], grad: &'a [T], eps: f64, dx: &'a mut [T]) {
+        let (dim, n) = (gamma.len(), T::narrow(gamma.len() as f64));
         for ((row, grad), dx) in x.chunks_exact(dim).zip(grad.chunks_exact(dim)).zip(dx.chunks_exact_mut(dim)) {
-            let (mean, inverse) = moments(row, eps);
+            let (mean, inverse) = moments(row, T::narrow(eps));
             let sum = lane_sum([grad, gamma], |[g, c]| g * c) / n;
             let dot = lane_sum([grad, gamma, row], |[g, c, v]| g * c * ((v - mean) * inverse)) / n;
             for (((d, v), g), c) in dx.iter_mut().zip(row).zip(grad).zip(gamma) {
                 *d += (*g * *c - sum - (*v - mean) * inverse * dot) * inverse;
             }
         }
-    });
+    }
 }
 
-/// Softmax of each row of `width` values, in place.
-pub(super) fn softmax<T: Float>(rows: &mut [T], width: usize) {
-    vectorised(|| {
-        for row in rows.chunks_exact_mut(width) {
+vectorised! {
+    /// Softmax of each row of `width` values, in place.
+    fn softmax(values: &'a mut [T], width: usize) {
+        for row in values.chunks_exact_mut(width) {
             let max = lane_max(row);
             for v in row.iter_mut() {
                 *v = (*v - max).exp();
@@ -83,36 +81,36 @@ pub(super) fn softmax<T: Float>(rows: &mut [T], width: usize) {
                 *v = *v * inverse;
             }
         }
-    });
+    }
 }
 
-/// The gradient of a softmax's input, in place of that of its output `grad`: p·(g − Σ g·p) for each row of `width` weights p.
-pub(super) fn softmax_gradient<T: Float>(weights: &[T], grad: &mut [T], width: usize) {
-    vectorised(|| {
+vectorised! {
+    /// The gradient of a softmax's input, in place of that of its output `grad`: p·(g − Σ g·p) for each row of `width` weights p.
+    fn softmax_gradient(weights: &'a [T], grad: &'a mut [T], width: usize) {
         for (p, g) in weights.chunks_exact(width).zip(grad.chunks_exact_mut(width)) {
             let dot = lane_sum([g, p], |[g, p]| g * p);
             for (g, p) in g.iter_mut().zip(p) {
                 *g = *p * (*g - dot);
             }
         }
-    });
+    }
 }
 
-/// out = x·Φ(x).
-pub(super) fn gelu<T: Float>(x: &[T], out: &mut [T]) {
-    vectorised(|| {
+vectorised! {
+    /// out = x·Φ(x).
+    fn gelu(x: &'a [T], out: &'a mut [T]) {
         for (o, v) in out.iter_mut().zip(x) {
             *o = *v * v.normal().0;
         }
-    });
+    }
 }
 
-/// grad ·= Φ(x) + x·φ(x).
-pub(super) fn gelu_gradient<T: Float>(x: &[T], grad: &mut [T]) {
-    vectorised(|| {
+vectorised! {
+    /// grad ·= Φ(x) + x·φ(x).
+    fn gelu_gradient(x: &'a [T], grad: &'a mut [T]) {
         for (g, v) in grad.iter_mut().zip(x) {
             let (cdf, pdf) = v.normal();
             *g = *g * (cdf + *v * pdf);
         }
-    });
+    }
 }

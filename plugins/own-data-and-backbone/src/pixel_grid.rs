@@ -1,7 +1,7 @@
 //! A backbone without weights: products of neighbouring pixels, averaged, which tell the directions of stripes. It has no capabilities beyond
 //! features, so methods that need more (LoRA pairs, prompts) say at the start that they cannot use it.
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 use cilbench::backbone::{Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Site};
 use cilbench::{Error, Result};
 
@@ -77,8 +77,10 @@ impl Backbone for PixelGrid {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use candle_core::{DType, Device};
     use cilbench::scenario::{self, Scenario, ScenarioOptions, TaskStream};
+
+    use super::*;
 
     #[test]
     fn the_scenario_opens_and_the_backbone_takes_its_images() {

@@ -79,10 +79,11 @@ pub(crate) enum PluginCommand {
     New(NewArgs),
     /// The plugins that were opened, with their hashes
     List,
-    /// Inspect a library and put its methods through the conformance suite, in processes that it may crash
+    /// Inspect a plugin and put its methods through the conformance suite, in processes that it may crash
     Check {
-        /// The library
-        file: PathBuf,
+        /// The library, or the command in quotes
+        #[arg(value_name = "FILE|COMMAND")]
+        name: String,
     },
     /// Answer calls for a library, for the process that started this one
     #[command(hide = true)]

@@ -79,9 +79,13 @@ fn a_method_in_python_is_listed_scored_and_recorded_with_its_hash() {
 #[test]
 fn a_method_in_python_keeps_the_rules() {
     let plugin = python::command("examples/nearest_mean.py", "");
-    let outcome = output(cilbench(&plugin, &["conformance", "nearest-mean-python"]));
+    let mut check = Command::new(env!("CARGO_BIN_EXE_cilbench"));
+    check.args(["plugin", "check", &plugin]).env("PYTHONPATH", python::package());
+    let outcome = output(check);
     assert!(outcome.status.success(), "{}{}", text(&outcome.stdout), text(&outcome.stderr));
-    assert!(text(&outcome.stdout).contains("0 broken"));
+    for part in ["nearest_mean.py", "protocol version", "nearest-mean-python", "0 broken"] {
+        assert!(text(&outcome.stdout).contains(part), "{part}: {}", text(&outcome.stdout));
+    }
 }
 
 #[test]

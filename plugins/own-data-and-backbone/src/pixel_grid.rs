@@ -77,9 +77,10 @@ impl Backbone for PixelGrid {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use candle_core::{DType, Device};
     use cilbench::scenario::{self, Scenario, ScenarioOptions, TaskStream};
+
+    use super::*;
 
     #[test]
     fn the_scenario_opens_and_the_backbone_takes_its_images() {

@@ -49,14 +49,13 @@ impl Loader {
         if OPENED.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
             return Ok(());
         }
-        let timeout = TIMEOUT.get().copied().unwrap_or(process::TIMEOUT);
         if library {
             let path = Path::new(name);
             let opened = if self.isolate { isolated(path)? } else { plugin::open(path)? };
             opened.register()?;
             eprintln!("plugin {} from {}", opened.plugin, opened.path.display());
         } else {
-            if let Some(entry) = process::register(name, timeout)?.first() {
+            if let Some(entry) = process::register(name, limit())?.first() {
                 eprintln!("plugin {}", entry.origin);
             }
         }
@@ -78,15 +77,20 @@ impl Loader {
     }
 }
 
+/// How long a plugin in a process may take to answer a call.
+pub(super) fn limit() -> Duration {
+    TIMEOUT.get().copied().unwrap_or(process::TIMEOUT)
+}
+
 /// Opens a library in processes of its own.
 pub(crate) fn isolated(path: &Path) -> Result<Opened> {
     let program = std::env::current_exe().map_err(Error::io("the program cilbench"))?;
     let words = [program.display().to_string(), "plugin".into(), "serve".into()].to_vec();
-    process::isolate(path, words, TIMEOUT.get().copied().unwrap_or(process::TIMEOUT))
+    process::isolate(path, words, limit())
 }
 
 /// Whether a name is that of a library, or of a file that cannot be run; anything else is a command.
-fn is_library(name: &str) -> bool {
+pub(super) fn is_library(name: &str) -> bool {
     let path = Path::new(name);
     has_library_name(path) || path.is_dir() || (path.is_file() && !executable(path))
 }

@@ -15,7 +15,7 @@ pub(crate) use load::{Loader, absolute, in_config};
 pub(crate) fn plugin(command: PluginCommand) -> Result<()> {
     match command {
         PluginCommand::List => list(),
-        PluginCommand::Check { file } => check::check(&file),
+        PluginCommand::Check { name } => check::check(&name),
         PluginCommand::New(args) => create::create(&args),
         PluginCommand::Serve { file } => process::serve(&file),
     }

@@ -42,7 +42,11 @@ pub fn open(path: &Path) -> Result<Opened> {
     let sha256 = inspect(path)?;
     let absolute = std::path::absolute(path).map_err(Error::io(path))?;
     // SAFETY: the user named this file, so its initialisation may run here; that is what a plugin is.
-    let library = unsafe { open_library(&absolute) }.map_err(|e| Error::file(path, format!("the system cannot load this library: {e}")))?;
+    let library = unsafe { open_library(&absolute) }.map_err(|e| {
+        // What the system said is the cause, not the error itself.
+        let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        Error::file(path, format!("the system cannot load this library: {cause}"))
+    })?;
     // Never unloaded: threads and thread-local values of the library may outlive any use of it.
     let library: &'static libloading::Library = Box::leak(Box::new(library));
     // SAFETY: a symbol of this name is a function of this type, by the ABI.

@@ -158,7 +158,7 @@ mod tests {
             assert_eq!(folder.join("src/main.rs").exists(), !binary);
             let manifest = text("Cargo.toml").parse::<cilbench::toml::Table>().expect("TOML");
             assert_eq!(manifest["package"]["name"].as_str(), Some("two-words2"));
-            assert_eq!(manifest["lib"].get("crate-type").is_some(), binary, "{manifest}");
+            assert_eq!(manifest.get("lib").and_then(|lib| lib.get("crate-type")).is_some(), binary, "{manifest}");
             for file in ["Cargo.toml", "README.md", "src/lib.rs", "tests/conformance.rs"] {
                 let text = text(file).to_lowercase();
                 assert!(!["my-method", "my_method", "mymethod"].iter().any(|n| text.contains(n)), "{file}");

@@ -12,6 +12,7 @@ const MAIN: &str = include_str!("template/main.rs");
 const EXPORT: &str = include_str!("template/export.rs");
 const SOURCE_README: &str = include_str!("template/source.md");
 const BINARY_README: &str = include_str!("template/binary.md");
+const FORMAT: &str = include_str!("../../../../rustfmt.toml");
 const CI: &str = include_str!("template/check.yml");
 
 pub(super) fn create(args: &NewArgs) -> Result<()> {
@@ -29,6 +30,7 @@ pub(super) fn create(args: &NewArgs) -> Result<()> {
         ("Cargo.toml", rename(&manifest(args.binary, &home))),
         ("README.md", rename(readme)),
         ("tests/conformance.rs", rename(TEST)),
+        ("rustfmt.toml", FORMAT.to_owned()),
         (".gitignore", "/target\n/runs\n".to_owned()),
         (".github/workflows/check.yml", CI.to_owned()),
     ];

@@ -6,7 +6,7 @@
 //!
 //! In the first task a bottleneck beside the MLP of every block (AdaptFormer) and a head are trained by cross-entropy; then everything is frozen and the head is
 //! dropped. The feature of an image is the pre-trained network's CLS token followed by the adapted one's; classes are told apart by the cosine to their mean
-//! features, as in simplecil. Gradients are needed in the first task only.
+//! features, as in simplecil. Gradients are needed in the first task only. The head of the first task is linear; the authors' is a cosine classifier with a trained scale.
 
 use candle_core::{DType, Device, Tensor};
 use cilbench::backbone::{Backbone, Capability, Pass};

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! loss = CE(x, y) + α·MSE(h(x'), z') + β·CE(x'', y''), x' and x'' two draws from the memory and z' the logits stored with x'. Where the authors store an image
-//! with its logits while the stream passes, here images are chosen when their task is over, with the logits of the model as it is then; z' has one column
-//! for each class seen by then, and the MSE counts those.
+//! with its logits while the stream passes, here images are chosen when their task is over, with the logits of the model as it is then for the image through the
+//! test transform; z' has one column for each class seen by then, and the MSE is the mean over those (theirs is over all outputs, of classes to come as well).
 
 use candle_core::Tensor;
 use cilbench::context::{Context, Exemplar};

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Each step takes a batch of the task's images and one of exemplars (the paper shuffles both into one set). The loss is the paper's: a sigmoid for every class seen,
-//! whose targets are the labels for the task's classes and the outputs of the model before the task for older ones. With `distillation = "softmax"` it is
+//! whose targets are the labels for the task's classes and the outputs of the model before the task for older ones, summed over classes (common code takes their mean, which
+//! is another learning rate). With `distillation = "softmax"` it is
 //! cross-entropy plus distillation at temperature 2, as many later comparisons have it.
 
 use std::collections::BTreeMap;

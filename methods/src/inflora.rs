@@ -6,6 +6,8 @@
 //!
 //! Each task's A is designed from the covariance of the attention's inputs, outside the directions that past tasks used, and frozen; only B and the head train.
 //! DualGPM keeps those directions, or their complement once they are more than half.
+//!
+//! With `classifier_alignment = true` the heads are realigned as in lora-ca; the authors' own variant with alignment (InfLoRA+CA) uses the settings of SLCA.
 
 use candle_core::Tensor;
 use cilbench::backbone::Capability;

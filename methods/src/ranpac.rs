@@ -10,7 +10,7 @@
 //! that makes it so is taken.
 //!
 //! With `first_session = true` the backbone is adapted to the first task by a LoRA pair before it is frozen (the paper's phase 1, which uses other
-//! adapters).
+//! adapters). Without it this is the method without the paper's phase 1, which its reported numbers have.
 //!
 //! With M = 10000, the paper's, a run takes 2 GB at its peak and on two cores about 15 s a task beside the features; with `--set projection=2000` 1 s and 0.2 GB.
 

@@ -4,8 +4,12 @@
 //! cilbench run --method slda
 //! ```
 //!
-//! Class means and the covariance shared by all classes are kept in f64 and updated task by task; the classifier is w_c = Λ·μ_c, b_c = −μ_cᵀ·Λ·μ_c / 2 with
+//! Class means and the covariance Σ shared by all classes are kept in f64 and updated task by task; the classifier is w_c = Λ·μ_c, b_c = −μ_cᵀ·Λ·μ_c / 2 with
 //! Λ = ((1−ε)·Σ + ε·I)⁻¹.
+//!
+//! As in the authors' code the first task's Σ is the oracle-approximating shrinkage estimate (OAS, Chen et al. 2010) towards tr(Σ)/dim·I, which counts where images are fewer
+//! than dimensions; `oas = false` takes it as it is. Later images add their scatter. The authors add image after image, each about its class's mean so far; here a task's scatter is
+//! about its classes' means, which is the exact pooled covariance and does not depend on the order of images.
 
 use candle_core::{DType, Device, Tensor};
 use cilbench::context::Context;
@@ -26,11 +30,13 @@ inventory::submit! { MethodEntry::of::<Slda>() }
 pub struct Config {
     /// Shrinkage of the covariance towards the identity (ε), in (0, 1].
     shrinkage: f64,
+    /// Whether the first task's covariance is shrunk by as much as its images and dimensions ask for (OAS).
+    oas: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { shrinkage: 1e-4 }
+        Self { shrinkage: 1e-4, oas: true }
     }
 }
 
@@ -59,7 +65,7 @@ impl Registered for Slda {
     type Config = Config;
     const ABOUT: About = About {
         name: "slda",
-        version: "1",
+        version: "2",
         summary: "linear discriminant analysis on frozen features with one running covariance; no training",
         paper: r"@inproceedings{hayes2020lifelong,
   title={Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis},
@@ -78,6 +84,18 @@ impl Registered for Slda {
         let frozen = FrozenFeatures::new(setup);
         Ok(Self { config, frozen, means: Vec::new(), counts: Vec::new(), scatter: None, classifier: None })
     }
+}
+
+/// The oracle-approximating shrinkage estimate of a covariance (dim, dim) taken from `images` centred rows: (1−ρ)·S + ρ·tr(S)/dim·I with
+/// ρ = min(1, (a + m²) / ((n+1)·(a − m²/dim))), a the mean of S's squared entries and m = tr(S)/dim.
+fn oas(covariance: &Tensor, images: f64) -> Result<Tensor> {
+    let dim = covariance.dim(0)?;
+    let identity = Tensor::eye(dim, DType::F64, &Device::Cpu)?;
+    let mean = (covariance * &identity)?.sum_all()?.to_scalar::<f64>()? / dim as f64;
+    let squares = covariance.sqr()?.mean_all()?.to_scalar::<f64>()?;
+    let spread = (images + 1.0) * (squares - mean * mean / dim as f64);
+    let rho = if spread > 0.0 { ((squares + mean * mean) / spread).min(1.0) } else { 1.0 };
+    Ok(((covariance * (1.0 - rho))? + (identity * (rho * mean))?)?)
 }
 
 impl Slda {
@@ -138,6 +156,10 @@ impl Method for Slda {
             let rows = self.frozen.rows(&features, &labels, *class)?;
             self.take_in(*class, &rows)?;
         }
+        let images = self.counts.iter().sum::<i64>().max(1) as f64;
+        if let (true, 0, Some(scatter)) = (self.config.oas, task.index, &self.scatter) {
+            self.scatter = Some((oas(&(scatter / images)?, images)? * images)?);
+        }
         self.solve()
     }
 
@@ -169,5 +191,23 @@ impl Method for Slda {
         self.scatter = Some(state.tensor("scatter", DType::F64, &Device::Cpu)?);
         self.counts = state.array("counts")?.to_tensor(&Device::Cpu)?.to_vec1()?;
         self.solve()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oas_keeps_the_trace_and_shrinks_less_with_more_images() {
+        let s = Tensor::new(&[[4.0f64, 1.0], [1.0, 2.0]], &Device::Cpu).expect("covariance");
+        let off = |images: f64| {
+            let shrunk = oas(&s, images).expect("oas").to_vec2::<f64>().expect("values");
+            assert!((shrunk[0][0] + shrunk[1][1] - 6.0).abs() < 1e-12);
+            shrunk[0][1]
+        };
+        // a = 22/4, m = 3: ρ = (5.5 + 9) / ((n+1)·(5.5 − 4.5)).
+        assert!((off(28.0) - (1.0 - 14.5 / 29.0)).abs() < 1e-12, "{}", off(28.0));
+        assert!(off(3.0).abs() < 1e-12 && off(1e6) > 0.9999);
     }
 }

@@ -2,7 +2,7 @@
 
 use cilbench::method::MethodEntry;
 use cilbench::{conformance, method};
-use cilbench_methods::{DerPlusPlus, Er, Icarl, Joint, RanPac};
+use cilbench_methods::{DerPlusPlus, Er, Icarl, InfLora, Joint, PerturbAndMerge, RanPac, Sr2Lora};
 use libtest_mimic::{Arguments, Trial};
 
 /// Methods with other settings than their defaults, as TOML: the suite's data set has no name.
@@ -17,6 +17,16 @@ fn variants() -> Vec<(&'static str, MethodEntry)> {
         ("reservoir", with(MethodEntry::of::<DerPlusPlus>(), "[\"\"]\nselection = 'reservoir'\nmemory_total = 5\nmemory_per_class = 0")),
         ("all, softmax", with(MethodEntry::of::<Icarl>(), "[\"\"]\ntrainable = 'all'\ndistillation = 'softmax'\nmemory_per_class = 2")),
         ("all", with(MethodEntry::of::<Joint>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4")),
+        ("last blocks, alignment", with(MethodEntry::of::<InfLora>(), "[\"\"]\nlast_blocks = 1\nclassifier_alignment = true")),
+        (
+            "the schedule for DomainNet",
+            with(
+                MethodEntry::of::<InfLora>(),
+                "[\"\"]\noptimiser = 'sgd'\nlearning_rate = 5e-3\nhead_rate_factor = 2.0\nschedule = 'step'\nmilestones = [1]\nepochs = 2",
+            ),
+        ),
+        ("each site, batches", with(MethodEntry::of::<PerturbAndMerge>(), "[\"\"]\nperturb_each_site = true\nfisher_batch_size = 3")),
+        ("entrywise", with(MethodEntry::of::<Sr2Lora>(), "[\"\"]\nalignment = 'entrywise'\ntask_loss = 'normalised'")),
         ("first session", with(MethodEntry::of::<RanPac>(), "[\"\"]\nfirst_session = true")),
     ]
 }

@@ -76,7 +76,8 @@ impl Error {
             .filter(|(score, _)| *score > 0.7)
             .max_by(|a, b| a.0.total_cmp(&b.0));
         let hint = nearest.map(|(_, k)| format!(": did you mean '{k}'?")).unwrap_or_default();
-        Self::Usage(format!("unknown {what} '{name}'{hint} (there are: {})", known.join(", ")))
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        Self::Usage(format!("unknown {what} '{name}'{hint} (there are: {known})"))
     }
 
     /// The exit code of a command that ends with this error: 2 for bad usage or configuration, 1 for a failed run.

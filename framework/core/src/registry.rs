@@ -124,7 +124,24 @@ impl MethodEntry {
             all.push(Layer { origin: format!("preset of {} for {dataset}", self.about.name), table: table.clone() });
         }
         all.extend_from_slice(layers);
+        layers.iter().try_for_each(|layer| self.refuse_foreign(layer))?;
         self.recipe.merge(&all)
+    }
+
+    /// Refuses a key of another method, and says whose it is.
+    fn refuse_foreign(&self, layer: &Layer) -> Result<()> {
+        let has = |entry: &Self, key: &str| entry.fields().iter().any(|f| f.key == key);
+        for key in layer.table.keys().filter(|key| !has(self, key)) {
+            let owners: Vec<&str> = all().into_iter().filter(|e| has(e, key)).map(|e| e.about.name).collect();
+            if !owners.is_empty() {
+                let (origin, name) = (&layer.origin, self.about.name);
+                let owners = owners.join(", ");
+                return Err(Error::usage(format!(
+                    "{origin}: {name}: unknown key '{key}': it belongs to {owners}; `cilbench describe {name}` lists those of {name}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Builds the method.

@@ -88,7 +88,7 @@ impl Memory {
                 Ok(Reply::Done)
             }
             MemoryRequest::Insert { positions, payload } => {
-                let rows = rows(payload, positions.len())?;
+                let rows = payload_rows(payload, positions.len())?;
                 let mut added = Vec::new();
                 for (position, payload) in positions.into_iter().zip(rows) {
                     let label = *set.labels.get(position).ok_or_else(|| {
@@ -126,7 +126,7 @@ fn unknown(id: u64) -> Error {
 }
 
 /// The rows of a payload, one for each image.
-fn rows(payload: Option<Array>, n: usize) -> Result<Vec<Option<Array>>> {
+pub(crate) fn payload_rows(payload: Option<Array>, n: usize) -> Result<Vec<Option<Array>>> {
     let Some(payload) = payload else { return Ok(vec![None; n]) };
     if payload.shape.first() != Some(&n) || n == 0 {
         return Err(Error::Protocol(format!("memory: a payload of shape {:?} for {n} images", payload.shape)));

@@ -14,4 +14,5 @@ pub use drive::{Feed, Start, Step, train_task};
 pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
 pub use evaluate::evaluate;
 pub use host::TaskHost;
+pub(crate) use memory::payload_rows;
 pub use memory::{Memory, MemoryImage};

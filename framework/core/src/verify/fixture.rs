@@ -6,9 +6,10 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
+use super::memory::{Answer, FixtureMemory};
 use crate::array::Array;
 use crate::backbone::WeightsFile;
-use crate::context::{Host, PlainBatch, Reply, Request};
+use crate::context::{Host, Law, PlainBatch, Reply, Request};
 use crate::data::{LoadedBatch, View};
 use crate::run::Feed;
 use crate::{Error, Result};
@@ -90,19 +91,34 @@ impl Fixture {
 pub(super) struct FixtureHost<'a> {
     pub fixture: &'a Fixture,
     pub task: usize,
+    /// Whether the method sees the images of all tasks so far.
+    pub all: bool,
     /// For each probe its values, in the order in which they came.
     pub probes: BTreeMap<String, Vec<Array>>,
+    /// How often each name was drawn in each task.
+    drawn: BTreeMap<(usize, String), usize>,
+    memory: FixtureMemory,
     passes: Vec<std::vec::IntoIter<LoadedBatch>>,
 }
 
 impl<'a> FixtureHost<'a> {
-    pub(super) fn new(fixture: &'a Fixture) -> Self {
-        Self { fixture, task: 0, probes: BTreeMap::new(), passes: Vec::new() }
+    pub(super) fn new(fixture: &'a Fixture, all: bool) -> Self {
+        Self {
+            fixture,
+            task: 0,
+            all,
+            probes: BTreeMap::new(),
+            drawn: BTreeMap::new(),
+            memory: FixtureMemory::default(),
+            passes: Vec::new(),
+        }
     }
 
-    /// The task's training images in file order, as batches.
+    /// The task's training images in file order, as batches; with `all` those of all tasks up to it.
     fn batches(&self, batch_size: usize) -> Result<Vec<LoadedBatch>> {
-        let (rows, labels) = (self.fixture.rows("train", self.task)?, self.fixture.labels("train.labels")?);
+        let first = if self.all { 0 } else { self.task };
+        let rows = (first..=self.task).map(|t| self.fixture.rows("train", t)).collect::<Result<Vec<_>>>()?.concat();
+        let labels = self.fixture.labels("train.labels")?;
         let positions: Vec<usize> = (0..rows.len()).collect();
         rows.chunks(batch_size)
             .zip(positions.chunks(batch_size))
@@ -111,6 +127,21 @@ impl<'a> FixtureHost<'a> {
                 Ok(LoadedBatch { images, labels: rows.iter().map(|r| labels[*r]).collect(), positions: positions.to_vec() })
             })
             .collect()
+    }
+
+    /// What `task<t>.draw.<name>`, (times, …), holds for this time that the name is drawn in the task; none if the file has no such tensor.
+    fn recorded(&mut self, name: &str, shape: &[usize], law: Law) -> Result<Option<Array>> {
+        let tensor = format!("task{}.draw.{name}", self.task);
+        let Some(found) = self.fixture.file.shape(&tensor) else { return Ok(None) };
+        let time = self.drawn.entry((self.task, name.to_owned())).or_default();
+        *time += 1;
+        if found.len() != shape.len() + 1 || found[1..] != *shape || *time > found[0] {
+            let message = format!("'{tensor}' has {found:?}; the method drew {shape:?} for the {time}. time");
+            return Err(self.fixture.file.error(message));
+        }
+        let dtype = if law == Law::Permutation { DType::I64 } else { DType::F64 };
+        let drawn = self.fixture.file.tensor(&tensor, dtype, &Device::Cpu)?.get(*time - 1)?;
+        Array::from_tensor(&drawn).map(Some)
     }
 
     /// An epoch's slice of `task<t>.align.samples` or `.labels`.
@@ -130,7 +161,14 @@ impl<'a> FixtureHost<'a> {
 impl Host for FixtureHost<'_> {
     fn answer(&mut self, request: Request) -> Result<Reply> {
         match request {
-            Request::Draw { name, shape, .. } => {
+            Request::Draw { name, shape, law } => {
+                if let Some(recorded) = self.recorded(&name, &shape, law)? {
+                    return Ok(Reply::Array(recorded));
+                }
+                // Nothing is shuffled unless the file says how.
+                if let (Law::Permutation, [n]) = (law, &shape[..]) {
+                    return Ok(Reply::Array(Array::from_i64(&(0..*n as i64).collect::<Vec<_>>())));
+                }
                 let Some(found) = self.fixture.file.shape(&name) else {
                     return Err(self.fixture.file.error(format!("the method drew '{name}', which the file does not hold")));
                 };
@@ -158,7 +196,18 @@ impl Host for FixtureHost<'_> {
                 self.probes.entry(name).or_default().push(value);
                 Ok(Reply::Done)
             }
-            Request::Memory(_) => Err(Error::Protocol("a fixture has no memory of exemplars".into())),
+            Request::Memory(request) => {
+                let (rows, labels) = (self.fixture.rows("train", self.task)?, self.fixture.labels("train.labels")?);
+                Ok(match self.memory.answer(request, self.task, &rows, &labels)? {
+                    Answer::Done => Reply::Done,
+                    Answer::Exemplars(exemplars) => Reply::Exemplars(exemplars),
+                    Answer::Rows(rows, ids) => {
+                        let images = Array::from_tensor(&self.fixture.images("train", &rows)?.to_dtype(DType::F32)?)?;
+                        let labels = rows.iter().map(|r| labels[*r]).collect();
+                        Reply::Batch(Some(PlainBatch { images, labels, positions: ids.into_iter().map(|id| id as usize).collect() }))
+                    }
+                })
+            }
         }
     }
 
@@ -168,11 +217,16 @@ impl Host for FixtureHost<'_> {
 }
 
 /// Every epoch in file order, without augmentation.
-pub(super) struct FixtureFeed<'a>(pub &'a Fixture, pub usize);
+pub(super) struct FixtureFeed<'a> {
+    pub fixture: &'a Fixture,
+    pub task: usize,
+    /// Whether an epoch goes over the images of all tasks so far.
+    pub all: bool,
+}
 
 impl Feed for FixtureFeed<'_> {
     fn epoch(&mut self, _: usize, skip: usize, batch_size: usize, _: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>> {
-        let host = FixtureHost { task: self.1, ..FixtureHost::new(self.0) };
+        let host = FixtureHost { task: self.task, ..FixtureHost::new(self.fixture, self.all) };
         match host.batches(batch_size) {
             Ok(batches) => Box::new(batches.into_iter().skip(skip).map(Ok)),
             Err(error) => Box::new(std::iter::once(Err(error))),
@@ -180,6 +234,6 @@ impl Feed for FixtureFeed<'_> {
     }
 
     fn image_size(&self) -> usize {
-        self.0.settings.img
+        self.fixture.settings.img
     }
 }

@@ -1,11 +1,12 @@
-//! Parity: replays recorded trajectories of the authors' own code through the public traits and compares every recorded quantity.
+//! Parity: replays recorded trajectories of other implementations, above all the authors' own code, through the public traits and compares every recorded quantity.
 //!
 //! A fixture is a safetensors file with the frozen backbone, the images, the initial weights, the features the classifier alignment drew, and what the
-//! authors' code computed from them, in float64. The replay is nothing special: the same drive as a run, with a
+//! authors' code, or an independent implementation, computed from them, in float64. The replay is nothing special: the same drive as a run, with a
 //! [`Host`](crate::context::Host) that answers draws with the file's values and keeps the probes.
 
 mod compare;
 mod fixture;
+mod memory;
 mod replay;
 
 pub use compare::Check;

@@ -9,9 +9,9 @@ use super::Outcome;
 use super::compare::Comparison;
 use super::fixture::{Fixture, FixtureFeed, FixtureHost};
 use crate::backbone::{BackboneOptions, Vit};
-use crate::config::Layer;
+use crate::config::{Field, Layer};
 use crate::context::{Context, Serialised};
-use crate::method::{self, Method, Setup};
+use crate::method::{self, Access, Method, Setup};
 use crate::run::{Start, train_task};
 use crate::scenario::TaskInfo;
 use crate::state::State;
@@ -29,11 +29,13 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
     };
     let options = BackboneOptions { image_size: Some(settings.img), heads: Some(settings.heads), ..BackboneOptions::default() };
     let backbone = Box::new(Vit::new("fixture", &fixture.backbone()?, &options, dtype, device)?);
-    let config = entry.configure("", &[Layer { origin: path.display().to_string(), table: configuration(&fixture) }])?;
+    let table = configuration(&fixture, &entry.fields());
+    let config = entry.configure("", &[Layer { origin: path.display().to_string(), table }])?;
     let mut method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
 
     let mut out = Comparison::new(dtype, settings.optim == "adam");
-    let mut host = FixtureHost::new(&fixture);
+    let all = entry.about.access == Access::All;
+    let mut host = FixtureHost::new(&fixture, all);
     let mut accuracy = Vec::new();
     for task in 0..settings.tasks {
         let info = task_info(&fixture, task)?;
@@ -43,7 +45,7 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
             let mut host = Serialised(&mut host);
             method.begin_task(&info, &mut Context::new(&mut host, device, dtype))?;
             let mut terms: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
-            let feed = &mut FixtureFeed(&fixture, task);
+            let feed = &mut FixtureFeed { fixture: &fixture, task, all };
             train_task(&mut *method, &info, &plan, &mut host, feed, (dtype, device), Start::default(), &mut |step, _, _| {
                 step.losses.0.into_iter().for_each(|(name, value)| terms.entry(name).or_default().push(value));
                 Ok(())
@@ -66,15 +68,15 @@ pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Resul
     out.add("accuracy", "accuracy", &accuracy, &percent_or_share(&fixture.values("accuracy")?));
     compare_probes(&fixture, &mut out, &host)?;
     for name in fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")) {
-        if !name.ends_with(".test_index") && !name.contains(".align.") && !out.has(name) {
+        if !name.ends_with(".test_index") && !name.contains(".align.") && !name.contains(".draw.") && !out.has(name) {
             out.missing(name);
         }
     }
     Ok(Outcome::Compared(out.finish()))
 }
 
-/// The fixture's settings under the names of the configuration.
-fn configuration(fixture: &Fixture) -> Table {
+/// The fixture's settings under the names of the configuration: those of training that the method has, and all that make it a variant.
+fn configuration(fixture: &Fixture, fields: &[Field]) -> Table {
     let s = &fixture.settings;
     let mut table = Table::new();
     table.insert("rank".into(), Value::Integer(s.rank as i64));
@@ -84,6 +86,7 @@ fn configuration(fixture: &Fixture) -> Table {
     table.insert("learning_rate".into(), Value::Float(s.lr));
     table.insert("weight_decay".into(), Value::Float(s.wd));
     table.extend(s.lamb.map(|threshold| ("threshold".to_owned(), Value::Float(threshold))));
+    table.retain(|key, _| fields.iter().any(|f| f.key == *key));
     table.extend(fixture.variant.iter().cloned());
     table
 }

@@ -59,6 +59,12 @@ impl Prepared {
         let hub = hub();
         let (backbone_entry, backbone_options) = backbone::resolve(&backbone_name, backbone_options, &hub)?;
         let kept_images = args.activations.kept_images()?;
+        if kept_images.is_some() && entry.origin.plugin().is_some() {
+            let name = entry.about.name;
+            return Err(Error::usage(format!(
+                "--micro-batch and --checkpoint-blocks do not reach into a plugin: leave them out for '{name}', or take a smaller batch_size"
+            )));
+        }
         let mut backbone = (backbone_entry.build)(&backbone_options, dtype, &device)?;
         backbone.keep_activations(kept_images)?;
         let info = backbone.info().clone();

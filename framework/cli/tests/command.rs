@@ -229,7 +229,7 @@ fn damaged_weights_are_named() {
 #[test]
 fn a_diverging_run_stops_and_says_where() {
     let folder = tempfile::tempdir().expect("folder");
-    let output = small_run(folder.path(), &["--set", "learning_rate=1e30"]);
+    let output = small_run(folder.path(), &["--set", "learning_rate=1e38"]);
     refused(&output, 1, "in task 0, epoch");
     let run = record(folder.path());
     assert_eq!(run["status"], "failed");

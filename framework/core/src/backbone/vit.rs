@@ -82,6 +82,9 @@ impl Vit {
         }
         let depth = (0..).take_while(|i| file.shape(&format!("blocks.{i}.norm1.weight")).is_some()).count();
         let hidden = shape("blocks.0.mlp.fc1.weight")?.first().copied().unwrap_or_default();
+        if hidden == 0 {
+            return Err(file.error("wrong shape: blocks.0.mlp.fc1.weight has no rows"));
+        }
         let layer_scale = file.shape("blocks.0.ls1.gamma").is_some();
         file.check(&expected(dim, patch, tokens, depth, hidden, layer_scale), |n| n.starts_with("head."))?;
 
@@ -291,7 +294,9 @@ impl Backbone for Vit {
         if self.fits_fused(images, &pass) {
             return self.fused(images, pass);
         }
-        if self.fused.kept_images.is_some() && (pass.train_weights || pass.adapters.is_some() || pass.low_rank.is_some()) {
+        if self.fused.kept_images.is_some()
+            && (pass.train_weights || pass.adapters.is_some() || pass.low_rank.is_some() || pass.extra_tokens.is_some())
+        {
             return Err(Error::Unsupported(
                 "--micro-batch and --checkpoint-blocks bound the activations of frozen weights with low-rank pairs beside q, k and v; this method trains something else: leave them out and take a smaller batch_size"
                     .into(),

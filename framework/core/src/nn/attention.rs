@@ -132,6 +132,10 @@ impl CustomOp2 for Backward {
 /// # Errors
 /// If `heads` does not divide dim.
 pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
+    let width = qkv.dim(D::Minus1)?;
+    if heads == 0 || !width.is_multiple_of(3 * heads) {
+        return Err(crate::Error::Protocol(format!("attention: {heads} heads do not divide a third of {width}")));
+    }
     if super::own(qkv) && qkv.elem_count() > 0 {
         return Ok(qkv.contiguous()?.apply_op1(Attention { heads })?);
     }

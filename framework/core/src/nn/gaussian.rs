@@ -35,7 +35,7 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        let factor = Cholesky::new(covariance, 0.0).map_err(|_| Error::Diverged("the covariance is not finite".into()))?;
+        let factor = Cholesky::new(covariance, 0.0)?;
         let factor = factor.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?.upper()?;
         Ok(Self { mean: mean.clone(), factor: factor.to_dtype(mean.dtype())?.to_device(mean.device())? })
     }

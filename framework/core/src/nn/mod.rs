@@ -29,7 +29,7 @@ pub use norm::{frozen_layer_norm, layer_norm};
 pub use optim::{Adam, Optimiser, Sgd};
 pub use schedule::{authors_cosine, cosine};
 pub use spectrum::{eigenvalues, relation, spectra};
-pub use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+pub(crate) use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
 
 thread_local! {
     static AS_ON_A_DEVICE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
@@ -40,10 +40,15 @@ pub(crate) fn own(x: &candle_core::Tensor) -> bool {
     x.device().is_cpu() && !AS_ON_A_DEVICE.get()
 }
 
-/// Runs `f` with CPU tensors going the way of tensors on a GPU, through candle's operations alone: a check of that way's mathematics without a GPU.
+/// Runs `f` with this thread's CPU tensors going the way of tensors on a GPU, through candle's operations alone: for tests of that way without a GPU.
+#[doc(hidden)]
 pub fn as_on_a_device<T>(f: impl FnOnce() -> T) -> T {
-    AS_ON_A_DEVICE.set(true);
-    let out = f();
-    AS_ON_A_DEVICE.set(false);
-    out
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            AS_ON_A_DEVICE.set(self.0);
+        }
+    }
+    let _back = Back(AS_ON_A_DEVICE.replace(true));
+    f()
 }

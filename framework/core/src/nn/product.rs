@@ -49,6 +49,7 @@ pub(super) fn product<T: Float>(
     scale: f64,
 ) {
     if m == 0 || n == 0 || k == 0 {
+        debug_assert!(k > 0 || dst.2 == Old::Kept, "a sum of nothing would have to clear the destination");
         return;
     }
     assert!(

@@ -111,7 +111,7 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
             values.par_chunks_mut(NORMALS).enumerate().for_each(|(part, values)| {
                 let mut rng = match part {
                     0 => stream(seed, Purpose::Draws, &[&a, &b, &c]),
-                    _ => stream(seed, Purpose::Draws, &[&a, &b, &c, &part]),
+                    _ => stream(seed, Purpose::Draws, &[&a, &b, &c, &format!("part {part}")]),
                 };
                 values.iter_mut().for_each(|v| *v = <StandardNormal as Distribution<f64>>::sample(&StandardNormal, &mut rng) as f32);
             });

@@ -24,25 +24,25 @@ pub(super) struct Scratch<T> {
     pub low: Vec<T>,
     /// The activations of one block that a pass without gradients does not keep.
     pub block: Vec<T>,
-    shape: Shape,
 }
 
 impl<T: Float> Scratch<T> {
-    fn new(shape: Shape) -> Self {
-        let room = |n: usize| vec![T::ZERO; n];
+    /// Room for images of this shape.
+    fn fit(&mut self, shape: Shape) {
         let (n, d) = (shape.tokens, shape.dim);
-        Self {
-            normed: room(n * d),
-            attended: room(n * d),
-            stream: room(n * d),
-            next: room(n * d),
-            weights: room(n * n),
-            dweights: room(n * n),
-            dqkv: room(3 * n * d),
-            hidden: room(n * shape.hidden),
-            low: room(n * shape.ranks),
-            block: room(shape.kept_block()),
-            shape,
+        for (buffer, len) in [
+            (&mut self.normed, n * d),
+            (&mut self.attended, n * d),
+            (&mut self.stream, n * d),
+            (&mut self.next, n * d),
+            (&mut self.weights, n * n),
+            (&mut self.dweights, n * n),
+            (&mut self.dqkv, 3 * n * d),
+            (&mut self.hidden, n * shape.hidden),
+            (&mut self.low, n * shape.ranks),
+            (&mut self.block, shape.kept_block()),
+        ] {
+            buffer.resize(len.max(buffer.len()), T::ZERO);
         }
     }
 }
@@ -100,17 +100,18 @@ pub(super) struct Loan<'a, T: Pooled> {
 
 impl<'a, T: Pooled> Loan<'a, T> {
     pub fn new(workspace: &'a Workspace, shape: Shape) -> Self {
-        let mut free = lock(T::scratches(workspace));
-        free.retain(|s| s.shape == shape);
-        let scratch = free.pop();
-        drop(free);
-        Self { workspace, scratch: scratch.unwrap_or_else(|| Scratch::new(shape)) }
+        let mut scratch = lock(T::scratches(workspace)).pop().unwrap_or_default();
+        scratch.fit(shape);
+        Self { workspace, scratch }
     }
 }
 
 impl<T: Pooled> Drop for Loan<'_, T> {
     fn drop(&mut self) {
-        lock(T::scratches(self.workspace)).push(std::mem::take(&mut self.scratch));
+        // A panic may have left it without its buffers.
+        if !std::thread::panicking() {
+            lock(T::scratches(self.workspace)).push(std::mem::take(&mut self.scratch));
+        }
     }
 }
 
@@ -121,8 +122,11 @@ pub(super) struct Kept<T: Pooled> {
 }
 
 impl<T: Pooled> Kept<T> {
-    /// Buffers of `len` elements for `images` images; their old values are still in them.
+    /// Buffers of `len` elements for `images` images; their old values are still in them. Buffers of another length are given up.
     pub fn new(workspace: &Workspace, images: usize, len: usize) -> Self {
+        if images == 0 {
+            return Self { workspace: workspace.clone(), images: Vec::new() };
+        }
         let mut free = lock(T::kept(workspace));
         free.retain(|b| b.len() == len);
         let from = free.len().saturating_sub(images);

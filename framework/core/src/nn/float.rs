@@ -176,7 +176,7 @@ pub(super) fn lane_sum<T: Float, const N: usize>(slices: [&[T]; N], f: impl Fn([
     let mut half = LANES / 2;
     while half > 0 {
         for l in 0..half {
-            lanes[l] = lanes[l] + lanes[l + half];
+            lanes[l] += lanes[l + half];
         }
         half /= 2;
     }

@@ -165,14 +165,14 @@ impl Operation {
         let groups: Vec<_> = rooms.chunks_mut(group).enumerate().collect();
         let mut dxs: Vec<Option<&mut [T]>> = dx.chunks_mut(group * size).map(Some).collect();
         dxs.resize_with(groups.len(), || None);
-        let sums: Vec<(Vec<T>, Vec<T>)> = groups
+        let room = |wanted: bool, like: &[T]| vec![T::ZERO; if wanted { like.len() } else { 0 }];
+        let sums: Vec<[Vec<T>; 2]> = groups
             .into_par_iter()
             .zip(dxs)
             .map_init(
                 || (Loan::new(&self.trunk.workspace, self.shape), None),
                 |(loan, again), ((g, rooms), mut dx)| {
-                    let room = |wanted: bool, like: &[T]| vec![T::ZERO; if wanted { like.len() } else { 0 }];
-                    let (mut da, mut db) = (room(self.wanted.a, a), room(self.wanted.b, b));
+                    let [mut da, mut db] = [room(self.wanted.a, a), room(self.wanted.b, b)];
                     for (i, room) in rooms.iter_mut().enumerate() {
                         let image = g * group + i;
                         let s = &mut loan.scratch;
@@ -192,18 +192,17 @@ impl Operation {
                             dx[i * size..(i + 1) * size].copy_from_slice(&s.stream[..size]);
                         }
                     }
-                    (da, db)
+                    [da, db]
                 },
             )
             .collect();
-        let sum = |wanted: bool, like: &[T], part: fn(&(Vec<T>, Vec<T>)) -> &Vec<T>| {
-            let mut total = vec![T::ZERO; if wanted { like.len() } else { 0 }];
-            for group in &sums {
-                total.iter_mut().zip(part(group)).for_each(|(t, v)| *t += *v);
+        let mut totals = [room(self.wanted.a, a), room(self.wanted.b, b)];
+        for group in &sums {
+            for (total, part) in totals.iter_mut().zip(group) {
+                total.iter_mut().zip(part).for_each(|(t, v)| *t += *v);
             }
-            total
-        };
-        let (da, db) = (sum(self.wanted.a, a, |s| &s.0), sum(self.wanted.b, b, |s| &s.1));
+        }
+        let [da, db] = totals;
         Ok([dx, da, db])
     }
 

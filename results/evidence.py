@@ -19,7 +19,7 @@ H = "--epochs 4 --batch-size 16 --set head_rate_factor=10.0"
 
 # Method: (flags beside the common ones, kind of evidence, published rows (source, benchmark, last, avg)).
 METHODS = {
-    "sr2-lora": (H, "the authors' trajectories, four files (`cilbench verify`)", []),
+    "sr2-lora": (H, "the authors' trajectories, three files (`cilbench verify`)", []),
     "lora-ca": (H, "the SR²-LoRA authors' trajectory (`cilbench verify`)", []),
     "inflora": (
         H,

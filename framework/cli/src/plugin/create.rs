@@ -12,6 +12,7 @@ const MAIN: &str = include_str!("template/main.rs");
 const EXPORT: &str = include_str!("template/export.rs");
 const SOURCE_README: &str = include_str!("template/source.md");
 const BINARY_README: &str = include_str!("template/binary.md");
+const FORMAT: &str = include_str!("../../../../rustfmt.toml");
 const CI: &str = include_str!("template/check.yml");
 
 pub(super) fn create(args: &NewArgs) -> Result<()> {
@@ -29,6 +30,7 @@ pub(super) fn create(args: &NewArgs) -> Result<()> {
         ("Cargo.toml", rename(&manifest(args.binary, &home))),
         ("README.md", rename(readme)),
         ("tests/conformance.rs", rename(TEST)),
+        ("rustfmt.toml", FORMAT.to_owned()),
         (".gitignore", "/target\n/runs\n".to_owned()),
         (".github/workflows/check.yml", CI.to_owned()),
     ];
@@ -158,7 +160,7 @@ mod tests {
             assert_eq!(folder.join("src/main.rs").exists(), !binary);
             let manifest = text("Cargo.toml").parse::<cilbench::toml::Table>().expect("TOML");
             assert_eq!(manifest["package"]["name"].as_str(), Some("two-words2"));
-            assert_eq!(manifest["lib"].get("crate-type").is_some(), binary, "{manifest}");
+            assert_eq!(manifest.get("lib").and_then(|lib| lib.get("crate-type")).is_some(), binary, "{manifest}");
             for file in ["Cargo.toml", "README.md", "src/lib.rs", "tests/conformance.rs"] {
                 let text = text(file).to_lowercase();
                 assert!(!["my-method", "my_method", "mymethod"].iter().any(|n| text.contains(n)), "{file}");

@@ -270,3 +270,22 @@ fn ctrl_c_leaves_a_consistent_folder_and_the_run_can_begin_again() {
     refused(&output, 1, "interrupted in task 0");
     assert_eq!(record(folder.path())["status"], "interrupted");
 }
+
+#[test]
+fn the_ends_of_tasks_are_timed_part_by_part() {
+    let folder = tempfile::tempdir().expect("folder");
+    let json = folder.path().join("parts.json");
+    let path = json.to_str().expect("a path");
+    let mut small = vec!["bench", "task-end", "--image-size", "32", "--classes", "3", "--images-per-class", "5", "--images", "2"];
+    small.extend(["--batch-size", "1", "--json", path]);
+    let out = cilbench(&small);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    let parts = record["parts"].as_array().expect("parts");
+    for part in ["class statistics", "classifier alignment", "input covariances (InfLoRA)", "scoring"] {
+        let found = parts.iter().find(|p| p["what"] == part).unwrap_or_else(|| panic!("{part} is not among {parts:?}"));
+        assert!(found["seconds"].as_f64() > Some(0.0) && found["products"].as_f64() > Some(0.0), "{found}");
+        assert!(text(&out.stdout).contains(part));
+    }
+    refused(&cilbench(&["bench", "task-end", "--classes", "0"]), 2, "--classes 0");
+}

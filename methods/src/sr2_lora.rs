@@ -138,7 +138,7 @@ impl Method for Sr2Lora {
         let related = task.index > 0 && self.config.alignment != Alignment::None;
         let features = self.model.forward(&batch.data.images, related)?;
         let logits = self.model.heads.current(&features.cls)?;
-        let logits = if self.config.task_loss == TaskLoss::Normalised { parts::normalised(&logits)? } else { logits };
+        let logits = if self.config.task_loss == TaskLoss::Normalised { nn::normalised(&logits)? } else { logits };
         let ce = nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?;
         let relation = match features.blocks {
             Some(new) => {

@@ -4,10 +4,14 @@
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
+use super::float::{Float, vectorised};
+use super::product::{Old, View, product};
 use crate::{Error, Result};
 
 /// Columns a block.
 const BLOCK: usize = 128;
+/// Rows a task of a thread.
+const ROWS: usize = 64;
 
 /// L, lower triangular, with A = L·Lᵀ.
 pub struct Cholesky {
@@ -94,18 +98,24 @@ impl Cholesky {
                 let at = |row: usize, column: usize| Place { first: base.add(row * n + column), row: n, column: 1 };
                 subtract_product((n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
             }
-            if !factor_block(&mut lower, n, k, width) {
+            let (mut upper, mut inverse) = (vec![0.0; width * width], vec![0.0; width * width]);
+            for (i, row) in lower[k * n..].chunks(n).take(width).enumerate() {
+                (0..=i).for_each(|j| upper[j * width + i] = row[k + j]);
+            }
+            factor_block(&mut upper, &mut inverse, width);
+            // The smallest sign that something went wrong: a diagonal that is not above zero.
+            if !(0..width).all(|j| upper[j * width + j] > 0.0 && upper[j * width + j].is_finite()) {
                 return Ok(None);
             }
-            let (above, below) = lower.split_at_mut((k + width) * n);
-            let block = |i: usize, j: usize| above[(k + i) * n + k + j];
-            // The rest of the block column: X·L_kkᵀ = A, row by row.
-            below.par_chunks_mut(n).with_min_len(16).for_each(|row| {
-                let row = &mut row[k..k + width];
-                for j in 0..width {
-                    let known: f64 = (0..j).map(|i| row[i] * block(j, i)).sum();
-                    row[j] = (row[j] - known) / block(j, j);
-                }
+            for (i, row) in lower[k * n..].chunks_mut(n).take(width).enumerate() {
+                (0..=i).for_each(|j| row[k + j] = upper[j * width + i]);
+            }
+            // The rest of the block column: X·L_kkᵀ = A.
+            let below = &mut lower[(k + width) * n..];
+            below.par_chunks_mut(n * ROWS).for_each(|rows| {
+                let known: Vec<f64> = rows.chunks(n).flat_map(|row| row[k..k + width].iter().copied()).collect();
+                let (place, a) = (View::rows(n).after(k), (known.as_slice(), View::rows(width)));
+                product((rows.len() / n, width, width), (rows, place, Old::Dropped), a, (&inverse, View::rows(width)), 1.0);
             });
         }
         Ok(Some(Self { n, lower }))
@@ -116,10 +126,17 @@ impl Cholesky {
     /// # Errors
     /// If the tensor cannot be made.
     pub fn upper(&self) -> Result<Tensor> {
-        let mut upper = vec![0.0; self.n * self.n];
-        for (i, row) in self.lower.chunks_exact(self.n).enumerate() {
-            for (j, value) in row[..=i].iter().enumerate() {
-                upper[j * self.n + i] = *value;
+        // In tiles, so that a tile of either matrix stays in the cache.
+        const TILE: usize = 32;
+        let n = self.n;
+        let mut upper = vec![0.0; n * n];
+        for first in (0..n).step_by(TILE) {
+            for left in (0..=first).step_by(TILE) {
+                for j in left..n.min(left + TILE) {
+                    for i in first.max(j)..n.min(first + TILE) {
+                        upper[j * n + i] = self.lower[i * n + j];
+                    }
+                }
             }
         }
         Ok(Tensor::from_vec(upper, (self.n, self.n), &Device::Cpu)?)
@@ -189,22 +206,41 @@ impl Cholesky {
     }
 }
 
-/// Factors the block of `width` at the diagonal in place; false if it is not positive definite.
-fn factor_block(lower: &mut [f64], n: usize, k: usize, width: usize) -> bool {
-    for j in k..k + width {
-        for i in j..k + width {
-            let known: f64 = (k..j).map(|c| lower[i * n + c] * lower[j * n + c]).sum();
-            let value = lower[i * n + j] - known;
-            if i > j {
-                lower[i * n + j] = value / lower[j * n + j];
-            } else if value > 0.0 && value.is_finite() {
-                lower[i * n + j] = value.sqrt();
-            } else {
-                return false;
+vectorised! {
+    /// For a symmetric A (width, width), of which `upper` holds the upper triangle: puts U with A = Uᵀ·U there, and U⁻¹ into `inverse`, zeros. Without a factor
+    /// the diagonal gets a number that is not positive and finite.
+    fn factor_block(upper: &'a mut [T], inverse: &'a mut [T], width: usize) {
+        for j in 0..width {
+            let (above, below) = upper.split_at_mut((j + 1) * width);
+            let row = &mut above[j * width + j..];
+            // The root of a negative number is NaN, and stays.
+            let scale = T::ONE / row[0].sqrt();
+            for v in row.iter_mut() {
+                *v = *v * scale;
+            }
+            for (i, other) in below.chunks_exact_mut(width).enumerate() {
+                let (factor, i) = (row[i + 1], i + 1);
+                for (o, v) in other[j + i..].iter_mut().zip(&row[i..]) {
+                    *o = *o - factor * *v;
+                }
+            }
+        }
+        for i in (0..width).rev() {
+            let (above, below) = inverse.split_at_mut((i + 1) * width);
+            let row = &mut above[i * width..];
+            row[i] = T::ONE;
+            for (k, known) in below.chunks_exact(width).enumerate() {
+                let (k, factor) = (i + 1 + k, upper[i * width + i + 1 + k]);
+                for (o, v) in row[k..].iter_mut().zip(&known[k..]) {
+                    *o = *o - factor * *v;
+                }
+            }
+            let scale = T::ONE / upper[i * width + i];
+            for v in row[i..].iter_mut() {
+                *v = *v * scale;
             }
         }
     }
-    true
 }
 
 /// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the host.

@@ -1,9 +1,17 @@
 //! Gaussians of features: one Cholesky factor each, sampling as a matrix product.
 
-use candle_core::Tensor;
+use candle_core::{DType, Storage, Tensor, WithDType};
+use rayon::prelude::*;
 
 use super::Cholesky;
+use super::float::Float;
+use super::product::{Old, View, product};
 use crate::{Error, Result};
+
+/// Samples a task of a thread.
+const ROWS: usize = 128;
+/// Columns of a factor a product: what lies left of them below the diagonal is zero and left out.
+const COLUMNS: usize = 128;
 
 /// The mean (dim) and the unbiased covariance plus `ridge`·I (dim, dim) of features (n, dim); for n = 1 the covariance is `ridge`·I.
 ///
@@ -12,13 +20,45 @@ use crate::{Error, Result};
 pub fn mean_and_covariance(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
     let (n, dim) = features.dims2()?;
     let mean = features.mean(0)?;
+    if super::own(features) {
+        let centred = features.broadcast_sub(&mean)?.contiguous()?;
+        let covariance =
+            match features.dtype() {
+                DType::F32 => with_values(&centred, |c| covariance::<f32>(c, (n, dim), ridge))?
+                    .map(|c| Tensor::from_vec(c, (dim, dim), mean.device())),
+                DType::F64 => with_values(&centred, |c| covariance::<f64>(c, (n, dim), ridge))?
+                    .map(|c| Tensor::from_vec(c, (dim, dim), mean.device())),
+                _ => None,
+            };
+        if let Some(covariance) = covariance {
+            return Ok((mean, covariance?));
+        }
+    }
     let ridge = (Tensor::eye(dim, features.dtype(), features.device())? * ridge)?;
     if n < 2 {
         return Ok((mean, ridge));
     }
     let centred = features.broadcast_sub(&mean)?;
-    let covariance = (centred.t()?.contiguous()?.matmul(&centred)? / (n - 1) as f64)?;
+    let covariance = (centred.t()?.matmul(&centred)? / (n - 1) as f64)?;
     Ok((mean, (covariance + ridge)?))
+}
+
+/// CᵀC / (n − 1) + ridge·I for centred features C (n, dim), on one thread.
+fn covariance<T: Float>(centred: &[T], (n, dim): (usize, usize), ridge: f64) -> Vec<T> {
+    let mut out = vec![T::ZERO; dim * dim];
+    if n > 1 {
+        let rows = View::rows(dim);
+        product((dim, dim, n), (&mut out, rows, Old::Dropped), (centred, rows.t()), (centred, rows), 1.0 / (n - 1) as f64);
+    }
+    out.iter_mut().step_by(dim + 1).for_each(|v| *v += T::narrow(ridge));
+    out
+}
+
+/// What `f` makes of the values of a contiguous CPU tensor of type `T`; none for any other.
+fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<Option<R>> {
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else { return Ok(None) };
+    Ok(T::slice(storage).zip(layout.contiguous_offsets()).map(|(all, (start, end))| f(&all[start..end])))
 }
 
 /// A Gaussian that can be sampled.
@@ -40,9 +80,31 @@ impl Gaussian {
         Ok(Self { mean: mean.clone(), factor: factor.to_dtype(mean.dtype())?.to_device(mean.device())? })
     }
 
+    /// Of a mean (dim) and Lᵀ (dim, dim), upper triangular, as [`Gaussian::mean`] and [`Gaussian::factor`] give them.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the shapes do not fit.
+    pub fn from_factor(mean: Tensor, factor: Tensor) -> Result<Self> {
+        if factor.dims() != [mean.elem_count(), mean.elem_count()] {
+            let (mean, factor) = (mean.dims(), factor.dims());
+            return Err(Error::Protocol(format!("a Gaussian with a mean of shape {mean:?} and a factor of shape {factor:?}")));
+        }
+        Ok(Self { mean, factor })
+    }
+
     /// The number of dimensions.
     pub fn dim(&self) -> usize {
         self.mean.elem_count()
+    }
+
+    /// The mean (dim).
+    pub fn mean(&self) -> &Tensor {
+        &self.mean
+    }
+
+    /// Lᵀ (dim, dim), upper triangular: the covariance is L·Lᵀ.
+    pub fn factor(&self) -> &Tensor {
+        &self.factor
     }
 
     /// mean + z·Lᵀ for standard normals z (n, dim).
@@ -50,8 +112,64 @@ impl Gaussian {
     /// # Errors
     /// If the shapes do not fit.
     pub fn sample(&self, normals: &Tensor) -> Result<Tensor> {
-        Ok(normals.matmul(&self.factor)?.broadcast_add(&self.mean)?)
+        sample_each(&[self], |_, _| Ok(normals.clone()))
     }
+}
+
+/// The same number of samples of each Gaussian, one Gaussian after the other: (samples, dim). `normals` gives the standard normals (n, dim) of each.
+///
+/// # Errors
+/// If there is no Gaussian, or the shapes do not fit; whatever `normals` fails with.
+pub fn sample_each(gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>) -> Result<Tensor> {
+    match gaussians.first() {
+        Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F32 => own_samples::<f32>(gaussians, normals),
+        Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F64 => own_samples::<f64>(gaussians, normals),
+        _ => {
+            let one = |(i, g): (usize, &&Gaussian)| Ok(normals(i, g)?.matmul(&g.factor)?.broadcast_add(&g.mean)?);
+            Ok(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
+        }
+    }
+}
+
+fn own_samples<T: Float + WithDType>(
+    gaussians: &[&Gaussian],
+    mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let (mut out, mut at, dim) = (Vec::<T>::new(), 0, gaussians[0].dim());
+    for (i, g) in gaussians.iter().enumerate() {
+        let z = normals(i, g)?.contiguous()?;
+        let (rows, width) = z.dims2()?;
+        if at == 0 {
+            out = vec![T::ZERO; rows * dim * gaussians.len()];
+        }
+        let size = rows * dim;
+        if (width, g.dim()) != (dim, dim) || size > out.len() - at {
+            return Err(Error::Protocol(format!("{rows}×{width} normal numbers for a Gaussian of {} of {dim} dimensions", g.dim())));
+        }
+        let part = &mut out[at..at + size];
+        let drawn = with_values::<T, _>(&z, |z| {
+            with_values::<T, _>(&g.factor, |factor| with_values::<T, _>(&g.mean, |mean| sample_into(part, z, factor, mean)))
+        });
+        if drawn?.transpose()?.flatten().transpose()?.flatten().is_none() {
+            return Err(Error::Protocol("a Gaussian's normals, mean and factor are not of one type on one device".into()));
+        }
+        at += size;
+    }
+    Ok(Tensor::from_vec(out, (at / dim.max(1), dim), gaussians[0].mean.device())?)
+}
+
+/// out = mean + z·Lᵀ, on all threads.
+fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
+    let dim = mean.len();
+    let all = View::rows(dim);
+    out.par_chunks_mut(ROWS * dim).zip(z.par_chunks(ROWS * dim)).for_each(|(out, z)| {
+        out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
+        for first in (0..dim).step_by(COLUMNS) {
+            let end = dim.min(first + COLUMNS);
+            let shape = (z.len() / dim, end - first, end);
+            product(shape, (&mut *out, all.after(first), Old::Kept), (z, all), (factor, all.after(first)), 1.0);
+        }
+    });
 }
 
 #[cfg(test)]

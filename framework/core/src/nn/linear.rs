@@ -46,7 +46,8 @@ impl CustomOp2 for Product {
     fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.detach().contiguous()?;
         let dw = if self.trained { Some(grad.t()?.matmul(&x.detach())?) } else { None };
-        Ok((Some(grad.matmul(&w.detach())?), dw))
+        let dx = if x.track_op() { Some(grad.matmul(&w.detach())?) } else { None };
+        Ok((dx, dw))
     }
 }
 
@@ -91,7 +92,8 @@ fn flattened(x: &Tensor, weight: &Tensor) -> Result<(Tensor, Vec<usize>)> {
     Ok((x.contiguous()?.reshape((rows, inputs))?, shape))
 }
 
-/// x·Wᵀ + b for x (…, inputs), W (outputs, inputs) and b (outputs): (…, outputs). The backward pass computes the gradients of x, W and b.
+/// x·Wᵀ + b for x (…, inputs), W (outputs, inputs) and b (outputs): (…, outputs). The backward pass computes the gradients of W and b, and of x unless x is
+/// constant.
 ///
 /// # Errors
 /// If the shapes do not fit.

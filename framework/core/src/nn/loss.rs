@@ -1,7 +1,8 @@
-//! Losses, composed of operations whose gradients candle has.
+//! Losses; those without an operation of their own are composed of ones whose gradients candle has.
 
 use candle_core::{D, Tensor};
 
+use super::logits::{RowLoss, row_loss};
 use crate::Result;
 
 /// log softmax over the last dimension, stable.
@@ -16,6 +17,9 @@ fn log_softmax(logits: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If a label is out of range.
 pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+    if super::own(logits) {
+        return row_loss(logits, RowLoss::CrossEntropy(labels.to_vec1::<i64>()?.into()));
+    }
     let picked = log_softmax(logits)?.gather(&labels.unsqueeze(1)?.contiguous()?, 1)?;
     Ok(picked.mean_all()?.neg()?)
 }
@@ -25,6 +29,9 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If the tensor operation fails.
 pub fn mean_entropy(logits: &Tensor) -> Result<Tensor> {
+    if super::own(logits) {
+        return row_loss(logits, RowLoss::Entropy);
+    }
     let log = log_softmax(logits)?;
     Ok((log.exp()? * &log)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }

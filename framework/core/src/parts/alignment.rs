@@ -3,7 +3,7 @@
 //! 20 epochs; each draws 5·batch features of every class seen, shuffles them, and takes as many steps of 5·batch as there are classes. SGD
 //! with momentum 0.9, rate 0.005, cosine with T = 5 stepped once an epoch for all 20, so that the rate goes down and up again.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +12,10 @@ use crate::context::{Context, Law};
 use crate::nn::{self, Optimiser, Sgd};
 use crate::{Error, Result};
 
-const EPOCHS: usize = 20;
 const RATE: f64 = 0.005;
 const MOMENTUM: f64 = 0.9;
 const COSINE_EPOCHS: f64 = 5.0;
 const SAMPLES_PER_BATCH_IMAGE: usize = 5;
-const TEMPERATURE: f64 = 0.1;
 
 /// The loss of the alignment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -42,26 +40,40 @@ pub struct Alignment {
 }
 
 impl Alignment {
+    /// Epochs of an alignment.
+    pub const EPOCHS: usize = 20;
+
+    /// Features drawn of each class in an epoch.
+    pub fn samples_per_class(&self) -> usize {
+        SAMPLES_PER_BATCH_IMAGE * self.batch_size
+    }
+
     /// Retrains all heads.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss stops being finite.
     pub fn run(&self, heads: &Heads, statistics: &ClassStatistics, ctx: &mut Context) -> Result<()> {
-        let per_class = SAMPLES_PER_BATCH_IMAGE * self.batch_size;
-        let mut optimiser = Sgd::new(heads.vars().into_iter().map(|(n, v)| (n, v, 1.0)).collect(), RATE, MOMENTUM, self.weight_decay)?;
-        for epoch in 0..EPOCHS {
+        let per_class = self.samples_per_class();
+        // All heads as one layer: each of its numbers is updated as it would be in its own head.
+        let (weight, bias) = heads.stacked()?;
+        let (weight, bias) = (Var::from_tensor(&weight.detach().copy()?)?, Var::from_tensor(&bias.detach().copy()?)?);
+        let vars = [("weight", &weight), ("bias", &bias)].map(|(name, var)| (name.to_owned(), var.clone(), 1.0));
+        let mut optimiser = Sgd::new(vars.into(), RATE, MOMENTUM, self.weight_decay)?;
+        for epoch in 0..Self::EPOCHS {
             optimiser.set_learning_rate(nn::cosine(RATE, epoch as f64, COSINE_EPOCHS));
-            let (samples, labels) = self.samples(epoch, per_class, statistics, ctx)?;
-            let total = samples.dim(0)?;
+            let Samples { features, labels, order } = self.samples(epoch, per_class, statistics, ctx)?;
+            let total = order.dim(0)?;
             // Summed where they are and read once: on a GPU, reading each would cost more than its step.
-            let mut sum = Tensor::zeros((), samples.dtype(), samples.device())?;
+            let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
             for start in (0..total).step_by(per_class) {
-                let len = per_class.min(total - start);
-                let logits = heads.all(&samples.narrow(0, start, len)?)?;
-                let labels = labels.narrow(0, start, len)?;
+                let rows = order.narrow(0, start, per_class.min(total - start))?;
+                let logits = nn::linear(&features.index_select(&rows, 0)?, &weight, &bias)?;
+                let labels = labels.index_select(&rows, 0)?;
                 let loss = match self.loss {
                     AlignmentLoss::CrossEntropy => nn::cross_entropy(&logits, &labels)?,
-                    AlignmentLoss::EntropyNormalised => (nn::mean_entropy(&logits)? + nn::cross_entropy(&normalised(&logits)?, &labels)?)?,
+                    AlignmentLoss::EntropyNormalised => {
+                        (nn::mean_entropy(&logits)? + nn::cross_entropy(&nn::normalised(&logits)?, &labels)?)?
+                    }
                 };
                 sum = (sum + loss.detach())?;
                 optimiser.step(&loss.backward()?)?;
@@ -71,31 +83,32 @@ impl Alignment {
                 return Err(Error::Diverged(format!("classifier alignment, epoch {epoch}: the losses of its steps sum to {sum}")));
             }
         }
-        Ok(())
+        heads.set_stacked(&weight, &bias)
     }
 
-    /// An epoch's features (classes · per_class, dim) in random order, and their labels.
-    fn samples(&self, epoch: usize, per_class: usize, statistics: &ClassStatistics, ctx: &mut Context) -> Result<(Tensor, Tensor)> {
-        if let (Some(samples), Some(labels)) = (ctx.given(format!("align.samples.{epoch}"))?, ctx.given(format!("align.labels.{epoch}"))?) {
-            return Ok((samples.to_dtype(ctx.dtype(), ctx.device())?, labels.to_tensor(ctx.device())?));
+    fn samples(&self, epoch: usize, per_class: usize, statistics: &ClassStatistics, ctx: &mut Context) -> Result<Samples> {
+        if let (Some(features), Some(labels)) = (ctx.given(format!("align.samples.{epoch}"))?, ctx.given(format!("align.labels.{epoch}"))?)
+        {
+            let features = features.to_dtype(ctx.dtype(), ctx.device())?;
+            let order = Tensor::arange(0, labels.len() as i64, ctx.device())?;
+            return Ok(Samples { features, labels: labels.to_tensor(ctx.device())?, order });
         }
-        let (mut samples, mut labels) = (Vec::new(), Vec::new());
-        for (i, (class, gaussian)) in statistics.gaussians().enumerate() {
-            let normals = ctx.draw(format!("align.normals.{epoch}.{i}"), &[per_class, gaussian.dim()], Law::Normal)?;
-            samples.push(gaussian.sample(&normals)?);
-            labels.extend(std::iter::repeat_n(class, per_class));
-        }
+        let (classes, gaussians): (Vec<_>, Vec<_>) = statistics.gaussians().unzip();
+        let labels: Vec<i64> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, per_class)).collect();
+        let features = nn::sample_each(&gaussians, |i, gaussian| {
+            ctx.draw(format!("align.normals.{epoch}.{i}"), &[per_class, gaussian.dim()], Law::Normal)
+        })?;
         let order = ctx.permutation(format!("align.order.{epoch}"), labels.len())?;
-        let labels = Tensor::new(labels, ctx.device())?;
-        Ok((Tensor::cat(&samples, 0)?.index_select(&order, 0)?, labels.index_select(&order, 0)?))
+        Ok(Samples { features, labels: Tensor::new(labels, ctx.device())?, order })
     }
 }
 
-/// z / (‖z‖ + 1e-7) / 0.1, row by row, for logits (batch, classes).
-///
-/// # Errors
-/// If the tensor operation fails.
-pub fn normalised(logits: &Tensor) -> Result<Tensor> {
-    let norm = (logits.sqr()?.sum_keepdim(1)?.sqrt()? + 1e-7)?;
-    Ok((logits.broadcast_div(&norm)? / TEMPERATURE)?)
+/// An epoch's features.
+struct Samples {
+    /// (n, dim).
+    features: Tensor,
+    /// (n), i64.
+    labels: Tensor,
+    /// (n), i64: the order in which they are learned.
+    order: Tensor,
 }

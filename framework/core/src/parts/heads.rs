@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::var_from;
 use crate::context::{Context, Law};
+use crate::nn;
 use crate::scenario::TaskInfo;
 use crate::state::{Kind, State};
 use crate::{Error, Result};
@@ -63,7 +64,7 @@ impl Heads {
     /// [`Error::Protocol`] if there is no head yet.
     pub fn current(&self, features: &Tensor) -> Result<Tensor> {
         let head = self.heads.last().ok_or_else(|| Error::Protocol("a head was used before the first task began".into()))?;
-        Ok(features.matmul(&head.weight.t()?)?.broadcast_add(&head.bias)?)
+        nn::linear(features, &head.weight, &head.bias)
     }
 
     /// Logits (batch, classes seen so far) for features (batch, dim).
@@ -72,7 +73,7 @@ impl Heads {
     /// [`Error::Protocol`] if there is no head yet.
     pub fn all(&self, features: &Tensor) -> Result<Tensor> {
         let (weight, bias) = self.stacked()?;
-        Ok(features.matmul(&weight.t()?)?.broadcast_add(&bias)?)
+        nn::linear(features, &weight, &bias)
     }
 
     /// All heads as one: weight (classes, dim) and bias (classes).
@@ -86,6 +87,21 @@ impl Heads {
             return Err(Error::Protocol("a head was used before the first task began".into()));
         }
         Ok((Tensor::cat(&weights, 0)?, Tensor::cat(&biases, 0)?))
+    }
+
+    /// Sets all heads from one, as [`Heads::stacked`] gives it.
+    ///
+    /// # Errors
+    /// If the shapes do not fit.
+    pub fn set_stacked(&self, weight: &Tensor, bias: &Tensor) -> Result<()> {
+        let mut first = 0;
+        for head in &self.heads {
+            let classes = head.weight.dim(0)?;
+            head.weight.set(&weight.narrow(0, first, classes)?.contiguous()?)?;
+            head.bias.set(&bias.narrow(0, first, classes)?.contiguous()?)?;
+            first += classes;
+        }
+        Ok(())
     }
 
     /// The newest head's variables, with their names in the state.

@@ -15,7 +15,7 @@ mod statistics;
 mod teacher;
 mod training;
 
-pub use alignment::{Alignment, AlignmentLoss, normalised};
+pub use alignment::{Alignment, AlignmentLoss};
 pub use bottlenecks::Bottlenecks;
 pub use frozen::FrozenFeatures;
 pub use gpm::DualGpm;

@@ -43,7 +43,7 @@ impl Learner {
             let mut tap = |block: usize, x: &Tensor| -> Result<()> {
                 let rows = x.dim(0)? * x.dim(1)?;
                 let x = x.reshape((rows, info.dim))?;
-                let square = x.t()?.contiguous()?.matmul(&x)?.to_dtype(DType::F64)?;
+                let square = x.t()?.matmul(&x)?.to_dtype(DType::F64)?;
                 sums[block] = (&sums[block] + square)?;
                 tokens += if block == 0 { rows } else { 0 };
                 Ok(())

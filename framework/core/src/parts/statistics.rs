@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use crate::nn::{self, Gaussian};
 use crate::scenario::TaskInfo;
@@ -12,18 +13,11 @@ use crate::{Error, Result};
 /// Added to the diagonal of every covariance.
 pub const RIDGE: f64 = 0.01;
 
-#[derive(Debug, Clone)]
-struct ClassStatistic {
-    mean: Tensor,
-    covariance: Tensor,
-    gaussian: Gaussian,
-}
-
 /// One Gaussian for each class (in domain-incremental scenarios: for each task and class).
 #[derive(Debug, Clone, Default)]
 pub struct ClassStatistics {
     /// By task and class, as the model numbers it.
-    classes: BTreeMap<(usize, i64), ClassStatistic>,
+    classes: BTreeMap<(usize, i64), Gaussian>,
 }
 
 impl ClassStatistics {
@@ -32,36 +26,37 @@ impl ClassStatistics {
     /// # Errors
     /// [`Error::Protocol`] if a class of the task has no image.
     pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
-        for &class in &task.classes {
-            let class = class as i64;
+        let one = |class: &usize| -> Result<Gaussian> {
+            let class = *class as i64;
             let rows = super::rows_of_class(features, labels, class)?
                 .ok_or_else(|| Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index)))?;
             let (mean, covariance) = nn::mean_and_covariance(&rows, RIDGE)?;
-            self.insert(task.index, class, mean, covariance)?;
+            Gaussian::fit(&mean, &covariance)
+                .map_err(|e| Error::Diverged(format!("task {}, class {class}: the feature covariance cannot be factored: {e}", task.index)))
+        };
+        let fitted: Vec<Result<Gaussian>> = match nn::own(features) {
+            true => task.classes.par_iter().map(one).collect(),
+            false => task.classes.iter().map(one).collect(),
+        };
+        for (class, gaussian) in task.classes.iter().zip(fitted) {
+            self.classes.insert((task.index, *class as i64), gaussian?);
         }
-        Ok(())
-    }
-
-    fn insert(&mut self, task: usize, class: i64, mean: Tensor, covariance: Tensor) -> Result<()> {
-        let gaussian = Gaussian::fit(&mean, &covariance)
-            .map_err(|e| Error::Diverged(format!("task {task}, class {class}: the feature covariance cannot be factored: {e}")))?;
-        self.classes.insert((task, class), ClassStatistic { mean, covariance, gaussian });
         Ok(())
     }
 
     /// The Gaussians, with their classes, in the order of tasks and classes.
     pub fn gaussians(&self) -> impl ExactSizeIterator<Item = (i64, &Gaussian)> {
-        self.classes.iter().map(|((_, class), s)| (*class, &s.gaussian))
+        self.classes.iter().map(|((_, class), gaussian)| (*class, gaussian))
     }
 
-    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_cov.<task>.<class>` (dim, dim).
+    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_factor.<task>.<class>` (dim, dim), Lᵀ of the covariance L·Lᵀ.
     ///
     /// # Errors
     /// If a name is taken.
     pub fn save(&self, state: &mut State) -> Result<()> {
-        for ((task, class), s) in &self.classes {
-            state.put(format!("class_mean.{task}.{class}"), Kind::Statistic, &s.mean)?;
-            state.put(format!("class_cov.{task}.{class}"), Kind::Statistic, &s.covariance)?;
+        for ((task, class), gaussian) in &self.classes {
+            state.put(format!("class_mean.{task}.{class}"), Kind::Statistic, gaussian.mean())?;
+            state.put(format!("class_factor.{task}.{class}"), Kind::Statistic, gaussian.factor())?;
         }
         Ok(())
     }
@@ -75,7 +70,8 @@ impl ClassStatistics {
         for task in finished {
             for class in &task.classes {
                 let tensor = |part: &str| state.tensor(&format!("class_{part}.{}.{class}", task.index), dtype, device);
-                self.insert(task.index, *class as i64, tensor("mean")?, tensor("cov")?)?;
+                let gaussian = Gaussian::from_factor(tensor("mean")?, tensor("factor")?)?;
+                self.classes.insert((task.index, *class as i64), gaussian);
             }
         }
         Ok(())

@@ -136,7 +136,13 @@ fn compare_statistics(fixture: &Fixture, out: &mut Comparison, task: usize, stat
         }
         let mut ours = Vec::new();
         for class in task * fixture.settings.cpt..(task + 1) * fixture.settings.cpt {
-            ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?);
+            match quantity {
+                "class_cov" => {
+                    let factor = state.tensor(&format!("class_factor.{task}.{class}"), DType::F64, &Device::Cpu)?;
+                    ours.extend(factor.t()?.matmul(&factor)?.flatten_all()?.to_vec1::<f64>()?);
+                }
+                _ => ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?),
+            }
         }
         out.add(quantity, &name, &ours, &fixture.values(&name)?);
     }

@@ -20,25 +20,23 @@ const COLUMNS: usize = 128;
 pub fn mean_and_covariance(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
     let (n, dim) = features.dims2()?;
     let mean = features.mean(0)?;
-    if super::own(features) {
-        let centred = features.broadcast_sub(&mean)?.contiguous()?;
-        let covariance =
-            match features.dtype() {
-                DType::F32 => with_values(&centred, |c| covariance::<f32>(c, (n, dim), ridge))?
-                    .map(|c| Tensor::from_vec(c, (dim, dim), mean.device())),
-                DType::F64 => with_values(&centred, |c| covariance::<f64>(c, (n, dim), ridge))?
-                    .map(|c| Tensor::from_vec(c, (dim, dim), mean.device())),
-                _ => None,
-            };
-        if let Some(covariance) = covariance {
-            return Ok((mean, covariance?));
+    let device = features.device();
+    let centred = features.broadcast_sub(&mean)?.contiguous()?;
+    match features.dtype() {
+        DType::F32 if super::own(features) => {
+            let covariance = with_values(&centred, |c| covariance::<f32>(c, (n, dim), ridge))?;
+            return Ok((mean, Tensor::from_vec(covariance, (dim, dim), device)?));
         }
+        DType::F64 if super::own(features) => {
+            let covariance = with_values(&centred, |c| covariance::<f64>(c, (n, dim), ridge))?;
+            return Ok((mean, Tensor::from_vec(covariance, (dim, dim), device)?));
+        }
+        _ => {}
     }
-    let ridge = (Tensor::eye(dim, features.dtype(), features.device())? * ridge)?;
+    let ridge = (Tensor::eye(dim, features.dtype(), device)? * ridge)?;
     if n < 2 {
         return Ok((mean, ridge));
     }
-    let centred = features.broadcast_sub(&mean)?;
     let covariance = (centred.t()?.matmul(&centred)? / (n - 1) as f64)?;
     Ok((mean, (covariance + ridge)?))
 }
@@ -54,11 +52,16 @@ fn covariance<T: Float>(centred: &[T], (n, dim): (usize, usize), ridge: f64) -> 
     out
 }
 
-/// What `f` makes of the values of a contiguous CPU tensor of type `T`; none for any other.
-fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<Option<R>> {
+/// What `f` makes of the values of a contiguous CPU tensor of type `T`.
+fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
-    let Storage::Cpu(storage) = &*storage else { return Ok(None) };
-    Ok(T::slice(storage).zip(layout.contiguous_offsets()).map(|(all, (start, end))| f(&all[start..end])))
+    if let (Storage::Cpu(values), Some((start, end))) = (&*storage, layout.contiguous_offsets())
+        && let Some(all) = T::slice(values)
+    {
+        return Ok(f(&all[start..end]));
+    }
+    let (dtype, device) = (tensor.dtype(), tensor.device());
+    Err(Error::Protocol(format!("a Gaussian's tensors are not of one type on one device: one is {dtype:?} on {device:?}")))
 }
 
 /// A Gaussian that can be sampled.
@@ -147,12 +150,7 @@ fn own_samples<T: Float + WithDType>(
             return Err(Error::Protocol(format!("{rows}×{width} normal numbers for a Gaussian of {} of {dim} dimensions", g.dim())));
         }
         let part = &mut out[at..at + size];
-        let drawn = with_values::<T, _>(&z, |z| {
-            with_values::<T, _>(&g.factor, |factor| with_values::<T, _>(&g.mean, |mean| sample_into(part, z, factor, mean)))
-        });
-        if drawn?.transpose()?.flatten().transpose()?.flatten().is_none() {
-            return Err(Error::Protocol("a Gaussian's normals, mean and factor are not of one type on one device".into()));
-        }
+        with_values(&z, |z| with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(part, z, factor, mean))))???;
         at += size;
     }
     Ok(Tensor::from_vec(out, (at / dim.max(1), dim), gaussians[0].mean.device())?)
@@ -190,6 +188,44 @@ mod tests {
         let product = rows.t().expect("t").matmul(&rows).expect("mm");
         let worst = (product - covariance).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
         assert!(worst < 1e-12, "{worst}");
+    }
+
+    #[test]
+    fn many_dimensions_equal_the_composition_at_any_number_of_threads() {
+        for dim in [1, COLUMNS, 2 * COLUMNS + 44] {
+            let draw = |shape| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
+            let features = [draw((40, dim)), draw((40, dim))];
+            let fit = |f: &Tensor| {
+                let (mean, covariance) = mean_and_covariance(f, 0.01).expect("moments");
+                (covariance.clone(), Gaussian::fit(&mean, &covariance).expect("fit"))
+            };
+            let fitted = features.each_ref().map(fit);
+            let composed = super::super::as_on_a_device(|| features.each_ref().map(fit));
+            let gaussians: Vec<&Gaussian> = fitted.iter().map(|(_, g)| g).collect();
+            let normals = [draw((ROWS + 5, dim)), draw((ROWS + 5, dim))];
+            let sampled = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+                pool.install(|| sample_each(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples"))
+            };
+            let plain = super::super::as_on_a_device(|| sample_each(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples"));
+            let values = |t: &Tensor| t.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+            assert!(values(&sampled(1)) == values(&sampled(3)));
+            let pairs = [(&sampled(2), &plain), (&fitted[0].0, &composed[0].0), (fitted[1].1.factor(), composed[1].1.factor())];
+            for (a, b) in pairs {
+                let worst = values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                assert!(worst < 1e-10 && a.dims() == b.dims(), "{dim}: {worst}");
+            }
+        }
+    }
+
+    #[test]
+    fn normals_of_another_width_are_refused() {
+        let (mean, covariance) =
+            mean_and_covariance(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
+        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        assert!(gaussian.sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals")).is_err());
+        assert!(gaussian.sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals")).is_err());
+        assert!(Gaussian::from_factor(mean, Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
     }
 
     #[test]

@@ -284,7 +284,7 @@ fn the_ends_of_tasks_are_timed_part_by_part() {
     let parts = record["parts"].as_array().expect("parts");
     for part in ["class statistics", "classifier alignment", "input covariances (InfLoRA)", "scoring"] {
         let found = parts.iter().find(|p| p["what"] == part).unwrap_or_else(|| panic!("{part} is not among {parts:?}"));
-        assert!(found["seconds"].as_f64() > Some(0.0) && found["products"].as_f64() > Some(0.0), "{found}");
+        assert!(found["seconds"].as_f64() > Some(0.0) && found["product_seconds"].as_f64() > Some(0.0), "{found}");
         assert!(text(&out.stdout).contains(part));
     }
     refused(&cilbench(&["bench", "task-end", "--classes", "0"]), 2, "--classes 0");

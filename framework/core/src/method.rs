@@ -144,7 +144,7 @@ pub enum Access {
 pub struct About {
     /// The name on the command line.
     pub name: &'static str,
-    /// The version of its arithmetic: raised whenever results change.
+    /// The version of its arithmetic: raised whenever results change by more than rounding.
     pub version: &'static str,
     /// One line.
     pub summary: &'static str,

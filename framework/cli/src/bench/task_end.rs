@@ -84,17 +84,20 @@ pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
         rayon::current_num_threads()
     );
     println!("{out}");
-    println!(
-        "peak memory {}; {}",
-        gigabytes(Machine::peak_memory()),
-        device::gpu_name(&device).unwrap_or_else(|| Machine::here().processor)
-    );
+    let memory = Machine::peak_memory();
+    let place = match device::gpu_name(&device) {
+        Some(gpu) => format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(&device))),
+        None => Machine::here().processor,
+    };
+    println!("peak memory {}; {place}", gigabytes(memory));
     if let Some(path) = &args.json {
-        let rows: Vec<_> = parts.iter().map(|Part(what, s, p)| serde_json::json!({ "what": what, "seconds": s, "products": p })).collect();
+        let rows: Vec<_> =
+            parts.iter().map(|Part(what, s, p)| serde_json::json!({ "what": what, "seconds": s, "product_seconds": p })).collect();
         let record = serde_json::json!({
             "dim": info.dim, "blocks": info.blocks, "image_size": args.image_size, "classes": args.classes, "images_per_class": args.images_per_class,
             "images": args.images, "batch_size": args.batch_size, "dtype": precision, "device": args.device, "threads": rayon::current_num_threads(),
-            "peak_memory": Machine::peak_memory(), "processor": Machine::here().processor, "parts": rows,
+            "peak_memory": memory, "peak_device_memory": device::peak_memory(&device), "gpu": device::gpu_name(&device),
+            "processor": Machine::here().processor, "parts": rows,
         });
         let text = serde_json::to_string_pretty(&record).map_err(|e| Error::Protocol(e.to_string()))?;
         std::fs::write(path, text).map_err(Error::io(path))?;

@@ -19,6 +19,9 @@ const COLUMNS: usize = 128;
 /// If there are no features.
 pub fn mean_and_covariance(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
     let (n, dim) = features.dims2()?;
+    if n == 0 {
+        return Err(Error::Protocol("a mean and a covariance of no features".into()));
+    }
     let mean = features.mean(0)?;
     let device = features.device();
     let centred = features.broadcast_sub(&mean)?.contiguous()?;
@@ -92,7 +95,7 @@ impl Gaussian {
             let (mean, factor) = (mean.dims(), factor.dims());
             return Err(Error::Protocol(format!("a Gaussian with a mean of shape {mean:?} and a factor of shape {factor:?}")));
         }
-        Ok(Self { mean, factor })
+        Ok(Self { mean: mean.contiguous()?, factor: factor.contiguous()? })
     }
 
     /// The number of dimensions.
@@ -146,8 +149,11 @@ fn own_samples<T: Float + WithDType>(
             out = vec![T::ZERO; rows * dim * gaussians.len()];
         }
         let size = rows * dim;
-        if (width, g.dim()) != (dim, dim) || size > out.len() - at {
-            return Err(Error::Protocol(format!("{rows}×{width} normal numbers for a Gaussian of {} of {dim} dimensions", g.dim())));
+        if (width, g.dim()) != (dim, dim) || size * gaussians.len() != out.len() {
+            let (own, samples) = (g.dim(), out.len() / (dim * gaussians.len()).max(1));
+            return Err(Error::Protocol(format!(
+                "Gaussian {i} of {own} dimensions got {rows}×{width} normal numbers; all take {samples}×{dim}"
+            )));
         }
         let part = &mut out[at..at + size];
         with_values(&z, |z| with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(part, z, factor, mean))))???;

@@ -85,7 +85,9 @@ vectorised! {
     fn directions_gradient(logits: &'a [T], width: usize, eps: T, scale: T, grad: &'a mut [T]) {
         for (row, grad) in logits.chunks_exact(width).zip(grad.chunks_exact_mut(width)) {
             let norm = lane_sum([row], |[v]| v * v).sqrt();
-            let along = lane_sum([row, &*grad], |[v, g]| v * g) / (norm * (norm + eps));
+            // Where all are zero PyTorch's norm has the subgradient 0.
+            let along = lane_sum([row, &*grad], |[v, g]| v * g);
+            let along = if norm == T::ZERO { T::ZERO } else { along / (norm * (norm + eps)) };
             let factor = scale / (norm + eps);
             for (g, v) in grad.iter_mut().zip(row) {
                 *g = factor * (*g - *v * along);
@@ -105,9 +107,17 @@ pub(super) enum RowLoss {
 
 struct Backward(RowLoss);
 
+/// (rows, width) of logits of at least one class.
+fn rows_of(layout: &Layout) -> candle_core::Result<(usize, usize)> {
+    match layout.shape().dims2()? {
+        (n, 0) => bail!("logits of {n} rows and no classes"),
+        shape => Ok(shape),
+    }
+}
+
 /// (rows, width) of logits; an error where labels do not fit.
 fn checked(loss: &RowLoss, layout: &Layout) -> candle_core::Result<(usize, usize)> {
-    let (n, width) = layout.shape().dims2()?;
+    let (n, width) = rows_of(layout)?;
     if let RowLoss::CrossEntropy(labels) = loss {
         if labels.len() != n {
             bail!("cross-entropy: {} labels for logits of {n} rows", labels.len());
@@ -184,7 +194,7 @@ impl CustomOp1 for Directions {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (_, width) = lx.shape().dims2()?;
+        let (_, width) = rows_of(lx)?;
         by_type!(self.name(), x, T => {
             let x: &[T] = values(self.name(), x, lx)?;
             let (eps, scale) = (T::narrow(self.eps), T::narrow(self.scale));
@@ -206,7 +216,7 @@ impl CustomOp2 for DirectionsBackward {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (_, width) = lx.shape().dims2()?;
+        let (_, width) = rows_of(lx)?;
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
             let (eps, scale) = (T::narrow(self.0.eps), T::narrow(self.0.scale));
@@ -232,7 +242,8 @@ pub fn normalised(logits: &Tensor) -> Result<Tensor> {
     if super::own(logits) {
         return Ok(logits.contiguous()?.apply_op1(Directions { eps: EPS, scale: 1.0 / TEMPERATURE })?);
     }
-    let norm = (logits.sqr()?.sum_keepdim(1)?.sqrt()? + EPS)?;
+    // The root's gradient at 0 is infinite; the smallest normal number keeps it finite, times z = 0, and changes no other root.
+    let norm = ((logits.sqr()?.sum_keepdim(1)? + f64::from(f32::MIN_POSITIVE))?.sqrt()? + EPS)?;
     Ok((logits.broadcast_div(&norm)? / TEMPERATURE)?)
 }
 
@@ -266,6 +277,19 @@ mod tests {
                 assert!(worst(&ours.1, &composed.1) < 1e-11, "gradient {which} of {n}×{classes}");
             }
         }
+    }
+
+    #[test]
+    fn a_row_of_zeros_has_a_finite_gradient() {
+        let z = Var::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("z");
+        let gradient = || {
+            let loss = mean_entropy(&normalised(&z).expect("normalised")).expect("entropy");
+            loss.backward().expect("bwd").get(&z).expect("dz").to_vec2::<f32>().expect("values")
+        };
+        for values in [gradient(), as_on_a_device(gradient)] {
+            assert!(values.iter().flatten().all(|v| v.is_finite()), "{values:?}");
+        }
+        assert!(mean_entropy(&Tensor::zeros((2, 0), candle_core::DType::F32, &Device::Cpu).expect("none")).is_err());
     }
 
     #[test]

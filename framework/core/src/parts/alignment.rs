@@ -56,7 +56,7 @@ impl Alignment {
         let per_class = self.samples_per_class();
         // All heads as one layer: each of its numbers is updated as it would be in its own head.
         let (weight, bias) = heads.stacked()?;
-        let (weight, bias) = (Var::from_tensor(&weight.detach().copy()?)?, Var::from_tensor(&bias.detach().copy()?)?);
+        let (weight, bias) = (Var::from_tensor(&weight.detach())?, Var::from_tensor(&bias.detach())?);
         let vars = [("weight", &weight), ("bias", &bias)].map(|(name, var)| (name.to_owned(), var.clone(), 1.0));
         let mut optimiser = Sgd::new(vars.into(), RATE, MOMENTUM, self.weight_decay)?;
         for epoch in 0..Self::EPOCHS {
@@ -86,6 +86,7 @@ impl Alignment {
         heads.set_stacked(&weight, &bias)
     }
 
+    /// An epoch's features: drawn, or those that a replay prescribes.
     fn samples(&self, epoch: usize, per_class: usize, statistics: &ClassStatistics, ctx: &mut Context) -> Result<Samples> {
         if let (Some(features), Some(labels)) = (ctx.given(format!("align.samples.{epoch}"))?, ctx.given(format!("align.labels.{epoch}"))?)
         {

@@ -94,6 +94,10 @@ impl Heads {
     /// # Errors
     /// If the shapes do not fit.
     pub fn set_stacked(&self, weight: &Tensor, bias: &Tensor) -> Result<()> {
+        let (rows, classes) = (weight.dim(0)?, self.classes()?);
+        if (rows, bias.dims()) != (classes, &[classes]) {
+            return Err(Error::Protocol(format!("a layer of {rows} classes for heads of {classes}")));
+        }
         let mut first = 0;
         for head in &self.heads {
             let classes = head.weight.dim(0)?;

@@ -70,7 +70,8 @@ impl ClassStatistics {
         for task in finished {
             for class in &task.classes {
                 let tensor = |part: &str| state.tensor(&format!("class_{part}.{}.{class}", task.index), dtype, device);
-                let gaussian = Gaussian::from_factor(tensor("mean")?, tensor("factor")?)?;
+                let gaussian = Gaussian::from_factor(tensor("mean")?, tensor("factor")?)
+                    .map_err(|e| Error::Protocol(format!("state: class_factor.{}.{class}: {e}", task.index)))?;
                 self.classes.insert((task.index, *class as i64), gaussian);
             }
         }

@@ -193,7 +193,6 @@ fn batches(args: &BenchTaskEndArgs, host: &mut dyn Host) -> Result<Vec<PlainBatc
         let Reply::Array(images) = host.answer(Request::Draw { name: "bench.images".into(), shape, law })? else {
             return Err(Error::Protocol("a draw was answered with something else".into()));
         };
-
         batches.push(PlainBatch { images, labels: vec![0; n], positions: (start..start + n).collect() });
     }
     Ok(batches)

@@ -1,6 +1,6 @@
 //! Gaussians of features: one Cholesky factor each, sampling as a matrix product.
 
-use candle_core::{DType, Storage, Tensor, WithDType};
+use candle_core::{DType, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::Cholesky;
@@ -9,7 +9,7 @@ use super::product::{Old, View, product};
 use crate::{Error, Result};
 
 /// Samples a task of a thread.
-const ROWS: usize = 128;
+const ROWS: usize = 160;
 /// Columns of a factor a product: what lies left of them below the diagonal is zero and left out.
 const COLUMNS: usize = 128;
 
@@ -56,7 +56,7 @@ fn covariance<T: Float>(centred: &[T], (n, dim): (usize, usize), ridge: f64) -> 
 }
 
 /// What `f` makes of the values of a contiguous CPU tensor of type `T`.
-fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
+pub(super) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     if let (Storage::Cpu(values), Some((start, end))) = (&*storage, layout.contiguous_offsets())
         && let Some(all) = T::slice(values)
@@ -64,7 +64,7 @@ fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Resul
         return Ok(f(&all[start..end]));
     }
     let (dtype, device) = (tensor.dtype(), tensor.device());
-    Err(Error::Protocol(format!("a Gaussian's tensors are not of one type on one device: one is {dtype:?} on {device:?}")))
+    Err(Error::Protocol(format!("tensors are not of one type on one device: one is {dtype:?} on {device:?}")))
 }
 
 /// A Gaussian that can be sampled.
@@ -118,35 +118,83 @@ impl Gaussian {
     /// # Errors
     /// If the shapes do not fit.
     pub fn sample(&self, normals: &Tensor) -> Result<Tensor> {
-        sample_each(&[self], |_, _| Ok(normals.clone()))
+        let mut features = Features::default();
+        features.draw(&[self], |_, _| Ok(normals.clone()))?;
+        features.tensor()
     }
 }
 
-/// The same number of samples of each Gaussian, one Gaussian after the other: (samples, dim). `normals` gives the standard normals (n, dim) of each.
-///
-/// # Errors
-/// If there is no Gaussian, or the shapes do not fit; whatever `normals` fails with.
-pub fn sample_each(gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>) -> Result<Tensor> {
-    match gaussians.first() {
-        Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F32 => own_samples::<f32>(gaussians, normals),
-        Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F64 => own_samples::<f64>(gaussians, normals),
-        _ => {
-            let one = |(i, g): (usize, &&Gaussian)| Ok(normals(i, g)?.matmul(&g.factor)?.broadcast_add(&g.mean)?);
-            Ok(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
+/// Features (n, dim) in a buffer that can be filled again and again.
+#[derive(Debug, Default)]
+pub struct Features(pub(super) Kept);
+
+/// Values in memory with their width, or a tensor wherever it is.
+#[derive(Debug, Default)]
+pub(super) enum Kept {
+    #[default]
+    Nothing,
+    F32(Vec<f32>, usize),
+    F64(Vec<f64>, usize),
+    Tensor(Tensor),
+}
+
+impl Features {
+    /// Those of a tensor (n, dim).
+    pub fn of(features: Tensor) -> Self {
+        Self(Kept::Tensor(features))
+    }
+
+    /// Draws the same number of samples of each Gaussian, one Gaussian after the other. `normals` gives the standard normals (n, dim) of each.
+    ///
+    /// # Errors
+    /// If there is no Gaussian, or the shapes do not fit; whatever `normals` fails with.
+    pub fn draw(&mut self, gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>) -> Result<()> {
+        let kept = std::mem::take(&mut self.0);
+        self.0 = match gaussians.first() {
+            Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F32 => {
+                let mut values = if let Kept::F32(values, _) = kept { values } else { Vec::new() };
+                own_samples(&mut values, gaussians, normals)?;
+                Kept::F32(values, g.dim())
+            }
+            Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F64 => {
+                let mut values = if let Kept::F64(values, _) = kept { values } else { Vec::new() };
+                own_samples(&mut values, gaussians, normals)?;
+                Kept::F64(values, g.dim())
+            }
+            _ => {
+                let one = |(i, g): (usize, &&Gaussian)| Ok(normals(i, g)?.matmul(&g.factor)?.broadcast_add(&g.mean)?);
+                Kept::Tensor(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
+            }
+        };
+        Ok(())
+    }
+
+    /// As a tensor (n, dim).
+    ///
+    /// # Errors
+    /// If there are none yet.
+    pub fn tensor(self) -> Result<Tensor> {
+        let cpu = &candle_core::Device::Cpu;
+        match self.0 {
+            Kept::Nothing => Err(Error::Protocol("features were asked for before any were drawn".into())),
+            Kept::F32(values, dim) => Ok(Tensor::from_vec(values, ((), dim), cpu)?),
+            Kept::F64(values, dim) => Ok(Tensor::from_vec(values, ((), dim), cpu)?),
+            Kept::Tensor(features) => Ok(features),
         }
     }
 }
 
-fn own_samples<T: Float + WithDType>(
+fn own_samples<T: Float>(
+    out: &mut Vec<T>,
     gaussians: &[&Gaussian],
     mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let (mut out, mut at, dim) = (Vec::<T>::new(), 0, gaussians[0].dim());
+) -> Result<()> {
+    let (mut at, dim) = (0, gaussians[0].dim());
     for (i, g) in gaussians.iter().enumerate() {
         let z = normals(i, g)?.contiguous()?;
         let (rows, width) = z.dims2()?;
-        if at == 0 {
-            out = vec![T::ZERO; rows * dim * gaussians.len()];
+        if i == 0 {
+            out.resize(rows * dim * gaussians.len(), T::ZERO);
         }
         let size = rows * dim;
         if (width, g.dim()) != (dim, dim) || size * gaussians.len() != out.len() {
@@ -159,7 +207,7 @@ fn own_samples<T: Float + WithDType>(
         with_values(&z, |z| with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(part, z, factor, mean))))???;
         at += size;
     }
-    Ok(Tensor::from_vec(out, (at / dim.max(1), dim), gaussians[0].mean.device())?)
+    Ok(())
 }
 
 /// out = mean + z·Lᵀ, on all threads.
@@ -209,11 +257,18 @@ mod tests {
             let composed = super::super::as_on_a_device(|| features.each_ref().map(fit));
             let gaussians: Vec<&Gaussian> = fitted.iter().map(|(_, g)| g).collect();
             let normals = [draw((ROWS + 5, dim)), draw((ROWS + 5, dim))];
+            let draw = || {
+                // Filled twice: what lay in the buffer must not count.
+                let mut features = Features::default();
+                features.draw(&gaussians[..1], |_, _| Ok(normals[1].clone())).expect("first");
+                features.draw(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples");
+                features.tensor().expect("tensor")
+            };
             let sampled = |threads: usize| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
-                pool.install(|| sample_each(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples"))
+                pool.install(draw)
             };
-            let plain = super::super::as_on_a_device(|| sample_each(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples"));
+            let plain = super::super::as_on_a_device(draw);
             let values = |t: &Tensor| t.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
             assert!(values(&sampled(1)) == values(&sampled(3)));
             let pairs = [(&sampled(2), &plain), (&fitted[0].0, &composed[0].0), (fitted[1].1.factor(), composed[1].1.factor())];

@@ -12,6 +12,10 @@ use crate::Result;
 /// Rows a task of a thread.
 const ROWS: usize = 64;
 
+/// Of normalised logits.
+pub(super) const EPS: f64 = 1e-7;
+pub(super) const TEMPERATURE: f64 = 0.1;
+
 vectorised! {
     /// Per row: max + ln Σ exp(z − max) − z_label.
     fn cross_entropy_rows(logits: &'a [T], width: usize, labels: &'a [i64], losses: &'a mut [f64]) {
@@ -237,8 +241,6 @@ pub(super) fn row_loss(logits: &Tensor, loss: RowLoss) -> Result<Tensor> {
 /// # Errors
 /// If the tensor operation fails.
 pub fn normalised(logits: &Tensor) -> Result<Tensor> {
-    const EPS: f64 = 1e-7;
-    const TEMPERATURE: f64 = 0.1;
     if super::own(logits) {
         return Ok(logits.contiguous()?.apply_op1(Directions { eps: EPS, scale: 1.0 / TEMPERATURE })?);
     }

@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use super::memory::Memory;
-use crate::array::Array;
+use crate::array::{Array, Element};
 use crate::context::{Host, Law, PlainBatch, Reply, Request};
 use crate::data::{ImageSet, Loader, Transforms};
 use crate::method::Access;
@@ -107,15 +107,20 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
             Array::from_f32(shape, &values)
         }
         Law::Normal => {
-            let mut values = vec![0f32; n];
-            values.par_chunks_mut(NORMALS).enumerate().for_each(|(part, values)| {
+            // Straight into the bytes of the answer.
+            let size = size_of::<f32>();
+            let mut bytes = vec![0; n * size];
+            bytes.par_chunks_mut(NORMALS * size).enumerate().for_each(|(part, bytes)| {
                 let mut rng = match part {
                     0 => stream(seed, Purpose::Draws, &[&a, &b, &c]),
                     _ => stream(seed, Purpose::Draws, &[&a, &b, &c, &format!("part {part}")]),
                 };
-                values.iter_mut().for_each(|v| *v = <StandardNormal as Distribution<f64>>::sample(&StandardNormal, &mut rng) as f32);
+                bytes.chunks_exact_mut(size).for_each(|place| {
+                    let value = <StandardNormal as Distribution<f64>>::sample(&StandardNormal, &mut rng) as f32;
+                    place.copy_from_slice(&value.to_le_bytes());
+                });
             });
-            Array::from_f32(shape, &values)
+            Array { element: Element::F32, shape: shape.to_vec(), bytes }
         }
         Law::Permutation => {
             if shape.len() != 1 {

@@ -1,17 +1,22 @@
-"""Writes the tables of results/methods.md, everything below its marker, from finished run folders:
+"""Writes the tables of results/methods.md, everything below its marker, from results/methods-cifar100.csv:
 
-    python3 results/evidence.py RUNS        # a folder with runs of cifar100-10 and cifar100-20, as the commands on the page leave it
+    python3 results/evidence.py [RUNS PROGRAM COMMIT]
 
+With RUNS, a folder of finished runs of cifar100-10 and cifar100-20 as the commands on the page leave them, their rows are first put into that file, one a
+seed, as PROGRAM (a cilbench) exports them; COMMIT is what PROGRAM was built from. A row of several seeds counts until each of its seeds has a row of its own.
 Means and standard deviations are over the seeds of one configuration. Published numbers stand here, each with its source.
 """
 
+import csv
 import json
 import math
+import subprocess
 import sys
-from collections import defaultdict
+import tempfile
 from pathlib import Path
 
 PAGE = Path(__file__).with_name("methods.md")
+TABLE = Path(__file__).with_name("methods-cifar100.csv")
 MARKER = "<!-- Everything below is written by results/evidence.py. -->"
 SD = "SD-LoRA paper (ICLR 2025), ViT-B/16 IN21k→1k"
 IN21K = "ViT-B/16 IN21k, as collected in the project's notes (paper not noted)"
@@ -65,7 +70,7 @@ METHODS = {
         ],
     ),
     "er": (f"{H} --set memory_batch_size=16", "an independent implementation, one trajectory with its memory", []),
-    "der++": (f"{H} --set memory_batch_size=16", "an independent implementation, one trajectory with stored logits", []),
+    "der++": (f"{H} --set memory_batch_size=16 --set alpha=0.5 --set beta=1.0", "an independent implementation, one trajectory with stored logits", []),
     "icarl": (f"{H} --set memory_batch_size=16", "an independent implementation, one trajectory with a shrinking memory and its means", []),
     "simplecil": ("", "an independent implementation, prototypes and logits", []),
     "slda": ("", "an independent implementation, means, scatter with OAS, logits", []),
@@ -103,38 +108,76 @@ METHODS = {
 METRICS = ["last", "avg", "forgetting", "relation_drift"]
 
 
-def runs(folder):
-    """Finished records by (scenario, method), those of one data id and one configuration."""
-    found = defaultdict(list)
-    for path in sorted(Path(folder).rglob("run.json")):
-        record = json.loads(path.read_text())
-        if record["status"] == "finished":
-            found[record["identity"]["scenario"]["name"], record["identity"]["method"]].append(record)
-    for (scenario, method), records in found.items():
-        kinds = {json.dumps([r["data_id"], r["identity"]["config"]], sort_keys=True) for r in records}
-        assert len(kinds) == 1, f"{scenario}, {method}: {len(kinds)} data ids or configurations in one table"
+KEPT = ["scenario", "data_id", "backbone", "weight_hash", "method", "method_version", "config_hash", "seeds", "n_seeds", "commit"]
+COLUMNS = KEPT + [column for metric in METRICS for column in (metric, f"{metric}_std")] + ["stored_images"]
+
+
+def exported(folder, program, commit):
+    """A row for each finished run, as the program's leaderboard gives it."""
+    for record in sorted(Path(folder).rglob("run.json")):
+        if json.loads(record.read_text())["status"] != "finished":
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch, "row.csv")
+            subprocess.run([program, "leaderboard", record.parent, "--export", path], check=True, stdout=subprocess.DEVNULL)
+            for row in csv.DictReader(path.open()):
+                values = {m: row[m] and f"{float(row[m]):.4f}" for m in METRICS}
+                yield {c: row.get(c, "") for c in COLUMNS} | values | {"commit": commit}
+
+
+def merged(rows, new):
+    """All rows, the new ones in place of those they repeat."""
+    keyed = {(r["scenario"], r["method"], r["seeds"]): r for r in [*rows, *new]}
+    single = {key for key in keyed if " " not in key[2]}
+    covered = lambda s, m, seeds: " " in seeds and all((s, m, seed) in single for seed in seeds.split())
+    rows = [row for key, row in keyed.items() if not covered(*key)]
+    return sorted(rows, key=lambda r: (r["scenario"], list(METHODS).index(r["method"]), r["seeds"]))
+
+
+def grouped(rows):
+    """Rows by (scenario, method), those of one data id, weights, version and configuration; of rows that share a seed the one with more seeds."""
+    found = {}
+    for row in sorted(rows, key=lambda r: -len(r["seeds"].split())):
+        group = found.setdefault((row["scenario"], row["method"]), [])
+        if not any(set(row["seeds"].split()) & set(other["seeds"].split()) for other in group):
+            group.append(row)
+    for (scenario, method), group in found.items():
+        kinds = {tuple(r[c] for c in ("data_id", "weight_hash", "method_version", "config_hash")) for r in group}
+        assert len(kinds) == 1, f"{TABLE.name}: {scenario}, {method}: more than one data id, weights, version or configuration: {kinds}"
     return found
 
 
-def cell(values):
-    """Mean ± standard deviation (n − 1)."""
-    values = [v for v in values if v is not None]
-    if not values:
+def seeds(rows):
+    return sum(len(r["seeds"].split()) for r in rows)
+
+
+def moments(rows, metric):
+    """Number of seeds, mean, and standard deviation (n − 1; none for one seed)."""
+    parts = [(len(r["seeds"].split()), float(r[metric]), float(r[f"{metric}_std"] or 0)) for r in rows if r[metric]]
+    n = sum(k for k, _, _ in parts)
+    if n == 0:
+        return 0, None, None
+    mean = sum(k * m for k, m, _ in parts) / n
+    squares = sum((k - 1) * s * s + k * (m - mean) ** 2 for k, m, s in parts)
+    return n, mean, math.sqrt(squares / (n - 1)) if n > 1 else None
+
+
+def cell(rows, metric):
+    """Mean ± standard deviation."""
+    n, mean, std = moments(rows, metric)
+    if n == 0:
         return ""
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    return f"{mean:.2f} ± {math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)):.2f}"
+    return f"{mean:.2f}" if std is None else f"{mean:.2f} ± {std:.2f}"
 
 
 def measured(found, scenario):
     """All methods on one scenario, the best last accuracy first."""
-    rows = [(m, found[scenario, m]) for m in METHODS if found[scenario, m]]
-    rows.sort(key=lambda row: -sum(r["last"] for r in row[1]) / len(row[1]))
+    rows = [(m, found[scenario, m]) for m in METHODS if (scenario, m) in found]
+    rows.sort(key=lambda row: -moments(row[1], "last")[1])
     lines = ["| method | seeds | last | avg | forgetting | relation drift | images stored |", "|---|---|---|---|---|---|---|"]
     for method, records in rows:
-        values = " | ".join(cell([r[m] for r in records]) for m in METRICS)
-        lines.append(f"| `{method}` | {len(records)} | {values} | {records[0]['stored_images']} |")
+        values = " | ".join(cell(records, m) for m in METRICS)
+        lines.append(f"| `{method}` | {seeds(records)} | {values} | {records[0]['stored_images']} |")
     return lines
 
 
@@ -144,9 +187,9 @@ def section(found, method):
     lines = [f"### {method}", "", f"Evidence: {evidence}. Flags: {f'`{flags}`' if flags else 'none'}.", ""]
     lines += ["| | benchmark | last | avg | forgetting | seeds |", "|---|---|---|---|---|---|"]
     for tasks in (10, 20):
-        records = found[f"cifar100-{tasks}", method]
-        values = " | ".join(cell([r[m] for r in records]) for m in METRICS[:3]) if records else "| |"
-        lines.append(f"| **measured here**, ViT-Tiny | CIFAR-100, {tasks} tasks, small sample | {values} | {len(records) or 'not run'} |")
+        records = found.get((f"cifar100-{tasks}", method), [])
+        values = " | ".join(cell(records, m) for m in METRICS[:3]) if records else "| |"
+        lines.append(f"| **measured here**, ViT-Tiny | CIFAR-100, {tasks} tasks, small sample | {values} | {seeds(records) or 'not run'} |")
     for source, benchmark, last, avg in published:
         lines.append(f"| *reported*: {source} | {benchmark} | {last} | {avg} | | |")
     if not published:
@@ -154,7 +197,14 @@ def section(found, method):
     return lines + [""]
 
 
-found = runs(sys.argv[1])
+rows = list(csv.DictReader(TABLE.open()))
+if len(sys.argv) > 1:
+    rows = merged(rows, exported(*sys.argv[1:]))
+    with TABLE.open("w") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+found = grouped(rows)
 text = PAGE.read_text().split(MARKER)[0] + MARKER + "\n"
 for tasks in (10, 20):
     text += "\n".join(["", f"## Measured: {tasks} tasks", "", *measured(found, f"cifar100-{tasks}"), ""])

@@ -46,7 +46,7 @@ impl Registered for MyMethod {
     type Config = Config;
     const ABOUT: About = About {
         name: "my-method",
-        version: "1", // raise it whenever results change
+        version: "1", // raise it whenever results change by more than rounding
         summary: "a linear head for each task on frozen features",
         paper: "",
         access: Access::Stream,

@@ -99,7 +99,7 @@ class Method:
     name: str
     """Its name on the command line."""
     version: str
-    """The version of its arithmetic: raise it whenever results change."""
+    """The version of its arithmetic: raise it whenever results change by more than rounding."""
     summary: str
     """One line."""
     paper: str = ""

@@ -342,7 +342,7 @@ structs! {
     pub struct CilMethod {
         /// The name on the command line.
         pub name: *const c_char,
-        /// The version of its arithmetic: raised whenever results change.
+        /// The version of its arithmetic: raised whenever results change by more than rounding.
         pub version: *const c_char,
         /// One line.
         pub summary: *const c_char,

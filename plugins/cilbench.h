@@ -4,6 +4,7 @@
  * every field explained; a test compares the two field by field. In short:
  *   - the library has one function, cilbench_plugin, which always gives the same table;
  *   - what you are passed is valid until you return; what you give back stays valid until the next call on the same instance;
+ *   - what a function of a CilContext gave you is valid until you call one of them again, or return: copy what you keep;
  *   - all calls of an instance come from one thread, one at a time; the functions of a CilContext may be called only meanwhile;
  *   - nobody frees the other side's memory; texts are UTF-8 and end with a zero byte; libraries are never unloaded. */
 #ifndef CILBENCH_H

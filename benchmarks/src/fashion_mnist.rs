@@ -21,7 +21,13 @@ inventory::submit! {
         aliases: &["fashion-mnist"],
         splits: &[SplitAbout { name: "official", summary: "the first images of each class of the official split", images: Some((2_000, 1_000)) }],
         hub: None,
-        open: |_, _| Ok(Box::new(embedded()?)),
+        open: |_, source| match &source.root {
+            Some(root) => Err(Error::usage(format!(
+                "{}: fashion-mnist-small is in the program and reads no folder: leave --data-root out, or take the data set fashion-mnist",
+                root.display()
+            ))),
+            None => Ok(Box::new(embedded()?)),
+        },
     }
 }
 

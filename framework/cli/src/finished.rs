@@ -5,7 +5,7 @@ use std::path::Path;
 
 use cilbench::method::Method;
 use cilbench::metrics::Scores;
-use cilbench::results::{Checkpoint, Record, RunFolder, Status};
+use cilbench::results::{Checkpoint, Record, RunFolder, Status, difference};
 use cilbench::run::evaluate;
 use cilbench::scenario::{Scenario, Task, TaskInfo};
 use cilbench::{Error, Result};
@@ -47,11 +47,10 @@ fn tasks(scenario: &mut dyn Scenario) -> Result<Vec<Task>> {
 /// The model of a finished run.
 fn model(folder: &Path, prepared: &Prepared, record: &Record) -> Result<(Box<dyn Method>, Vec<Task>)> {
     let mut scenario = prepared.scenario(None)?;
-    if prepared.identity(&scenario, record.identity.seed) != record.identity {
-        return Err(Error::usage(format!(
-            "{}: data, weights or configuration are not those of the run (compare its run.json)",
-            folder.display()
-        )));
+    let identity = prepared.identity(&scenario, record.identity.seed);
+    if identity != record.identity {
+        let what = difference(&record.identity, &identity);
+        return Err(Error::usage(format!("{}: what is here is not what was run: {what}", folder.display())));
     }
     let (checkpoint, damaged) = Checkpoint::newest(&folder.join("checkpoints"))?;
     damaged.iter().for_each(|d| eprintln!("warning: {d}"));

@@ -1,5 +1,8 @@
 //! `cilbench leaderboard`: the finished runs below some folders, ranked.
 
+use std::collections::BTreeMap;
+
+use cilbench::method::{self, Access};
 use cilbench::results::leaderboard::{Row, csv, find_runs, rows};
 use cilbench::results::{Status, leaderboard};
 use cilbench::{Error, Result};
@@ -43,15 +46,29 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     Ok(())
 }
 
+/// The hyper-parameters in which a row differs from another of the same method on its board.
+fn apart(row: &Row, board: &[Row]) -> String {
+    let parse = |r: &Row| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&r.hyper_parameters).unwrap_or_default();
+    let others: Vec<_> = board.iter().filter(|o| o.method == row.method).map(parse).collect();
+    let differs = |(key, value): &(String, serde_json::Value)| others.iter().any(|o| o.get(key) != Some(value));
+    parse(row).into_iter().filter(differs).map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+}
+
 fn show(rows: &[Row]) {
     for board in rows.chunk_by(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)) {
         let first = &board[0];
         println!("\n{} (data id {}), {} (weights {})", first.scenario, first.data_id, first.backbone, &first.weight_hash[..12]);
+        let (train, test, side, order) = (first.train_images, first.test_images, first.image_size, &first.class_order);
+        println!("{train} training and {test} test images of {side} px, class order {order}");
         let header =
             ["rank", "method", "configuration", "seeds", &first.metric, "± 95 %", "avg", "forgetting", "drift", "carried", "remarks"];
         let mut out = table(&header);
         for r in board {
+            let sees_all = method::find(&r.method).is_ok_and(|entry| entry.about.access == Access::All);
             let remarks = [
+                if sees_all { "a bound: sees all images so far".to_owned() } else { String::new() },
+                if r.stored_images > 0 { format!("keeps {} images", r.stored_images) } else { String::new() },
+                apart(r, board),
                 if r.altered.is_empty() { String::new() } else { format!("ALTERED: {}", r.altered) },
                 if r.audited { "audited".to_owned() } else { String::new() },
                 r.plugin.clone(),

@@ -74,8 +74,16 @@ pub fn main() -> ExitCode {
 /// Opens the plugins of the command line and of the environment, for commands that have to do with methods.
 fn open_plugins(args: &Args) -> Result<()> {
     use Command::{Data, Leaderboard, Plugin, Verify};
-    Loader::timeout(args.plugin_timeout)?;
-    let loader = Loader { isolate: matches!(&args.command, Command::Run(run) if run.isolate) };
+    // A run that goes on is opened as it was begun.
+    let (isolate, begun) = match &args.command {
+        Command::Run(run) => match &run.resume {
+            Some(folder) => prepare::started_with(folder).map(|a| (a.isolate, a.plugin_timeout))?,
+            None => (run.isolate, None),
+        },
+        _ => (false, None),
+    };
+    Loader::timeout(args.plugin_timeout.or(begun).unwrap_or(600.0))?;
+    let loader = Loader { isolate };
     args.plugin.iter().try_for_each(|name| loader.open(name))?;
     match args.command {
         Data { .. }
@@ -88,7 +96,7 @@ fn open_plugins(args: &Args) -> Result<()> {
 
 fn execute(args: Args) -> Result<()> {
     match args.command {
-        Command::Run(run) => run::run(&RunArgs { plugins: args.plugin, ..*run }),
+        Command::Run(run) => run::run(&RunArgs { plugins: args.plugin, plugin_timeout: args.plugin_timeout, ..*run }),
         Command::Plugin { what } => plugin::plugin(what),
         Command::List { what } => list::list(what),
         Command::Describe { name } => list::describe(&name),

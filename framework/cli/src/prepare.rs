@@ -1,5 +1,6 @@
 //! From arguments to everything a run needs, with every input checked before an image is trained on.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions, BackboneSource};
@@ -193,11 +194,19 @@ fn layers(args: &RunArgs) -> Result<Vec<Layer>> {
     if method::find(&args.method).is_err() {
         args.plugins.iter().try_for_each(|name| loader.open(name))?;
     }
+    let mut given = BTreeSet::new();
     for setting in &args.set {
-        layers.push(Layer { origin: "--set".into(), table: Table::from_iter([parse_setting(setting)?]) });
+        let (key, value) = parse_setting(setting)?;
+        if !given.insert(key.clone()) {
+            return Err(Error::usage(format!("--set {setting}: there is another --set for {key}; leave one out")));
+        }
+        layers.push(Layer { origin: "--set".into(), table: Table::from_iter([(key, value)]) });
     }
     for (flag, key, value) in [("--epochs", "epochs", args.epochs), ("--batch-size", "batch_size", args.batch_size)] {
         if let Some(value) = value {
+            if given.contains(key) {
+                return Err(Error::usage(format!("{flag} {value}: there is a --set for {key} too; leave one out")));
+            }
             layers.push(Layer { origin: flag.into(), table: Table::from_iter([(key.to_owned(), Value::Integer(value))]) });
         }
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cilbench::results::{Checkpoint, Record, RunFolder};
+use cilbench::results::{Checkpoint, Record, RunFolder, difference};
 use cilbench::run::{RunPlan, execute};
 use cilbench::state::State;
 use cilbench::{Error, Result};
@@ -30,9 +30,8 @@ pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<()> {
     let mut scenario = prepared.scenario(None)?;
     let identity = prepared.identity(&scenario, record.identity.seed);
     if identity != record.identity {
-        return Err(Error::usage(
-            "data, weights or configuration are not those of the run (compare its run.json): it cannot be reproduced",
-        ));
+        let what = difference(&record.identity, &identity);
+        return Err(Error::usage(format!("what is here is not what was run, so that it cannot be reproduced: {what}")));
     }
     let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let (mut folder, _) = RunFolder::open(scratch.path(), &identity)?;

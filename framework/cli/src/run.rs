@@ -38,6 +38,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         list => list.iter().map(|o| o.parse().map(Some)).collect::<Result<_>>()?,
     };
     let seeds = if args.seeds.is_empty() { vec![args.seed] } else { args.seeds.clone() };
+    // Twice the same run is no second sample.
+    if let Some(seed) = repeated(&seeds) {
+        return Err(Error::usage(format!("--seeds names {seed} twice: leave one out")));
+    }
+    if let Some(order) = repeated(&orders) {
+        let order = order.map_or(String::new(), |o| o.to_string());
+        return Err(Error::usage(format!("--class-orders names {order} twice: leave one out")));
+    }
     let prepared = Prepared::new(args)?;
     if args.dry_run {
         return dry_run(&prepared, args, seeds.len() * orders.len());
@@ -67,6 +75,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         summarise_all(&records);
     }
     Ok(())
+}
+
+/// The first value that was there before.
+fn repeated<T: PartialEq + Copy>(values: &[T]) -> Option<T> {
+    (1..values.len()).find(|i| values[..*i].contains(&values[*i])).map(|i| values[i])
 }
 
 /// One seed, one class order, one folder.

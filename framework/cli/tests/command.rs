@@ -224,13 +224,18 @@ fn damaged_weights_are_named() {
     let changed = safetensors::serialize(kept, header.metadata().clone()).expect("serialise");
     run(&changed, 1, "missing: blocks.2.attn.proj.bias [128]");
     run(&changed, 1, "unknown: unheard.of [128]");
+    let nan = f32::NAN.to_le_bytes().repeat(128);
+    let damaged = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![128], &nan).expect("tensor");
+    let kept = tensors.iter().map(|(name, tensor)| if name == "norm.bias" { (name, damaged.clone()) } else { (name, tensor) });
+    let changed = safetensors::serialize(kept, header.metadata().clone()).expect("serialise");
+    run(&changed, 1, "tensor 'norm.bias' has a value that is NaN: the file is damaged");
 }
 
 #[test]
 fn a_diverging_run_stops_and_says_where() {
     let folder = tempfile::tempdir().expect("folder");
     let output = small_run(folder.path(), &["--set", "learning_rate=1e38"]);
-    refused(&output, 1, "in task 0, epoch");
+    refused(&output, 1, "in task 1, epoch");
     let run = record(folder.path());
     assert_eq!(run["status"], "failed");
     assert!(run["error"].as_str().expect("error").contains("lower the learning rate"));
@@ -267,7 +272,7 @@ fn ctrl_c_leaves_a_consistent_folder_and_the_run_can_begin_again() {
     }
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     let output = child.wait_with_output().expect("wait");
-    refused(&output, 1, "interrupted in task 0");
+    refused(&output, 1, "interrupted in task 1");
     assert_eq!(record(folder.path())["status"], "interrupted");
 }
 

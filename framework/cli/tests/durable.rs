@@ -191,6 +191,37 @@ fn three_seeds_and_two_methods_make_a_leaderboard() {
 }
 
 #[test]
+fn what_would_be_ignored_is_refused() {
+    let folder = tempfile::tempdir().expect("folder");
+    for (args, expected) in [
+        (&["--resume", "runs", "--epochs", "3"][..], "cannot be used with"),
+        (&["--resume", "runs", "--dry-run"], "cannot be used with"),
+        (&["--seeds", "0,1,0"], "--seeds names 0 twice"),
+        (&["--class-orders", "seed:1,seed:1"], "--class-orders names seed:1 twice"),
+        (&["--set", "rank=4", "--set", "rank=5"], "--set rank=5: there is another --set for rank"),
+        (&["--epochs", "2", "--set", "epochs=3"], "--epochs 2: there is a --set for epochs too"),
+        (&["--data-root", path(folder.path())], "leave --data-root out"),
+    ] {
+        refused(&cilbench(&[&["run"], args].concat()), 2, expected);
+    }
+}
+
+#[test]
+fn a_leaderboard_says_what_sets_rows_apart() {
+    let folder = tempfile::tempdir().expect("folder");
+    for (name, more) in [("a", &["--method", "er"][..]), ("b", &["--method", "er", "--set", "rank=4"]), ("c", &["--method", "joint"])] {
+        succeeded(&small_run(&folder.path().join(name), more));
+    }
+    let csv = folder.path().join("board.csv");
+    let said = succeeded(&cilbench(&["leaderboard", path(folder.path()), "--export", path(&csv)]));
+    for part in ["rank=10", "rank=4", "keeps ", "a bound: sees all images so far", " training and ", "class order natural"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let board = std::fs::read_to_string(&csv).expect("csv");
+    assert!(board.contains("\"\"rank\"\":4") && board.contains(path(&folder.path().join("b"))), "{board}");
+}
+
+#[test]
 fn a_finished_model_is_exported_under_timm_names() {
     let folder = tempfile::tempdir().expect("folder");
     succeeded(&small_run(&folder.path().join("run"), &["--method", "lora"]));

@@ -107,8 +107,11 @@ fn a_plugin_that_breaks_a_rule_is_told_so_and_scores_nothing() {
         ("hang", "in observe: no answer within 3 s (--plugin-timeout); it was killed"),
         ("rubbish", "in observe: it wrote \"epoch 1: loss 0.7\\n\" to its standard output"),
         ("raise", "ValueError: the matrix is singular (faulty.py, line"),
-        ("nan-loss", "the loss term 'loss' is nan in task 1, epoch 0, step 0"),
+        ("nan-loss", "the loss term 'loss' is nan in task 2, epoch 1, step 1"),
         ("memory", "does not declare one"),
+        ("swallow", "does not declare one"),
+        ("huge-draw", "a draw of shape [4294967296, 4294967296]: more numbers than there is memory"),
+        ("fork", "in observe: the process ended, signal: 9"),
         ("losses", "observe() returned float"),
         ("nan-logits", "a logit is not finite after task 1"),
         ("wrong-logits", "logits of 10×3 for 10 images and 4 classes seen"),
@@ -186,7 +189,7 @@ fn ctrl_c_and_a_killed_harness_leave_no_process_behind() {
     until("the first step", || logged(&out));
     signal(&child, "-INT");
     let outcome = child.wait_with_output().expect("wait");
-    assert!(text(&outcome.stderr).contains("error: interrupted in task 0"), "{}", text(&outcome.stderr));
+    assert!(text(&outcome.stderr).contains("error: interrupted in task 1"), "{}", text(&outcome.stderr));
     assert_eq!((outcome.status.code(), &record(&out)["status"]), (Some(1), &serde_json::json!("interrupted")));
     assert!(!alive(&out.display().to_string()), "the plugin outlived Ctrl-C");
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import sys
 import threading
@@ -27,6 +28,8 @@ def serve(method: Type[Method]) -> None:
         script = " ".join([os.path.basename(sys.executable or "python"), *sys.argv])
         print(f'This is a plugin of cilbench. Run it with:\n  cilbench run --plugin "{script}" --method {method.name}', file=sys.stderr)
         sys.exit(2)
+    if multiprocessing.parent_process() is not None:
+        return  # a worker that the method started, and that imports its script again
     channel = _wire.Channel.of_process()
     _end_with_parent()
     shared = channel.open_shared(os.environ.get("CILBENCH_SHARED", ""))
@@ -115,7 +118,8 @@ class _Server:
         terms = [[str(name), float(value)] for name, value in losses.items()]
         for term, value in terms:
             if not math.isfinite(value):
-                raise Diverged(f"the loss term '{term}' is {value} in task {task['index']}, epoch {epoch}, step {step}: lower the learning rate")
+                place = f"task {task['index'] + 1}, epoch {epoch + 1}, step {step + 1}"
+                raise Diverged(f"the loss term '{term}' is {value} in {place}: lower the learning rate")
         return {"losses": terms}
 
     def _end_task(self, task: dict) -> str:

@@ -22,6 +22,7 @@ ALIGNMENT = 8
 ELEMENTS = {"f32": "<f4", "f64": "<f8", "f16": "<f2", "i64": "<i8", "u8": "|u1", "u32": "<u4"}
 NAMES = {np.dtype(code): name for name, code in ELEMENTS.items()}
 
+_stdin: Optional[int] = None
 _stdout: Optional[int] = None
 
 
@@ -31,12 +32,18 @@ def is_plugin() -> bool:
 
 
 def take_over_stdout() -> None:
-    """Keeps standard output for frames and sends everything else that is written to it to standard error."""
-    global _stdout
+    """Keeps standard input and output for frames. What else is written to standard output goes to standard error, line by line; what else
+    reads standard input, as a program that a method starts may do, finds it empty."""
+    global _stdin, _stdout
     if is_plugin() and _stdout is None:
         sys.stdout.flush()
-        _stdout = os.dup(1)
+        _stdin, _stdout = os.dup(0), os.dup(1)
         os.dup2(2, 1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        if hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(line_buffering=True)
 
 
 def as_array(value: Any, what: str) -> np.ndarray:
@@ -67,8 +74,8 @@ class Channel:
     def of_process(cls) -> "Channel":
         """The channel to the harness that started this process."""
         take_over_stdout()
-        assert _stdout is not None, "only a process started by cilbench has a channel"
-        return cls(0, _stdout)
+        assert _stdin is not None and _stdout is not None, "only a process started by cilbench has a channel"
+        return cls(_stdin, _stdout)
 
     def open_shared(self, path: str) -> bool:
         """Opens the file in which the harness leaves large arrays; false if it cannot be read here."""

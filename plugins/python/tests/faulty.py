@@ -65,6 +65,17 @@ class Faulty(cilbench.Method):
                 loss = float("nan")
             if FAULT == "memory":
                 ctx.memorise([0])
+            if FAULT == "swallow":
+                try:
+                    ctx.memorise([0])
+                except Exception:
+                    pass  # and goes on as if nothing had happened
+            if FAULT == "huge-draw":
+                ctx.draw("huge", [2**32, 2**32])
+            if FAULT == "fork" and os.fork() == 0:
+                time.sleep(1000)  # a worker that holds the pipes open
+            if FAULT == "fork":
+                os.kill(os.getpid(), 9)
             if FAULT == "losses":
                 return 0.5
         self.weight += ctx.draw("step", [3])

@@ -24,8 +24,8 @@ pub(crate) struct Args {
     #[arg(long, global = true, value_name = "FILE|COMMAND")]
     pub plugin: Vec<String>,
     /// How long a process plugin may take to answer one call
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 600.0)]
-    pub plugin_timeout: f64,
+    #[arg(long, global = true, value_name = "SECONDS", help = "How long a process plugin may take to answer one call [default: 600]")]
+    pub plugin_timeout: Option<f64>,
 }
 
 #[derive(Subcommand)]
@@ -205,13 +205,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "K")]
     pub test_per_class: Option<usize>,
     /// Passes over a task's training images (short for --set epochs=N)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub epochs: Option<i64>,
     /// Images a step (short for --set batch_size=N)
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub batch_size: Option<i64>,
     /// The seed of initial weights, data order, augmentation and draws
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub seed: u64,
     /// Hyper-parameters of the method, as a TOML file
     #[arg(long, value_name = "FILE")]
@@ -263,14 +263,22 @@ pub(crate) struct RunArgs {
     #[arg(skip)]
     #[serde(default)]
     pub plugins: Vec<String>,
+    /// How long a plugin in a process may take to answer a call, in seconds
+    #[arg(skip)]
+    #[serde(default)]
+    pub plugin_timeout: Option<f64>,
     /// Score each task with a method rebuilt from its counted state alone; fail if that predicts otherwise
     #[arg(long)]
     pub audit: bool,
     /// Check every input and say what would be done, without a run
     #[arg(long)]
     pub dry_run: bool,
-    /// Go on with the run in this folder, as it was started; no other option is needed
-    #[arg(long, value_name = "DIR")]
+    /// Go on with the run in this folder, as it was started: no option of the run is needed or taken
+    #[arg(long, value_name = "DIR", conflicts_with_all = [
+        "method", "scenario", "backbone", "weights", "data_root", "split", "class_order", "image_size", "train_per_class", "test_per_class", "epochs",
+        "batch_size", "seed", "config", "set", "heads", "mean", "std", "device", "dtype", "out", "seeds", "class_orders", "micro_batch", "checkpoint_blocks",
+        "checkpoint_minutes", "checkpoint_steps", "keep", "isolate", "audit", "dry_run",
+    ])]
     #[serde(skip)]
     pub resume: Option<PathBuf>,
 }

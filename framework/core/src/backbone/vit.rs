@@ -95,8 +95,9 @@ impl Vit {
         if image_size == 0 || image_size % patch != 0 {
             let near = [(image_size / patch).max(1) * patch, (image_size / patch + 1) * patch];
             return Err(Error::usage(format!(
-                "image size {image_size} is not divisible by the backbone's patch size {patch}: use {} or {}",
-                near[0], near[1]
+                "image size {image_size} is no multiple of the backbone's patch size, {patch}: use {}{}",
+                near[0],
+                if near[0] == near[1] { String::new() } else { format!(" or {}", near[1]) }
             )));
         }
         let stated: Option<usize> = file.parsed("heads")?;

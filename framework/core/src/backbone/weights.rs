@@ -41,7 +41,16 @@ impl WeightsFile {
         let (_, header) = safetensors::SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).map_err(|e| bad(&e))?;
-        Ok(Self { path: path.to_path_buf(), hash: crate::hex(&Sha256::digest(bytes)), metadata, tensors: tensors.into_iter().collect() })
+        let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+        let file = Self { path: path.to_path_buf(), hash: crate::hex(&Sha256::digest(bytes)), metadata, tensors };
+        // Found here, or much later as a loss that is none.
+        for (name, tensor) in file.tensors.iter().filter(|(_, t)| t.dtype().is_float()) {
+            let values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+            if let Some(value) = values.iter().find(|v| !v.is_finite()) {
+                return Err(file.error(format!("tensor '{name}' has a value that is {value}: the file is damaged; get it anew")));
+            }
+        }
+        Ok(file)
     }
 
     /// Tensors that are in memory already; `name` stands for the file in messages, `hash` identifies them.

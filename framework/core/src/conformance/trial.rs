@@ -119,7 +119,8 @@ impl Trial {
                     let tasks = record.tasks.iter().map(|t| (t.state_hash.clone(), t.scores.by_task.clone())).collect();
                     return Ok(Outcome { tasks, stored_images: record.costs.stored_images });
                 }
-                Err(Error::Interrupted(_)) => {}
+                // Only what was asked for: a method may say so by itself, again and again.
+                Err(Error::Interrupted(_)) if stop.load(Ordering::Relaxed) => {}
                 Err(error) => return Err(error),
             }
         }

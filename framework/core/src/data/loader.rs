@@ -107,7 +107,8 @@ impl Loader {
         let (set, transforms) = (set.clone(), transforms.clone());
         std::thread::spawn(move || {
             for positions in order.chunks(batch_size.max(1)).skip(first) {
-                let batch = set.load(positions, &transforms, view, augmentation);
+                // A panic must not look like the end of the images.
+                let batch = crate::plugin::catching(|| set.load(positions, &transforms, view, augmentation));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;

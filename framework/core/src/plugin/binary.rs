@@ -59,7 +59,10 @@ impl Link for BinaryLink {
         match (answer, cause) {
             // What the harness itself failed with says more than what came back of it.
             (Ok(Answer::Failed(failure)), Some(error)) if failure.text.contains(&Failure::from(&error).text) => Err(error),
-            (Ok(answer), _) => Ok(answer),
+            (Ok(Answer::Failed(failure)), _) => Ok(Answer::Failed(failure)),
+            // A failed request that the plugin did not mind is a failure all the same: what came after it rests on nothing.
+            (Ok(_), Some(error)) => Err(error),
+            (Ok(answer), None) => Ok(answer),
             (Err(text), _) => Ok(wrong(text)),
         }
     }
@@ -217,9 +220,13 @@ impl Harness<'_> {
     ) -> CilStatus {
         // SAFETY: the caller's promise.
         let Self { host, kept, error } = unsafe { &mut *host.cast::<Harness<'_>>() };
-        *kept = Kept::default();
         let done = catching(|| {
+            // Read first: a plugin may hand on what the last request gave it, which lives until here.
             let request = read().map_err(|what| Error::Protocol(format!("the plugin asked with {what}")))?;
+            *kept = Kept::default();
+            if let Some(failed) = error {
+                return Err(Failure::from(&*failed).error());
+            }
             let reply = catching(|| host.answer(request)).map_err(|failed| {
                 let told = Failure::from(&failed).error();
                 error.get_or_insert(failed);
@@ -378,3 +385,7 @@ unsafe extern "C" fn memory_read(host: *mut c_void, ids: *const u64, count: u64,
     // SAFETY: as above.
     unsafe { Harness::respond(host, read, write_batch(out)) }
 }
+
+#[cfg(test)]
+#[path = "binary_test.rs"]
+mod tests;

@@ -181,8 +181,12 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
     done.map_err(Error::io(target))
 }
 
-/// The first thing in which two identities differ, for a message.
-fn difference(old: &Identity, new: &Identity) -> String {
+/// The first thing in which two identities differ, for a message: `old` is there, `new` is here.
+pub fn difference(old: &Identity, new: &Identity) -> String {
+    // The method first: another method's hyper-parameters differ of necessity.
+    if old.method != new.method {
+        return format!("the method is {} there, {} here", old.method, new.method);
+    }
     let json = |i: &Identity| serde_json::to_value(i).unwrap_or_default();
     first_difference("", &json(old), &json(new)).unwrap_or_else(|| "its identity differs".to_owned())
 }

@@ -111,6 +111,22 @@ pub struct Row {
     pub warnings: String,
     /// The plugin it came from: kind, name, version and the version of the ABI or protocol; empty for a method of the program.
     pub plugin: String,
+    /// The class order.
+    pub class_order: String,
+    /// The side of the images, in pixels.
+    pub image_size: usize,
+    /// Training images of all tasks.
+    pub train_images: usize,
+    /// Test images of all tasks.
+    pub test_images: usize,
+    /// The floating-point type.
+    pub dtype: String,
+    /// The device.
+    pub device: String,
+    /// Every hyper-parameter, as a JSON object.
+    pub hyper_parameters: String,
+    /// The run folders, one for each seed, separated by `; `.
+    pub folders: String,
 }
 
 /// The metrics a leaderboard can be ranked by.
@@ -215,6 +231,14 @@ fn row(runs: &[&Found], by: &str, config_hash: String) -> Option<Row> {
         altered: joined(&mut runs.iter().flat_map(|r| &r.altered)),
         warnings: joined(&mut runs.iter().flat_map(|r| &r.record.warnings)),
         plugin: first.identity.plugin.as_ref().map_or(String::new(), Plugin::short),
+        class_order: first.identity.scenario.class_order.to_string(),
+        image_size: first.identity.scenario.transforms.image_size,
+        train_images: first.identity.scenario.images.iter().map(|(train, _)| train).sum(),
+        test_images: first.identity.scenario.images.iter().map(|(_, test)| test).sum(),
+        dtype: first.identity.dtype.clone(),
+        device: first.identity.device.clone(),
+        hyper_parameters: serde_json::to_string(&first.identity.config).unwrap_or_default(),
+        folders: runs.iter().map(|r| r.path.display().to_string()).collect::<Vec<_>>().join("; "),
     })
 }
 

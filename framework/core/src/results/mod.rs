@@ -8,7 +8,7 @@ mod record;
 mod statistics;
 
 pub use checkpoint::{Checkpoint, Running};
-pub use folder::RunFolder;
+pub use folder::{RunFolder, difference};
 pub use lock::Lock;
 pub use record::{Costs, Identity, Machine, Receipt, Record, Status, TaskRecord};
 pub use statistics::Statistics;

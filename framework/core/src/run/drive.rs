@@ -73,8 +73,10 @@ pub fn train_task<H: Host>(
             let losses = method.observe(&Batch { data, epoch, step }, task, &mut ctx)?;
             if let Some((term, value)) = losses.0.iter().find(|(_, v)| !v.is_finite()) {
                 return Err(Error::Diverged(format!(
-                    "the loss term '{term}' is {value} in task {}, epoch {epoch}, step {step}: lower the learning rate",
-                    task.index
+                    "the loss term '{term}' is {value} in task {}, epoch {}, step {}: lower the learning rate",
+                    task.index + 1,
+                    epoch + 1,
+                    step + 1
                 )));
             }
             watch(Step { task: task.index, epoch, batch: skip + index, step, images, losses }, method, host)?;

@@ -219,7 +219,7 @@ impl<'a> Session<'a> {
                 }
                 continue;
             }
-            check(self.plan.stop, &format!("in task {}, before it began", task.info.index))?;
+            check(self.plan.stop, &format!("in task {}, before it began", task.info.index + 1))?;
             self.task(task, &own, count)?;
         }
         Ok(())
@@ -329,7 +329,7 @@ impl<'a> Session<'a> {
             clock = Instant::now();
             running.train_seconds += seconds;
             self.seconds += seconds;
-            let stopped = check(plan.stop, &format!("in task {}, epoch {}, step {}", step.task, step.epoch, step.step));
+            let stopped = check(plan.stop, &format!("in task {}, epoch {}, step {}", step.task + 1, step.epoch + 1, step.step + 1));
             let due = plan.every_steps.is_some_and(|n| (step.step + 1).is_multiple_of(n)) || last.elapsed() >= plan.every;
             if due || stopped.is_err() {
                 (running.epoch, running.batches, running.steps) = (step.epoch, step.batch + 1, step.step + 1);
@@ -357,7 +357,7 @@ impl<'a> Session<'a> {
     }
 
     fn score(&self, info: &TaskInfo) -> Result<Vec<Prediction>> {
-        let stop = || check(self.plan.stop, &format!("in task {}, while scoring", info.index));
+        let stop = || check(self.plan.stop, &format!("in task {}, while scoring", info.index + 1));
         evaluate(&*self.method, &self.seen, &self.transforms, self.placement(), &mut || stop())
     }
 

@@ -99,7 +99,12 @@ const NORMALS: usize = 1 << 15;
 
 /// Numbers of a distribution from the stream of these keys.
 fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Display + Sync); 3]) -> Result<Array> {
-    let n = shape.iter().product::<usize>();
+    // Bytes of the widest element must be countable too.
+    let n = shape
+        .iter()
+        .try_fold(1usize, |n, size| n.checked_mul(*size))
+        .filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
+    let n = n.ok_or_else(|| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
     let rng = &mut stream(seed, Purpose::Draws, &[&a, &b, &c]);
     Ok(match law {
         Law::Uniform { low, high } => {

@@ -131,6 +131,22 @@ pub(crate) fn payload_rows(payload: Option<Array>, n: usize) -> Result<Vec<Optio
     if payload.shape.first() != Some(&n) || n == 0 {
         return Err(Error::Protocol(format!("memory: a payload of shape {:?} for {n} images", payload.shape)));
     }
-    let bytes = payload.bytes.chunks(payload.bytes.len() / n);
-    Ok(bytes.map(|b| Some(Array { element: payload.element, shape: payload.shape[1..].to_vec(), bytes: b.to_vec() })).collect())
+    // By position and not in chunks: a row may be empty.
+    let width = payload.bytes.len() / n;
+    let row = |i: usize| payload.bytes[i * width..][..width].to_vec();
+    Ok((0..n).map(|i| Some(Array { element: payload.element, shape: payload.shape[1..].to_vec(), bytes: row(i) })).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_a_row_an_image_even_if_the_rows_are_empty() {
+        let rows = payload_rows(Some(Array::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])), 2).expect("rows");
+        assert_eq!(rows[1], Some(Array::from_f32([3], &[4.0, 5.0, 6.0])));
+        let rows = payload_rows(Some(Array::from_f32([3, 0], &[])), 3).expect("empty rows");
+        assert_eq!(rows, vec![Some(Array::from_f32([0], &[])); 3]);
+        assert!(payload_rows(Some(Array::from_f32([2, 3], &[0.0; 6])), 3).is_err());
+    }
 }

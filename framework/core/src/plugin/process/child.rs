@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::command::PluginCommand;
-use super::watchdog::{Watchdog, kill, locked};
+use super::watchdog::{Watchdog, exited, kill, kill_group, locked};
 use crate::{Error, Result};
 
 /// Tells a process that the harness started it: the version of the protocol.
@@ -89,6 +89,9 @@ impl Running {
         let until = Instant::now() + GRACE;
         loop {
             let mut child = locked(&self.child);
+            if exited(&child) {
+                kill_group(&child);
+            }
             match child.try_wait() {
                 Ok(Some(status)) => return Some(status),
                 Ok(None) if Instant::now() < until => {}

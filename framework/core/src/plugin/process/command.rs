@@ -28,10 +28,18 @@ impl PluginCommand {
         if let Some(script) = words.iter().find(|w| is_script(w) && !Path::new(w).is_file()) {
             return Err(Error::usage(format!("plugin {text}: there is no file {script}")));
         }
-        let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
-        // Without a script, a program named by its path is the method itself.
-        if files.is_empty() && words[0].contains('/') && Path::new(&words[0]).is_file() {
-            files.push(PathBuf::from(&words[0]));
+        if let [python, module, ..] = words.as_slice()
+            && Path::new(python).file_name().is_some_and(|n| n.to_string_lossy().starts_with("python"))
+            && (module.starts_with("-m") || module.starts_with("-c"))
+        {
+            return Err(Error::usage(format!(
+                "plugin {text}: {python} {module} names no file, so the record could not tell what was run: name the script, {python} FILE.py"
+            )));
+        }
+        // Whatever the command names: scripts, archives, settings. Without any, the program is the method itself.
+        let mut files: Vec<PathBuf> = words[1..].iter().map(PathBuf::from).filter(|w| w.is_file()).collect();
+        if files.is_empty() {
+            files.extend(program(&words[0]));
         }
         Self::of(text.to_owned(), words, files)
     }
@@ -55,15 +63,15 @@ impl PluginCommand {
         (&self.words[0], &self.words[1..])
     }
 
-    /// SHA-256 of the script that the command names, or of the program itself if there is none. Of a command with more arguments than that, over one line an
-    /// argument: the SHA-256 of a script, every other word as it is.
+    /// SHA-256 of the file that the command names, or of the program itself if it names none. Of a command with more arguments than that, over one line an
+    /// argument: the SHA-256 of a file, every other word as it is. What those files load from elsewhere is not covered.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 
-    /// The command with its scripts by absolute paths, so that it means the same in another folder.
+    /// The command with its files by absolute paths, so that it means the same in another folder.
     pub fn absolute(&self) -> String {
-        let word = |w: &String| match is_script(w) {
+        let word = |w: &String| match self.files.iter().any(|f| f == Path::new(w)) {
             true => std::path::absolute(w).map_or_else(|_| w.clone(), |p| p.display().to_string()),
             false => w.clone(),
         };
@@ -85,17 +93,27 @@ fn is_script(word: &str) -> bool {
     Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "lua", "pl", "R"].iter().any(|s| e == *s))
 }
 
+/// The program's file: as it is named, or found on PATH.
+fn program(name: &str) -> Option<PathBuf> {
+    if name.contains('/') {
+        return Some(PathBuf::from(name)).filter(|p| p.is_file());
+    }
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(name)).find(|p| p.is_file())
+}
+
 fn hash(words: &[String], files: &[PathBuf]) -> Result<String> {
-    let of_file = |word: &String| files.iter().any(|f| f == Path::new(word));
-    // The program's name is left out: `python` and `python3` run the same script.
-    let hashed: Vec<&String> = words.iter().enumerate().filter(|(i, w)| *i > 0 || of_file(w)).map(|(_, w)| w).collect();
-    let line = |word: &&String| match of_file(word) {
-        true => Ok(crate::sha256(&std::fs::read(word).map_err(Error::io(word))?)),
-        false => Ok((*word).clone()),
-    };
-    match hashed.as_slice() {
-        [file] if of_file(file) => line(file),
-        several => Ok(crate::sha256(several.iter().map(line).collect::<Result<Vec<_>>>()?.join("\n").as_bytes())),
+    let of_file = |file: &Path| Ok(crate::sha256(&std::fs::read(file).map_err(Error::io(file))?));
+    let known = |word: &String| files.iter().find(|f| f.as_path() == Path::new(word));
+    let arguments = words[1..].iter().map(|word| match known(word) {
+        Some(file) => of_file(file),
+        None => Ok(word.clone()),
+    });
+    // The program's name is left out where it runs a file: `python` and `python3` run the same script.
+    let program = files.iter().filter(|f| !words[1..].iter().any(|w| Path::new(w) == f.as_path())).map(|f| of_file(f));
+    let lines = program.chain(arguments).collect::<Result<Vec<_>>>()?;
+    match (lines.as_slice(), files) {
+        ([line], [_]) => Ok(line.clone()),
+        _ => Ok(crate::sha256(lines.join("\n").as_bytes())),
     }
 }
 
@@ -122,10 +140,28 @@ mod tests {
 
     #[test]
     fn bad_commands_are_refused_before_anything_is_started() {
-        for (text, expected) in [("", "expected a command"), ("python 'x", "not closed"), ("python3 nowhere/x.py", "no file nowhere/x.py")]
-        {
+        for (text, expected) in [
+            ("", "expected a command"),
+            ("python 'x", "not closed"),
+            ("python3 nowhere/x.py", "no file nowhere/x.py"),
+            ("python3 -m my_method", "name the script"),
+        ] {
             let error = PluginCommand::parse(text).expect_err("must be refused");
             assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn every_file_and_a_program_without_one_are_hashed() {
+        let folder = tempfile::tempdir().expect("folder");
+        let jar = folder.path().join("method.jar");
+        std::fs::write(&jar, "abc").expect("jar");
+        let command = PluginCommand::parse(&format!("java -jar {}", jar.display())).expect("valid");
+        std::fs::write(&jar, "abd").expect("jar");
+        assert!(command.unchanged().is_err(), "an archive is a method's code as a script is");
+        // Found on PATH, as a program installed by pip is.
+        let shell = PluginCommand::parse("sh").expect("valid");
+        assert_eq!(shell.sha256(), crate::sha256(&std::fs::read(program("sh").expect("sh is on PATH")).expect("sh")));
+        assert_eq!(shell.absolute(), "sh");
     }
 }

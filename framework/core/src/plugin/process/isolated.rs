@@ -12,7 +12,7 @@ use super::payload::{self, Sink};
 use super::{ProcessLink, Processes};
 use crate::context::{Host, Reply, Request};
 use crate::plugin::load::{self, Opened};
-use crate::plugin::messages::{Answer, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
+use crate::plugin::messages::{Answer, Call, Failure, FailureClass, Offer, PROTOCOL, ToHost, ToPlugin};
 use crate::plugin::{Kind, Plugin, abi};
 use crate::{Error, Result};
 
@@ -38,44 +38,81 @@ pub fn isolate(path: &Path, words: Vec<String>, timeout: Duration) -> Result<Ope
 /// # Errors
 /// If the connection breaks. A library that cannot be opened is told to the parent.
 pub fn serve(path: &Path) -> Result<()> {
-    let mut out = protocol_output()?;
+    let (input, mut out) = protocol_pipes()?;
+    end_with_parent();
     let opened = match load::open(path) {
         Ok(opened) => opened,
         Err(error) => return send(&mut out, &serde_json::json!({ "failed": Failure::from(&error) })),
     };
     send(&mut out, &ToHost::Offer(Offer { protocol: PROTOCOL, ..opened.offer.clone() }))?;
-    let mut parent = Parent { input: BufReader::new(std::io::stdin()), out, probing: false };
+    let mut parent = Parent { input: BufReader::new(input), out, probing: false };
     let mut link = opened.connect.connect()?;
     while let Some(message) = parent.receive()? {
         let ToPlugin::Call { call, probing } = message else {
             return Err(Error::Protocol("the harness sent a reply to no request".into()));
         };
         parent.probing = probing;
+        let place = place(&call);
         let answer = link.call(call, Some(&mut parent)).unwrap_or_else(|e| Answer::Failed(Failure::from(&e)));
-        send(&mut parent.out, &ToHost::Answer(answer))?;
+        send(&mut parent.out, &ToHost::Answer(finite(answer, &place)))?;
     }
     Ok(())
 }
 
-/// The standard output as it was. What the library prints goes to the standard error from here on.
-#[cfg(unix)]
-fn protocol_output() -> Result<File> {
-    use std::os::fd::{AsFd, AsRawFd};
-    let failed = Error::io("standard output");
-    let (out, error) = (std::io::stdout(), std::io::stderr());
-    let kept = match out.as_fd().try_clone_to_owned() {
-        Ok(kept) => kept,
-        Err(e) => return Err(failed(e)),
-    };
-    // SAFETY: both are open for as long as the process lives.
-    if unsafe { libc::dup2(error.as_raw_fd(), out.as_raw_fd()) } < 0 {
-        return Err(failed(std::io::Error::last_os_error()));
+/// Where a call is in the run, for its errors.
+fn place(call: &Call) -> String {
+    match call {
+        Call::Observe { epoch, step, task, .. } => format!("task {}, epoch {}, step {}", task.index + 1, epoch + 1, step + 1),
+        other => other.name().to_owned(),
     }
-    Ok(File::from(kept))
+}
+
+/// JSON has no NaN and no infinity: losses that are none are told in words.
+fn finite(answer: Answer, place: &str) -> Answer {
+    match &answer {
+        Answer::Losses(losses) => match losses.0.iter().find(|(_, value)| !value.is_finite()) {
+            Some((term, value)) => {
+                let text = format!("the loss term '{term}' is {value} in {place}: lower the learning rate");
+                Answer::Failed(Failure { class: FailureClass::Diverged, text })
+            }
+            None => answer,
+        },
+        _ => answer,
+    }
+}
+
+/// Ends this process soon after the harness has gone, even in the middle of a call that never returns.
+fn end_with_parent() {
+    #[cfg(unix)]
+    {
+        let parent = std::os::unix::process::parent_id();
+        std::thread::spawn(move || {
+            while std::os::unix::process::parent_id() == parent {
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            // SAFETY: ends the process without running anything of the library's, which may be stuck.
+            unsafe { libc::_exit(1) };
+        });
+    }
+}
+
+/// The standard input and output as they were. What the library prints goes to the standard error from here on, and what it reads is empty.
+#[cfg(unix)]
+fn protocol_pipes() -> Result<(File, File)> {
+    use std::os::fd::{AsFd, AsRawFd};
+    let (input, out, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let kept = input.as_fd().try_clone_to_owned().and_then(|input| Ok((input, out.as_fd().try_clone_to_owned()?)));
+    let (kept_input, kept_out) = kept.map_err(Error::io("the pipes to the harness"))?;
+    let nothing = File::open("/dev/null").map_err(Error::io("/dev/null"))?;
+    // SAFETY: all are open for as long as the process lives, or until the call is over.
+    if unsafe { libc::dup2(error.as_raw_fd(), out.as_raw_fd()) < 0 || libc::dup2(nothing.as_raw_fd(), input.as_raw_fd()) < 0 } {
+        return Err(Error::io("the pipes to the harness")(std::io::Error::last_os_error()));
+    }
+    Ok((File::from(kept_input), File::from(kept_out)))
 }
 
 #[cfg(not(unix))]
-fn protocol_output() -> Result<File> {
+fn protocol_pipes() -> Result<(File, File)> {
     Err(Error::Unsupported("a binary plugin in a process of its own, on this system".into()))
 }
 
@@ -88,7 +125,7 @@ fn send<T: serde::Serialize>(out: &mut impl Write, message: &T) -> Result<()> {
 
 /// The harness, in the process before this one.
 struct Parent {
-    input: BufReader<std::io::Stdin>,
+    input: BufReader<File>,
     out: File,
     probing: bool,
 }

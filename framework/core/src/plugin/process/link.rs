@@ -15,7 +15,7 @@ use super::shared::SharedFile;
 use crate::context::Host;
 use crate::plugin::Link;
 use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
-use crate::plugin::serve::NoHost;
+use crate::plugin::serve::{NoHost, catching};
 use crate::{Error, Result};
 
 /// A process and what is between us.
@@ -50,7 +50,7 @@ impl ProcessLink {
         let mut link = Self { command: command.clone(), timeout, running, shared: None, ended: None };
         let greeting: Greeting = link.receive("its first frame")?;
         if let Some(failure) = greeting.failed {
-            return Err(failure.error());
+            return Err(Failure { text: format!("plugin {}: {}", command.text(), failure.text), ..failure }.error());
         }
         link.shared = shared.filter(|_| greeting.shared).map(SharedFile::opened);
         // The version first: the rest of another version's offer may look different.
@@ -133,16 +133,28 @@ impl Link for ProcessLink {
         }
         let probing = host.as_ref().is_some_and(|h| h.probing());
         self.send(name, &ToPlugin::Call { call, probing })?;
+        // The first request that failed: later ones fail too, and an answer that does not mind rests on nothing.
+        let mut failed = None;
         loop {
             match self.receive(name)? {
-                ToHost::Answer(answer) => return Ok(answer),
+                ToHost::Answer(answer @ Answer::Failed(_)) => return Ok(answer),
+                ToHost::Answer(answer) => return failed.map_or(Ok(answer), Err),
                 ToHost::Request(request) => {
-                    let reply = match &mut host {
-                        Some(host) => host.answer(request),
-                        None => NoHost.answer(request),
-                    };
-                    let reply = reply.map_or_else(|e| ToPlugin::Failed(Failure::from(&e)), ToPlugin::Reply);
-                    self.send(name, &reply)?;
+                    if failed.is_none() {
+                        let reply = match &mut host {
+                            Some(host) => catching(|| host.answer(request)),
+                            None => NoHost.answer(request),
+                        };
+                        match reply {
+                            Ok(reply) => {
+                                self.send(name, &ToPlugin::Reply(reply))?;
+                                continue;
+                            }
+                            Err(error) => failed = Some(error),
+                        }
+                    }
+                    let failure = failed.as_ref().map(Failure::from).unwrap_or_else(|| unreachable!("it failed"));
+                    self.send(name, &ToPlugin::Failed(failure))?;
                 }
                 ToHost::Offer(_) => return Err(self.broken(name, Broken::Message("a second offer".into()))),
             }

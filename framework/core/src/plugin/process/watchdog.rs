@@ -5,6 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How often a child that is waited for is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 #[derive(Default)]
 struct Watch {
     deadline: Option<Instant>,
@@ -67,20 +70,52 @@ fn stand_by((watch, changed): &(Mutex<Watch>, Condvar), child: &Mutex<Child>) {
                 kill(&mut locked(child));
                 guard
             }
-            Some(left) => changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0,
+            Some(left) => {
+                // Processes it started may hold its pipes open: without them its end is seen at once.
+                let ended = locked(child);
+                if exited(&ended) {
+                    kill_group(&ended);
+                }
+                drop(ended);
+                changed.wait_timeout(guard, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0
+            }
             None => changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
         };
     }
 }
 
+/// Whether a child has ended that was not waited for yet, and still is not.
+pub(super) fn exited(child: &Child) -> bool {
+    #[cfg(unix)]
+    {
+        // SAFETY: a system call that writes into a value of its own.
+        let mut info = unsafe { std::mem::zeroed::<libc::siginfo_t>() };
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: as above.
+        unsafe { libc::waitid(libc::P_PID, child.id(), &mut info, flags) == 0 && info.si_signo != 0 }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = child;
+        false
+    }
+}
+
 /// Kills a child that was not waited for yet, with the processes it started.
 pub(super) fn kill(child: &mut Child) {
+    kill_group(child);
+    let _ = child.kill();
+}
+
+/// Kills the processes that a child started and that are left, and the child if it was not waited for.
+pub(super) fn kill_group(child: &Child) {
     #[cfg(unix)]
     if let Ok(group) = i32::try_from(child.id()) {
         // SAFETY: a system call without memory. The child leads a group of its own, and until it is waited for nothing else can have this number.
         unsafe { libc::kill(-group, libc::SIGKILL) };
     }
-    let _ = child.kill();
+    #[cfg(not(unix))]
+    let _ = child;
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -43,7 +43,10 @@ fn as_run(args: &ParityArgs, method: &str, own: &[String]) -> Result<RunArgs> {
     add("--test-per-class", args.test_per_class.map(|n| n.to_string()));
     add("--class-order", args.class_order.clone());
     add("--dtype", Some(args.dtype.dtype().1.to_owned()));
-    args.set.iter().chain(own).for_each(|setting| add("--set", Some(setting.clone())));
+    // What is said of one of them wins over what is said of both.
+    let key = |setting: &String| setting.split('=').next().unwrap_or_default().trim().to_owned();
+    let common = args.set.iter().filter(|setting| !own.iter().any(|o| key(o) == key(setting)));
+    common.chain(own).for_each(|setting| add("--set", Some(setting.clone())));
     match Args::try_parse_from(&words).map_err(|e| Error::usage(e.to_string()))?.command {
         Command::Run(run) => Ok(*run),
         _ => unreachable!("the words begin with run"),

@@ -174,7 +174,7 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "pm", "--set", "fisher_images=0"], "fisher_images = 0"),
         (&["--method", "ranpac", "--set", "projection=0"], "projection = 0"),
         (&["--method", "ranpac", "--set", "ridge=-1"], "ridge = -1"),
-        (&["--image-size", "33"], "not divisible by the backbone's patch size 8: use 32 or 40"),
+        (&["--image-size", "33"], "no multiple of the backbone's patch size, 8: use 32 or 40"),
         (&["--train-per-class", "0"], "--train-per-class 0"),
         (&["--class-order", "random"], "seed:1993"),
         (&["--device", "gpu"], "unknown device"),

@@ -36,8 +36,11 @@ impl PluginCommand {
                 "plugin {text}: {python} {module} names no file, so the record could not tell what was run: name the script, {python} FILE.py"
             )));
         }
-        // Whatever the command names: scripts, archives, settings. Without any, the program is the method itself.
-        let mut files: Vec<PathBuf> = words[1..].iter().map(PathBuf::from).filter(|w| w.is_file()).collect();
+        // The scripts: other files beside them may be logs, which change. Without a script every file it names, without any the program, is the method.
+        let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
+        if files.is_empty() {
+            files.extend(words[1..].iter().map(PathBuf::from).filter(|w| w.is_file()));
+        }
         if files.is_empty() {
             files.extend(program(&words[0]));
         }
@@ -63,8 +66,8 @@ impl PluginCommand {
         (&self.words[0], &self.words[1..])
     }
 
-    /// SHA-256 of the file that the command names, or of the program itself if it names none. Of a command with more arguments than that, over one line an
-    /// argument: the SHA-256 of a file, every other word as it is. What those files load from elsewhere is not covered.
+    /// SHA-256 of the script that the command names; of another file if it names no script, and of the program itself if it names none. Of a command with more
+    /// arguments than that, over one line an argument: the SHA-256 of such a file, every other word as it is. What those files load from elsewhere is not covered.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
@@ -90,7 +93,9 @@ impl PluginCommand {
 
 /// Whether a word names a script, by its ending.
 fn is_script(word: &str) -> bool {
-    Path::new(word).extension().is_some_and(|e| ["py", "sh", "rb", "jl", "js", "lua", "pl", "R"].iter().any(|s| e == *s))
+    Path::new(word)
+        .extension()
+        .is_some_and(|e| ["py", "sh", "rb", "jl", "js", "mjs", "cjs", "ts", "lua", "pl", "R", "r", "jar"].iter().any(|s| e == *s))
 }
 
 /// The program's file: as it is named, or found on PATH.
@@ -152,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_and_a_program_without_one_are_hashed() {
+    fn archives_and_a_program_without_a_script_are_hashed() {
         let folder = tempfile::tempdir().expect("folder");
         let jar = folder.path().join("method.jar");
         std::fs::write(&jar, "abc").expect("jar");

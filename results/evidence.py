@@ -182,7 +182,7 @@ def measured(found, scenario):
 
 
 def section(found, method):
-    """Reproduced beside reported, of one method."""
+    """Measured here beside reported, of one method."""
     flags, evidence, published = METHODS[method]
     lines = [f"### {method}", "", f"Evidence: {evidence}. Flags: {f'`{flags}`' if flags else 'none'}.", ""]
     lines += ["| | benchmark | last | avg | forgetting | seeds |", "|---|---|---|---|---|---|"]
@@ -193,7 +193,7 @@ def section(found, method):
     for source, benchmark, last, avg in published:
         lines.append(f"| *reported*: {source} | {benchmark} | {last} | {avg} | | |")
     if not published:
-        lines.append("| *reported* | | | | | |")
+        lines.append("| *reported*: none was collected for this page | | | | | |")
     return lines + [""]
 
 
@@ -208,6 +208,6 @@ found = grouped(rows)
 text = PAGE.read_text().split(MARKER)[0] + MARKER + "\n"
 for tasks in (10, 20):
     text += "\n".join(["", f"## Measured: {tasks} tasks", "", *measured(found, f"cifar100-{tasks}"), ""])
-text += "\n## Method by method: reproduced and reported\n\n"
+text += "\n## Method by method: measured here and reported\n\n"
 text += "\n".join(line for method in METHODS for line in section(found, method))
 PAGE.write_text(text.rstrip() + "\n")

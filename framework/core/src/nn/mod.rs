@@ -4,6 +4,7 @@
 //! gradient work. Linear layers and norms come in a trained form too. On the CPU the operations run on all threads, and give the same bits at any number of them.
 
 mod activation;
+mod aligned;
 mod attached;
 mod attention;
 mod cholesky;
@@ -15,6 +16,7 @@ mod logits;
 mod loss;
 mod norm;
 mod optim;
+mod panels;
 mod product;
 mod rows;
 mod schedule;

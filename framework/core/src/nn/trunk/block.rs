@@ -3,8 +3,9 @@
 use super::Shape;
 use super::memory::Scratch;
 use super::weights::{Block, Matrix, Norm, Reversed};
+use crate::nn::aligned::Aligned;
 use crate::nn::attention::Sizes;
-use crate::nn::float::Float;
+use crate::nn::panels::{Left, Multiplied, Right, Start, multiply};
 use crate::nn::product::{Old, View, product};
 use crate::nn::rows::{gelu, gelu_gradient, layer_norm, layer_norm_gradient};
 
@@ -73,28 +74,43 @@ pub(super) struct BlockPass<'a, T> {
     pub eps: f64,
 }
 
+/// out (rows, outputs) = start + x (rows, inputs)·Wᵀ, for some columns of the output.
+pub(super) fn forward<T: Multiplied>(m: &Matrix<T>, x: &[T], rows: usize, columns: (usize, usize), (out, start): (&mut [T], Start<T>)) {
+    let left = Left { rows, values: x, width: m.inputs };
+    let out = &mut out[columns.0..];
+    multiply(left, Right::Panels(&m.forward, columns), m.inputs, (out, m.outputs, start), &mut Aligned::default());
+}
+
 /// out (rows, outputs) = x (rows, inputs)·Wᵀ + b, for some columns of the output.
-fn linear<T: Float>(m: &Matrix<T>, x: &[T], rows: usize, (first, columns): (usize, usize), out: &mut [T]) {
-    let width = m.outputs;
-    for row in out[..rows * width].chunks_exact_mut(width) {
-        row[first..first + columns].copy_from_slice(&m.bias[first..first + columns]);
-    }
-    let places = View::rows(width).after(first);
-    product((rows, columns, m.inputs), (out, places, Old::Kept), (x, View::rows(m.inputs)), (&m.forward, places), 1.0);
+fn linear<T: Multiplied>(m: &Matrix<T>, x: &[T], rows: usize, columns: (usize, usize), out: &mut [T]) {
+    forward(m, x, rows, columns, (out, Start::Row(&m.bias[columns.0..])));
 }
 
 /// out = x + y·Wᵀ + b, row by row.
-fn residual<T: Float>(m: &Matrix<T>, x: &[T], y: &[T], rows: usize, out: &mut [T]) {
+fn residual<T: Multiplied>(m: &Matrix<T>, x: &[T], y: &[T], rows: usize, out: &mut [T]) {
     let width = m.outputs;
     for (out, x) in out[..rows * width].chunks_exact_mut(width).zip(x.chunks_exact(width)) {
         for ((o, x), b) in out.iter_mut().zip(x).zip(&m.bias) {
             *o = *x + *b;
         }
     }
-    product((rows, width, m.inputs), (out, View::rows(width), Old::Kept), (y, View::rows(m.inputs)), (&m.forward, View::rows(width)), 1.0);
+    forward(m, y, rows, (0, width), (out, Start::Old));
 }
 
-impl<T: Float> BlockPass<'_, T> {
+/// out (rows, inputs) = start + g (rows, outputs)·W, over some of the outputs, g being `width` wide.
+fn reverse<T: Multiplied>(
+    w: &[T],
+    (g, width): (&[T], usize),
+    rows: usize,
+    (first, outputs): (usize, usize),
+    (out, inputs, start): (&mut [T], usize, Start<T>),
+    room: &mut Aligned<T>,
+) {
+    let left = Left { rows, values: &g[first..], width };
+    multiply(left, Right::Rows(&w[first * inputs..], inputs), outputs, (out, inputs, start), room);
+}
+
+impl<T: Multiplied> BlockPass<'_, T> {
     fn attention(&self) -> Sizes {
         Sizes { queries: self.queries, tokens: self.shape.tokens, dim: self.shape.dim, heads: self.shape.heads }
     }
@@ -152,28 +168,26 @@ impl<T: Float> BlockPass<'_, T> {
     ) {
         let (n, dim, hidden, q) = (self.shape.tokens, self.shape.dim, self.shape.hidden, self.queries);
         let wide = View::rows(dim);
-        product((q, hidden, dim), (&mut s.hidden, View::rows(hidden), Old::Dropped), (grad, wide), (w.fc2, View::rows(hidden)), 1.0);
+        reverse(w.fc2, (grad, dim), q, (0, dim), (&mut s.hidden, hidden, Start::Zero), &mut s.panel);
         gelu_gradient(&kept.hidden[..q * hidden], &mut s.hidden[..q * hidden]);
-        product((q, dim, hidden), (&mut s.normed, wide, Old::Dropped), (&s.hidden, View::rows(hidden)), (w.fc1, wide), 1.0);
+        reverse(w.fc1, (&s.hidden, hidden), q, (0, hidden), (&mut s.normed, dim, Start::Zero), &mut s.panel);
         let rows = q * dim;
         layer_norm_gradient(&kept.mid[..rows], &self.block.norm2.gamma, &s.normed[..rows], self.eps, &mut grad[..rows]);
-        product((q, dim, dim), (&mut s.attended, wide, Old::Dropped), (grad, wide), (w.proj, wide), 1.0);
+        reverse(w.proj, (grad, dim), q, (0, dim), (&mut s.attended, dim, Start::Zero), &mut s.panel);
         self.attention().backward(kept.qkv, &s.attended, [&mut s.weights, &mut s.dweights], &mut s.dqkv);
         self.pairs_gradient(kept, (da, db), wanted, s);
         if !wanted.x {
             return;
         }
         // dx̂ = dqkv·W + Σ (dqkv·B)·A, over q only where tokens attend.
-        let from = |column: usize| View::rows(3 * dim).after(column);
-        let mut part = |rows: usize, column: usize, columns: usize, old: Old| {
-            let weight = (w.qkv, wide.after(column * dim));
-            product((rows, dim, columns), (&mut s.normed, wide, old), (&s.dqkv, from(column)), weight, 1.0);
+        let mut part = |rows: usize, columns: (usize, usize), start: Start<T>| {
+            reverse(w.qkv, (&s.dqkv, 3 * dim), rows, columns, (&mut s.normed, dim, start), &mut s.panel);
         };
         if q == n {
-            part(n, 0, 3 * dim, Old::Dropped);
+            part(n, (0, 3 * dim), Start::Zero);
         } else {
-            part(n, dim, 2 * dim, Old::Dropped);
-            part(q, 0, dim, Old::Kept);
+            part(n, (dim, 2 * dim), Start::Zero);
+            part(q, (0, dim), Start::Old);
             grad[rows..n * dim].fill(T::ZERO);
         }
         let low = View::rows(self.pairs.ranks());

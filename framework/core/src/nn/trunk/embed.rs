@@ -3,10 +3,10 @@
 use candle_core::Tensor;
 use rayon::prelude::*;
 
+use super::block::forward;
 use super::weights::{Held, LinearWeights, Matrix, copied};
 use crate::Result;
-use crate::nn::float::Float;
-use crate::nn::product::{Old, View, product};
+use crate::nn::panels::{Multiplied, Start};
 
 /// The frozen weights of the embedding.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub(super) struct Embedding<T> {
     normalisation: Option<[Vec<T>; 2]>,
 }
 
-impl<T: Float + candle_core::WithDType> Embedding<T> {
+impl<T: Multiplied + candle_core::WithDType> Embedding<T> {
     pub fn new(w: &EmbeddingWeights) -> Result<Self> {
         let (_, tokens, dim) = w.position.dims3()?;
         let first = w.cls_token.detach().reshape((1, dim))?;
@@ -64,8 +64,7 @@ impl<T: Float + candle_core::WithDType> Embedding<T> {
                     }
                 }
                 out.copy_from_slice(&self.base);
-                let dst = (out, View::rows(dim).after(dim), Old::Kept);
-                product((grid * grid, dim, inputs), dst, (patches, View::rows(inputs)), (&self.patch.forward, View::rows(dim)), 1.0);
+                forward(&self.patch, patches, grid * grid, (0, dim), (&mut out[dim..], Start::Old));
             },
         );
         Ok(Tensor::from_vec(out, (batch, tokens, dim), images.device())?)

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use super::Shape;
+use crate::nn::aligned::Aligned;
 use crate::nn::float::Float;
+use crate::nn::panels::Multiplied;
 
 /// What one thread needs while it computes one image.
 #[derive(Default)]
@@ -22,6 +24,8 @@ pub(super) struct Scratch<T> {
     pub hidden: Vec<T>,
     /// (tokens, ranks).
     pub low: Vec<T>,
+    /// A panel of a weight that is not laid out in panels.
+    pub panel: Aligned<T>,
     /// The activations of one block that a pass without gradients does not keep.
     pub block: Vec<T>,
 }
@@ -67,7 +71,7 @@ pub struct Workspace {
 }
 
 /// A type that a workspace has buffers of.
-pub(super) trait Pooled: Float {
+pub(super) trait Pooled: Multiplied {
     fn scratches(workspace: &Workspace) -> &Mutex<Vec<Scratch<Self>>>;
     fn kept(workspace: &Workspace) -> &Mutex<Vec<Vec<Self>>>;
 }

@@ -1,10 +1,12 @@
-//! The frozen weights of the blocks as the CPU wants them: every matrix also transposed, LayerScale multiplied in.
+//! The frozen weights of the blocks as the CPU wants them: every matrix also transposed and in panels, LayerScale multiplied in.
 
 use std::ops::Deref;
 
 use candle_core::{Layout, Storage, Tensor};
 
+use crate::nn::aligned::{Pages, large_pages};
 use crate::nn::float::Float;
+use crate::nn::panels::Panels;
 use crate::{Error, Result};
 
 /// A frozen linear layer: weight (outputs, inputs), bias (outputs), and the scale (outputs) that LayerScale puts on its output.
@@ -40,10 +42,10 @@ pub(super) struct Norm<T> {
     pub beta: Vec<T>,
 }
 
-/// A linear layer in both orders; products with either are then of the fast kind.
+/// A linear layer in both orders, as products from the left want it forward and backward.
 pub(super) struct Matrix<T> {
     /// (inputs, outputs).
-    pub forward: Vec<T>,
+    pub forward: Panels<T>,
     /// (outputs, inputs).
     backward: Backward<T>,
     pub bias: Vec<T>,
@@ -106,7 +108,13 @@ impl<T: Float> Matrix<T> {
                 (weight, bias, scaled)
             }
         };
-        Ok(Self { forward: copied(&weight.t()?)?, backward, bias: copied(&bias)?, inputs, outputs })
+        let weight = weight.contiguous()?;
+        let held = Held::new(&weight);
+        let values = held.values::<T>()?;
+        if let Backward::Shared(_) = backward {
+            large_pages(values, Pages::Now);
+        }
+        Ok(Self { forward: Panels::transposed(values, (outputs, inputs)), backward, bias: copied(&bias)?, inputs, outputs })
     }
 
     /// What must be held for reading while [`Matrix::backward`] is used.

@@ -1,0 +1,119 @@
+//! Memory that begins at a cache line and, where it is large, lies in large pages, of which walking through a matrix needs fewer to be found.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
+
+use super::float::Float;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+/// Bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+
+/// Numbers that begin at a cache line; from a large page on, at one.
+pub(super) struct Aligned<T> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: it owns its numbers as a box does.
+unsafe impl<T: Send> Send for Aligned<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Aligned<T> {}
+
+impl<T> Default for Aligned<T> {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+}
+
+impl<T> Aligned<T> {
+    fn layout(len: usize) -> Layout {
+        let bytes = size_of::<T>().checked_mul(len).expect("memory for a matrix");
+        let alignment = if bytes >= LARGE_PAGE { LARGE_PAGE } else { LINE };
+        Layout::from_size_align(bytes, alignment).expect("memory for a matrix")
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn values(&self) -> &[T] {
+        // SAFETY: `new` made room for `len` numbers and cleared them; without any, the pointer is not used.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    pub fn values_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Float> Aligned<T> {
+    /// Zeros.
+    pub fn new(len: usize) -> Self {
+        if len == 0 {
+            return Self::default();
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the layout is not empty, and all bits zero are the number 0 in the types that `Float` is for.
+        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()) else { handle_alloc_error(layout) };
+        let memory = Self { start, len };
+        large_pages(memory.values(), Pages::WhenTouched);
+        memory
+    }
+}
+
+impl<T> Drop for Aligned<T> {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated with this layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
+        }
+    }
+}
+
+/// When memory moves to large pages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pages {
+    /// When it is first written to.
+    WhenTouched,
+    /// At once, as what has been written to already has to.
+    Now,
+}
+
+/// Asks the system for large pages behind these values, as far as they fill some. Where it has none, all stays as it is.
+pub(super) fn large_pages<T>(values: &[T], when: Pages) {
+    #[cfg(target_os = "linux")]
+    {
+        let range = values.as_ptr_range();
+        let start = range.start.addr().next_multiple_of(LARGE_PAGE);
+        let end = range.end.addr() / LARGE_PAGE * LARGE_PAGE;
+        if start < end {
+            let advice = if when == Pages::Now { libc::MADV_COLLAPSE } else { libc::MADV_HUGEPAGE };
+            let at = range.start.with_addr(start).cast_mut().cast();
+            // SAFETY: advice about pages inside one allocation, which changes nothing that a program can read.
+            unsafe { libc::madvise(at, end - start, advice) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (values, when);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn begins_at_a_line_or_a_large_page_and_holds_zeros() {
+        for (len, alignment) in [(1, LINE), (1000, LINE), (LARGE_PAGE / 4, LARGE_PAGE), (LARGE_PAGE, LARGE_PAGE)] {
+            let mut memory = Aligned::<f32>::new(len);
+            assert_eq!((memory.len(), memory.values().as_ptr().addr() % alignment), (len, 0));
+            assert!(memory.values().iter().all(|v| *v == 0.0));
+            memory.values_mut().fill(1.5);
+            large_pages(memory.values(), Pages::Now);
+            assert!(memory.values().iter().all(|v| *v == 1.5), "moving pages keeps the values");
+        }
+        assert!(Aligned::<f64>::new(0).values().is_empty());
+    }
+}

@@ -9,6 +9,7 @@ use cilbench::{Error, Result};
 
 use crate::args::LeaderboardArgs;
 use crate::list::table;
+use crate::prepare::there_is;
 
 pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     if !leaderboard::METRICS.contains(&args.metric.as_str()) {
@@ -16,6 +17,7 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     }
     let mut found = Vec::new();
     for folder in &args.folders {
+        there_is("leaderboard", folder)?;
         let (runs, errors) = find_runs(folder)?;
         found.extend(runs);
         errors.iter().for_each(|e| eprintln!("warning: left out: {e}"));

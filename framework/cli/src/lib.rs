@@ -38,7 +38,7 @@ use plugin::Loader;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration.
+/// Runs the command line of this process: 0 done, 1 failed, 2 bad usage or configuration, 130 stopped by Ctrl-C.
 pub fn main() -> ExitCode {
     quiet_when_nobody_reads();
     let args = match Args::try_parse() {
@@ -74,12 +74,17 @@ pub fn main() -> ExitCode {
 /// Opens the plugins of the command line and of the environment, for commands that have to do with methods.
 fn open_plugins(args: &Args) -> Result<()> {
     use Command::{Data, Leaderboard, Plugin, Verify};
-    // A run that goes on is opened as it was begun.
-    let (isolate, begun) = match &args.command {
-        Command::Run(run) => match &run.resume {
-            Some(folder) => prepare::started_with(folder).map(|a| (a.isolate, a.plugin_timeout))?,
-            None => (run.isolate, None),
-        },
+    // A run that goes on, or is looked at again, is opened as it was begun.
+    let begun = match &args.command {
+        Command::Run(run) => run.resume.as_ref(),
+        Command::Eval(args) => Some(&args.run),
+        Command::Export(args) => Some(&args.run),
+        Command::Reproduce(args) => Some(&args.run),
+        _ => None,
+    };
+    let (isolate, begun) = match (&args.command, begun) {
+        (_, Some(folder)) => prepare::started_with(folder).map(|a| (a.isolate, a.plugin_timeout))?,
+        (Command::Run(run), None) => (run.isolate, None),
         _ => (false, None),
     };
     Loader::timeout(args.plugin_timeout.or(begun).unwrap_or(600.0))?;

@@ -40,6 +40,7 @@ impl Prepared {
     /// Checks names, hyper-parameters, weights and data.
     pub(crate) fn new(args: &RunArgs) -> Result<Self> {
         let layers = layers(args)?;
+        args.weights.as_deref().map_or(Ok(()), |path| there_is("--weights", path))?;
         let entry = method::find(&args.method)?;
         let spec = scenario::find(&args.scenario)?;
         let dataset = data::find(&spec.dataset)?;
@@ -148,6 +149,15 @@ impl Prepared {
     }
 }
 
+/// Refuses a path of the command line that leads to nothing.
+pub(crate) fn there_is(flag: &str, path: &Path) -> Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    let from = if path.is_absolute() { "" } else { " from this folder on" };
+    Err(Error::usage(format!("{flag} {}: there is no such file or folder{from}; check the path", path.display())))
+}
+
 /// The arguments a run folder was started with.
 pub(crate) fn started_with(folder: &Path) -> Result<RunArgs> {
     let file = folder.join("command.json");
@@ -187,6 +197,7 @@ fn layers(args: &RunArgs) -> Result<Vec<Layer>> {
     let mut layers = Vec::new();
     let loader = Loader { isolate: args.isolate };
     if let Some(path) = &args.config {
+        there_is("--config", path)?;
         let mut table = read_file(path)?;
         plugin::in_config(path, &mut table)?.iter().try_for_each(|name| loader.open(name))?;
         layers.push(Layer { origin: path.display().to_string(), table });

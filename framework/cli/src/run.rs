@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cilbench::method::Access;
-use cilbench::results::{Record, RunFolder, Statistics, leaderboard};
+use cilbench::results::{Identity, Record, RunFolder, Statistics, Status, leaderboard};
 use cilbench::run::{RunPlan, bench_steps, execute};
 use cilbench::scenario::{ClassOrder, Scenario};
 use cilbench::state::Kind;
@@ -22,7 +22,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     let resumed;
     let args = match &args.resume {
         Some(folder) => {
-            resumed = RunArgs { out: Some(folder.clone()), ..started_with(folder)? };
+            let begun = started_with(folder)?;
+            // More time for plugins than at the beginning stays with the run.
+            let plugin_timeout = args.plugin_timeout.or(begun.plugin_timeout);
+            resumed = RunArgs { out: Some(folder.clone()), plugin_timeout, ..begun };
             &resumed
         }
         None => args,
@@ -48,7 +51,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     }
     let prepared = Prepared::new(args)?;
     if args.dry_run {
-        return dry_run(&prepared, args, seeds.len() * orders.len());
+        return dry_run(&prepared, args, &seeds, &orders);
     }
     // A second Ctrl-C while the first is being honoured changes nothing.
     ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).map_err(|e| Error::Protocol(format!("Ctrl-C cannot be caught: {e}")))?;
@@ -86,12 +89,7 @@ fn repeated<T: PartialEq + Copy>(values: &[T]) -> Option<T> {
 fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: bool) -> Result<Record> {
     let mut scenario = prepared.scenario(order)?;
     let identity = prepared.identity(&scenario, args.seed);
-    let place = format!("order-{}/seed-{}", identity.scenario.class_order.to_string().replace(':', ""), args.seed);
-    let out = match &args.out {
-        Some(out) if several => out.join(place),
-        Some(out) => out.clone(),
-        None => PathBuf::from("runs").join(&identity.scenario.name).join(format!("{}-{}", identity.method, prepared.hash()?)).join(place),
-    };
+    let out = place(prepared, args, &identity, several)?;
     let (mut folder, finished) = RunFolder::open(&out, &identity)?;
     let (method, id, backbone) = (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
     eprintln!("{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}", identity.scenario.name, args.seed, out.display());
@@ -125,6 +123,35 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
     let record = execute(&plan, &mut scenario, &mut folder, record, &mut Display::new()).map_err(|error| in_folder(error, &out))?;
     summarise(&record, &out);
     Ok(record)
+}
+
+/// The folder of a run.
+fn place(prepared: &Prepared, args: &RunArgs, identity: &Identity, several: bool) -> Result<PathBuf> {
+    let single = format!("order-{}/seed-{}", identity.scenario.class_order.to_string().replace(':', ""), identity.seed);
+    Ok(match &args.out {
+        Some(out) if several => out.join(single),
+        Some(out) => out.clone(),
+        None => PathBuf::from("runs").join(&identity.scenario.name).join(format!("{}-{}", identity.method, prepared.hash()?)).join(single),
+    })
+}
+
+/// What the folders of these runs hold already, and where they are.
+fn folders(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<ClassOrder>]) -> Result<String> {
+    let mut lines = Vec::new();
+    for order in orders {
+        let scenario = prepared.scenario(*order)?;
+        for seed in seeds {
+            let identity = prepared.identity(&scenario, *seed);
+            let folder = place(prepared, args, &identity, seeds.len() * orders.len() > 1)?;
+            let state = match RunFolder::look(&folder, &identity)? {
+                None => "new".to_owned(),
+                Some(record) if record.status == Status::Finished => "finished already; its result would be shown".to_owned(),
+                Some(record) => format!("begun, {} of {} tasks are done; it would go on", record.tasks.len(), scenario.info().tasks.len()),
+            };
+            lines.push(format!("{}: {state}", folder.display()));
+        }
+    }
+    Ok(lines.join("\n"))
 }
 
 /// The same error, saying where what was finished is kept.
@@ -179,7 +206,8 @@ fn summarise_all(records: &[Record]) {
 }
 
 /// `--dry-run`: everything is checked and counted, a few steps of a throw-away method are timed, nothing is written.
-fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
+fn dry_run(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<ClassOrder>]) -> Result<()> {
+    let (folders, runs) = (folders(prepared, args, seeds, orders)?, seeds.len() * orders.len());
     let mut scenario = prepared.scenario(None)?;
     let info = scenario.info().clone();
     let mut method = prepared.build()?;
@@ -217,7 +245,9 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
         (Some(train), Some(predict)) => {
             let total = (trained as f64 * train + scored as f64 * predict) / batch as f64 * runs as f64;
             let time = if total < 5400.0 { format!("{:.1} min", total / 60.0) } else { format!("{:.1} h", total / 3600.0) };
-            format!("about {time} for {runs} run(s), from {train:.3} s a step of the first task on this machine")
+            format!(
+                "about {time} for {runs} run(s), from {train:.3} s a step of the first task on this machine;\nwithout what the method does at the ends of tasks (`cilbench bench task-end`)"
+            )
         }
         _ => "not estimated: the method has no training steps".to_owned(),
     };
@@ -233,6 +263,7 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, runs: usize) -> Result<()> {
             args.keep
         ),
     );
+    row("folder", folders);
     println!("{out}");
     prepared.warnings.iter().for_each(|w| println!("warning: {w}"));
     println!("nothing was written");

@@ -7,6 +7,7 @@ use cilbench::{Error, Result, device};
 
 use crate::args::VerifyArgs;
 use crate::list::table;
+use crate::prepare::there_is;
 
 pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
     let device = device::open(&args.device)?;
@@ -14,6 +15,7 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
     let mut outcomes = Vec::new();
     match &args.fixtures {
         Some(path) => {
+            there_is("--fixtures", path)?;
             for file in folder(path)? {
                 let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
                 outcomes.push((file.display().to_string(), replay(&file, &bytes, dtype, &device)));

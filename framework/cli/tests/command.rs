@@ -182,13 +182,13 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--scenario", "cifar100-10", "--data-root", "/nowhere/at/all"], "/nowhere/at/all"),
         (&["--heads", "3"], "3 attention heads"),
         (&["--mean", "0.5"], "--mean"),
-        (&["--config", "/nowhere/my.toml"], "/nowhere/my.toml"),
+        (&["--config", "/nowhere/my.toml"], "--config /nowhere/my.toml: there is no such file"),
+        (&["--weights", "nowhere.safetensors"], "--weights nowhere.safetensors: there is no such file or folder from this folder on"),
     ] {
         let mut args = vec!["run", "--out", folder.path().to_str().expect("path")];
         args.extend(more);
         let output = cilbench(&args);
-        let code = if more[0] == "--config" { 1 } else { 2 };
-        refused(&output, code, expected);
+        refused(&output, 2, expected);
     }
     assert!(!folder.path().join("run.json").exists(), "a refused run leaves nothing");
     refused(&cilbench(&["describe", "sr2"]), 2, "did you mean 'sr2-lora'");
@@ -272,7 +272,7 @@ fn ctrl_c_leaves_a_consistent_folder_and_the_run_can_begin_again() {
     }
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
     let output = child.wait_with_output().expect("wait");
-    refused(&output, 1, "interrupted in task 1");
+    refused(&output, 130, "interrupted in task 1");
     assert_eq!(record(folder.path())["status"], "interrupted");
 }
 

@@ -100,7 +100,7 @@ fn an_interrupted_run_goes_on_by_its_folder_alone_and_from_an_older_checkpoint_i
     if output.status.success() {
         return; // It was faster than the signal.
     }
-    refused(&output, 1, "nothing is lost");
+    refused(&output, 130, "nothing is lost");
     let mut checkpoints: Vec<_> = std::fs::read_dir(cut.path().join("checkpoints")).expect("list").flatten().map(|e| e.path()).collect();
     checkpoints.sort();
     assert_eq!(checkpoints.len(), 2);
@@ -244,7 +244,15 @@ fn a_dry_run_writes_nothing() {
     for part in ["30 steps", "trained parameters", "memory", "disk", "data id", "nothing was written"] {
         assert!(said.contains(part), "{part}: {said}");
     }
-    assert!(!out.exists());
+    assert!(!out.exists() && said.contains(&format!("{}: new", out.display())), "{said}");
+    // It finds what the run would find.
+    refused(&small_run(Path::new("/proc/version"), &["--dry-run"]), 2, "/proc/version is a file; choose another");
+    let other = folder.path().join("other");
+    std::fs::create_dir(&other).and_then(|()| std::fs::write(other.join("notes"), "mine")).expect("written");
+    refused(&small_run(&other, &["--dry-run"]), 2, "not empty and holds no cilbench run");
+    succeeded(&small_run(&out, &[]));
+    assert!(succeeded(&small_run(&out, &["--dry-run"])).contains("finished already"));
+    refused(&small_run(&out, &["--dry-run", "--method", "lora"]), 2, "this folder holds another run");
 }
 
 #[test]
@@ -254,6 +262,6 @@ fn a_folder_that_cannot_be_written_is_named() {
     refused(&small_run(file.path(), &[]), 1, path(file.path()));
     refused(&cilbench(&["eval", "/nowhere/at/all"]), 2, "no run folder");
     refused(&cilbench(&["run", "--resume", "/nowhere/at/all"]), 2, "no run folder");
-    refused(&cilbench(&["leaderboard", "/nowhere/at/all"]), 1, "/nowhere/at/all");
+    refused(&cilbench(&["leaderboard", "/nowhere/at/all"]), 2, "leaderboard /nowhere/at/all: there is no such file or folder");
     refused(&cilbench(&["run", "--keep", "0"]), 2, "--keep 0");
 }

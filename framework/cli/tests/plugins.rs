@@ -135,7 +135,7 @@ fn what_is_no_plugin_of_this_version_is_refused() {
         refused(cilbench(&["list", "methods", "--plugin", name]), code, &expected);
         refused(cilbench(&["plugin", "check", name]), code, &expected);
     };
-    refuse(&place.join("nowhere.so"), 1, &["No such file"]);
+    refuse(&place.join("nowhere.so"), 2, &["there is no such file"]);
     let words = place.join("words.so");
     std::fs::write(&words, "not a library").expect("written");
     refuse(&words, 1, &["not a dynamic library"]);

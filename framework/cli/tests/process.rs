@@ -113,7 +113,7 @@ fn a_plugin_that_breaks_a_rule_is_told_so_and_scores_nothing() {
         ("huge-draw", "a draw of shape [4294967296, 4294967296]: more numbers than there is memory"),
         ("fork", "in observe: the process ended, signal: 9"),
         ("losses", "observe() returned float"),
-        ("nan-logits", "a logit is not finite after task 1"),
+        ("nan-logits", "a logit is not finite after task 2"),
         ("wrong-logits", "logits of 10×3 for 10 images and 4 classes seen"),
         ("few-logits", "in predict: answered with shape [9, 4] for 10 images"),
         ("flat-logits", "in predict: answered with shape [40] for 10 images"),
@@ -190,7 +190,7 @@ fn ctrl_c_and_a_killed_harness_leave_no_process_behind() {
     signal(&child, "-INT");
     let outcome = child.wait_with_output().expect("wait");
     assert!(text(&outcome.stderr).contains("error: interrupted in task 1"), "{}", text(&outcome.stderr));
-    assert_eq!((outcome.status.code(), &record(&out)["status"]), (Some(1), &serde_json::json!("interrupted")));
+    assert_eq!((outcome.status.code(), &record(&out)["status"]), (Some(130), &serde_json::json!("interrupted")));
     assert!(!alive(&out.display().to_string()), "the plugin outlived Ctrl-C");
 
     // Killed while the plugin waits, and while it works on a call that takes for ever.

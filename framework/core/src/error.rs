@@ -33,7 +33,7 @@ pub enum Error {
     /// A loss, a gradient or a logit stopped being finite. Exit code 1.
     #[error("{0}")]
     Diverged(String),
-    /// The run was stopped from outside (Ctrl-C or a termination signal). Exit code 1.
+    /// The run was stopped from outside (Ctrl-C or a termination signal). Exit code 130, as of a program that Ctrl-C ends, so that a shell's loop ends too.
     #[error("interrupted {0}")]
     Interrupted(String),
     /// A method, a plugin or the harness broke a rule of the protocol. Exit code 1.
@@ -80,10 +80,11 @@ impl Error {
         Self::Usage(format!("unknown {what} '{name}'{hint} (there are: {known})"))
     }
 
-    /// The exit code of a command that ends with this error: 2 for bad usage or configuration, 1 for a failed run.
+    /// The exit code of a command that ends with this error: 2 for bad usage or configuration, 130 for a run that was stopped, 1 for a failed one.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Unsupported(_) => 2,
+            Self::Interrupted(_) => 130,
             _ => 1,
         }
     }

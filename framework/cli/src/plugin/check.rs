@@ -9,10 +9,14 @@ use cilbench::{Error, Result};
 use super::load::{is_library, isolated, limit};
 use crate::conformance::conformance;
 use crate::list::table;
+use crate::prepare::there_is;
 
 pub(super) fn check(name: &str) -> Result<()> {
     let entries = match is_library(name) {
-        true => isolated(Path::new(name))?.register()?,
+        true => {
+            there_is("plugin", Path::new(name))?;
+            isolated(Path::new(name))?.register()?
+        }
         false => process::register(name, limit())?,
     };
     let Some(Origin::Plugin { plugin, place }) = entries.first().map(|e| &e.origin) else {

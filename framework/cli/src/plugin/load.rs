@@ -10,6 +10,8 @@ use cilbench::plugin::{self, Opened, process};
 use cilbench::toml::{Table, Value};
 use cilbench::{Error, Result};
 
+use crate::prepare::there_is;
+
 /// The folder of plugins that are always opened.
 const FOLDER: &str = "CILBENCH_PLUGINS";
 
@@ -51,6 +53,7 @@ impl Loader {
         }
         if library {
             let path = Path::new(name);
+            there_is("--plugin", path)?;
             let opened = if self.isolate { isolated(path)? } else { plugin::open(path)? };
             opened.register()?;
             eprintln!("plugin {} from {}", opened.plugin, opened.path.display());

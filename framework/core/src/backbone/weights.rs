@@ -44,7 +44,8 @@ impl WeightsFile {
         let tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
         let file = Self { path: path.to_path_buf(), hash: crate::hex(&Sha256::digest(bytes)), metadata, tensors };
         // Found here, or much later as a loss that is none.
-        for (name, tensor) in file.tensors.iter().filter(|(_, t)| t.dtype().is_float()) {
+        let plain = [DType::F16, DType::BF16, DType::F32, DType::F64];
+        for (name, tensor) in file.tensors.iter().filter(|(_, t)| plain.contains(&t.dtype())) {
             let values = tensor.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
             if let Some(value) = values.iter().find(|v| !v.is_finite()) {
                 return Err(file.error(format!("tensor '{name}' has a value that is {value}: the file is damaged; get it anew")));

@@ -1,6 +1,6 @@
 //! Memory that begins at a cache line and, where it is large, lies in large pages, of which walking through a matrix needs fewer to be found.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
 use super::float::Float;
@@ -56,11 +56,13 @@ impl<T: Float> Aligned<T> {
             return Self::default();
         }
         let layout = Self::layout(len);
-        // SAFETY: the layout is not empty, and all bits zero are the number 0 in the types that `Float` is for.
-        let Some(start) = NonNull::new(unsafe { alloc_zeroed(layout) }.cast::<T>()) else { handle_alloc_error(layout) };
-        let memory = Self { start, len };
-        large_pages(memory.values(), Pages::WhenTouched);
-        memory
+        // SAFETY: the layout is not empty.
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }.cast::<T>()) else { handle_alloc_error(layout) };
+        // Before it is written to for the first time.
+        large_pages(start.as_ptr(), layout.size(), Pages::WhenTouched);
+        // SAFETY: room for `len` numbers; all bits zero are the number 0 in the types that `Float` is for.
+        unsafe { start.write_bytes(0, len) };
+        Self { start, len }
     }
 }
 
@@ -82,22 +84,22 @@ pub(super) enum Pages {
     Now,
 }
 
-/// Asks the system for large pages behind these values, as far as they fill some. Where it has none, all stays as it is.
-pub(super) fn large_pages<T>(values: &[T], when: Pages) {
+/// Asks the system for large pages behind the bytes from `start` on, as far as they fill some. Where it has none, all stays as it is.
+pub(super) fn large_pages<T>(start: *const T, bytes: usize, when: Pages) {
     #[cfg(target_os = "linux")]
     {
-        let range = values.as_ptr_range();
-        let start = range.start.addr().next_multiple_of(LARGE_PAGE);
-        let end = range.end.addr() / LARGE_PAGE * LARGE_PAGE;
-        if start < end {
-            let advice = if when == Pages::Now { libc::MADV_COLLAPSE } else { libc::MADV_HUGEPAGE };
-            let at = range.start.with_addr(start).cast_mut().cast();
+        // Linux 6.1; not among the constants of every C library.
+        const MADV_COLLAPSE: libc::c_int = 25;
+        let first = start.addr().next_multiple_of(LARGE_PAGE);
+        let end = (start.addr() + bytes) / LARGE_PAGE * LARGE_PAGE;
+        if first < end {
+            let advice = if when == Pages::Now { MADV_COLLAPSE } else { libc::MADV_HUGEPAGE };
             // SAFETY: advice about pages inside one allocation, which changes nothing that a program can read.
-            unsafe { libc::madvise(at, end - start, advice) };
+            unsafe { libc::madvise(start.with_addr(first).cast_mut().cast(), end - first, advice) };
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = (values, when);
+    let _ = (start, bytes, when);
 }
 
 #[cfg(test)]
@@ -111,7 +113,7 @@ mod tests {
             assert_eq!((memory.len(), memory.values().as_ptr().addr() % alignment), (len, 0));
             assert!(memory.values().iter().all(|v| *v == 0.0));
             memory.values_mut().fill(1.5);
-            large_pages(memory.values(), Pages::Now);
+            large_pages(memory.values().as_ptr(), size_of_val(memory.values()), Pages::Now);
             assert!(memory.values().iter().all(|v| *v == 1.5), "moving pages keeps the values");
         }
         assert!(Aligned::<f64>::new(0).values().is_empty());

@@ -26,17 +26,23 @@ struct Sizes {
 }
 
 impl Sizes {
+    const fn of<S: Simd, T>() -> Self {
+        // The least processor computes in single numbers, whatever their size.
+        let lanes = if size_of::<S::f32s>() < size_of::<T>() { 1 } else { size_of::<S::f32s>() / size_of::<T>() };
+        let width = VECTORS * lanes;
+        Self { width, depth: PANEL_BYTES / size_of::<T>() / width }
+    }
+
     fn here<T: Float>() -> Self {
-        struct Lanes;
-        impl pulp::WithSimd for Lanes {
-            type Output = usize;
+        struct Here<T>(std::marker::PhantomData<T>);
+        impl<T> pulp::WithSimd for Here<T> {
+            type Output = Sizes;
             #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> usize {
-                size_of::<S::f32s>()
+            fn with_simd<S: Simd>(self, _: S) -> Sizes {
+                Sizes::of::<S, T>()
             }
         }
-        let width = VECTORS * pulp::Arch::new().dispatch(Lanes).max(size_of::<T>()) / size_of::<T>();
-        Self { width, depth: PANEL_BYTES / size_of::<T>() / width }
+        pulp::Arch::new().dispatch(Here(std::marker::PhantomData::<T>))
     }
 }
 
@@ -50,8 +56,11 @@ pub(super) struct Panels<T> {
 
 impl<T: Float> Panels<T> {
     /// From the values of the transposed matrix (outputs, inputs), as linear layers have it.
-    pub fn transposed(weight: &[T], (outputs, inputs): (usize, usize)) -> Self {
-        let sizes = Sizes::here::<T>();
+    pub fn transposed(weight: &[T], shape: (usize, usize)) -> Self {
+        Self::of(weight, shape, Sizes::here::<T>())
+    }
+
+    fn of(weight: &[T], (outputs, inputs): (usize, usize), sizes: Sizes) -> Self {
         let padded = outputs.next_multiple_of(sizes.width);
         let mut values = Aligned::new(padded * inputs);
         let mut panels = values.values_mut();
@@ -185,23 +194,31 @@ pub(super) fn multiply<T: Multiplied>(
     (out, out_width, start): (&mut [T], usize, Start<T>),
     room: &mut Aligned<T>,
 ) {
-    let (columns, enough) = match right {
-        Right::Panels(panels, (first, columns)) => (columns, first + columns <= panels.outputs && depth == panels.inputs),
-        Right::Rows(values, width) => (width, depth * width <= values.len()),
-    };
-    assert!(enough, "the matrix on the right is too small");
-    if left.rows == 0 || columns == 0 || depth == 0 {
-        debug_assert!(depth > 0, "a sum of nothing would have to fill the destination");
-        return;
+    let job = Job { left, right, depth, out, out_width, start, room };
+    if job.has_work() {
+        T::multiply(job);
     }
-    let reach = |width: usize, columns: usize| (left.rows - 1) * width + columns;
-    assert!(reach(left.width, depth) <= left.values.len() && reach(out_width, columns) <= out.len(), "a matrix reaches out of its slice");
-    let enough = match start {
-        Start::Zero | Start::Old => true,
-        Start::Row(row) => columns <= row.len(),
-    };
-    assert!(enough, "what the product is added to is too small");
-    T::multiply(Job { left, right, depth, out, out_width, start, room });
+}
+
+impl<T> Job<'_, T> {
+    /// Whether there is anything to do; panics if a part of it is too small.
+    fn has_work(&self) -> bool {
+        let Self { left, right, depth, out, out_width, start, .. } = self;
+        let (columns, enough) = match right {
+            Right::Panels(panels, (first, columns)) => (*columns, first + columns <= panels.outputs && *depth == panels.inputs),
+            Right::Rows(values, width) => (*width, depth * width <= values.len()),
+        };
+        assert!(enough, "the matrix on the right is too small");
+        if left.rows == 0 || columns == 0 || *depth == 0 {
+            debug_assert!(*depth > 0 || matches!(start, Start::Old), "a sum of nothing would have to fill the destination");
+            return false;
+        }
+        let reach = |width: usize, columns: usize| (left.rows - 1) * width + columns;
+        let inside = reach(left.width, *depth) <= left.values.len() && reach(*out_width, columns) <= out.len();
+        assert!(inside, "a matrix reaches out of its slice");
+        assert!(!matches!(start, Start::Row(row) if row.len() < columns), "what the product is added to is too small");
+        true
+    }
 }
 
 /// The second-level cache, as [`prefetch`] takes it, and the first.
@@ -371,11 +388,10 @@ impl<T: Float> Job<'_, T> {
     where
         T: Lanes<S>,
     {
-        let sizes = match self.right {
-            Right::Panels(panels, _) => panels.sizes,
-            Right::Rows(..) => Sizes::here::<T>(),
-        };
-        assert_eq!(sizes.width, VECTORS * size_of::<T::Vector>() / size_of::<T>(), "panels of another processor");
+        let sizes = const { Sizes::of::<S, T>() };
+        if let Right::Panels(panels, _) = self.right {
+            assert_eq!(sizes, panels.sizes, "panels of another processor");
+        }
         let (first, columns) = match self.right {
             Right::Panels(_, range) => range,
             Right::Rows(_, width) => (0, width),
@@ -418,9 +434,11 @@ impl<T: Float> Job<'_, T> {
                 let (low, high) = (tile * self.left.rows / tiles, (tile + 1) * self.left.rows / tiles);
                 let x = &self.left.values[low * self.left.width + start..];
                 let out = &mut self.out[low * self.out_width + place..];
+                // One pointer to the result, through which its old values are read too.
+                let to = out.as_mut_ptr();
                 let (base, base_width) = match begin {
                     Start::Row(row) => (row[place..].as_ptr(), 0),
-                    Start::Zero | Start::Old => (out.as_ptr(), self.out_width),
+                    Start::Zero | Start::Old => (to.cast_const(), self.out_width),
                 };
                 let tile = Tile {
                     depth,
@@ -428,7 +446,7 @@ impl<T: Float> Job<'_, T> {
                     x_width: self.left.width,
                     next_x: x.as_ptr().wrapping_add((high - low) * self.left.width),
                     panel: panel.as_ptr(),
-                    out: if whole { out.as_mut_ptr() } else { spare.as_mut_ptr() },
+                    out: if whole { to } else { spare.as_mut_ptr() },
                     out_width: if whole { self.out_width } else { sizes.width },
                     add: whole && !matches!(begin, Start::Zero),
                     base,
@@ -462,12 +480,16 @@ mod tests {
         (0..n).map(|i| T::narrow(((i * 7919 + seed * 104_729) % 2003) as f64 / 1000.0 - 1.0)).collect()
     }
 
-    /// Both ways against the plain product; each row has the same bits whatever rows are beside it.
-    fn agrees<T: Multiplied + std::fmt::Debug>(tolerance: f64) {
+    /// Both ways against the plain product; each row has the same bits whatever rows are beside it. Rows of x are farther apart than they are long, and no number
+    /// is between them.
+    fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, tolerance: f64) {
         let mut room = Aligned::default();
-        for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 50), (8, 128, 48), (17, 300, 97), (33, 257, 24), (2, 1100, 5), (25, 96, 192)] {
-            let (x, weight) = (numbers::<T>(rows * inputs, 1), numbers::<T>(outputs * inputs, 2));
-            let panels = Panels::transposed(&weight, (outputs, inputs));
+        for (rows, inputs, outputs) in
+            [(1, 1, 1), (5, 7, 50), (8, 128, 48), (17, 300, 97), (33, 257, 24), (2, 1100, 5), (25, 96, 192), (3, 2100, 7)]
+        {
+            let (mut x, weight) = (numbers::<T>(rows * (inputs + 2), 1), numbers::<T>(outputs * inputs, 2));
+            x.chunks_exact_mut(inputs + 2).for_each(|row| row[inputs..].fill(T::narrow(f64::NAN)));
+            let panels = Panels::of(&weight, (outputs, inputs), Sizes::of::<S, T>());
             let mut across = vec![T::ZERO; outputs * inputs];
             for (o, row) in weight.chunks_exact(inputs).enumerate() {
                 row.iter().enumerate().for_each(|(i, v)| across[i * outputs + o] = *v);
@@ -475,42 +497,38 @@ mod tests {
             for (first, columns) in [(0, outputs), (outputs / 3, outputs - outputs / 3), (outputs / 2, 1)] {
                 let width = columns + 3;
                 let (before, bias) = (numbers::<T>(rows * width, 3), numbers::<T>(columns, 5));
-                for old in [Start::Zero, Start::Old, Start::Row(&bias)] {
+                for start in [Start::Zero, Start::Old, Start::Row(&bias)] {
                     let mut expected = before.clone();
                     for row in expected.chunks_exact_mut(width) {
-                        for c in 0..columns {
-                            match old {
-                                Start::Zero => row[c] = T::ZERO,
-                                Start::Old => {}
-                                Start::Row(bias) => row[c] = bias[c],
-                            }
+                        match start {
+                            Start::Zero => row[..columns].fill(T::ZERO),
+                            Start::Old => {}
+                            Start::Row(bias) => row[..columns].copy_from_slice(bias),
                         }
                     }
                     let b = (across.as_slice(), View::rows(outputs).after(first));
-                    product((rows, columns, inputs), (&mut expected, View::rows(width), Old::Kept), (&x, View::rows(inputs)), b, 1.0);
-                    let mut found = before.clone();
-                    let left = Left { rows, values: &x, width: inputs };
-                    multiply(left, Right::Panels(&panels, (first, columns)), inputs, (&mut found, width, old), &mut room);
-                    let near = |found: &[T]| {
-                        found.iter().zip(&expected).for_each(|(f, e)| {
-                            let (f, e) = (f.wide(), e.wide());
-                            assert!(
-                                (f - e).abs() < tolerance * (1.0 + inputs as f64),
-                                "{rows} {inputs} {outputs} {first} {columns}: {f}, not {e}"
-                            );
-                        });
+                    product((rows, columns, inputs), (&mut expected, View::rows(width), Old::Kept), (&x, View::rows(inputs + 2)), b, 1.0);
+                    let mut multiplied = |rows: std::ops::Range<usize>, right: Right<T>, out: &mut [T]| {
+                        let left = Left { rows: rows.len(), values: &x[rows.start * (inputs + 2)..], width: inputs + 2 };
+                        let out = &mut out[rows.start * width..];
+                        let job = Job { left, right, depth: inputs, out, out_width: width, start, room: &mut room };
+                        assert!(job.has_work());
+                        job.run(simd);
                     };
-                    near(&found);
-                    let mut alone = before.clone();
-                    for row in 0..rows {
-                        let left = Left { rows: 1, values: &x[row * inputs..], width: inputs };
-                        let out = (&mut alone[row * width..], width, old);
-                        multiply(left, Right::Panels(&panels, (first, columns)), inputs, out, &mut room);
+                    let panels = Right::Panels(&panels, (first, columns));
+                    let mut found = before.clone();
+                    multiplied(0..rows, panels, &mut found);
+                    for (f, e) in found.iter().zip(&expected) {
+                        let (f, e) = (f.wide(), e.wide());
+                        let near = (f - e).abs() < tolerance * (1.0 + inputs as f64);
+                        assert!(near, "{rows} {inputs} {outputs} {first} {columns}: {f}, not {e}");
                     }
+                    let mut alone = before.clone();
+                    (0..rows).for_each(|row| multiplied(row..row + 1, panels, &mut alone));
                     assert_eq!(alone, found, "bits of a row by itself");
                     if first == 0 {
                         let mut rowwise = before.clone();
-                        multiply(left, Right::Rows(&across, outputs), inputs, (&mut rowwise, width, old), &mut room);
+                        multiplied(0..rows, Right::Rows(&across, outputs), &mut rowwise);
                         assert_eq!(rowwise, found, "bits of a matrix that is not in panels");
                     }
                 }
@@ -518,14 +536,24 @@ mod tests {
         }
     }
 
+    /// On all kinds of vectors that this processor has: those without too.
     #[test]
-    fn agrees_with_the_plain_product_in_f32() {
-        agrees::<f32>(1e-6);
-    }
-
-    #[test]
-    fn agrees_with_the_plain_product_in_f64() {
-        agrees::<f64>(2e-15);
+    fn agrees_with_the_plain_product() {
+        struct Here;
+        impl pulp::WithSimd for Here {
+            type Output = ();
+            fn with_simd<S: Simd>(self, simd: S) {
+                agrees::<S, f32>(simd, 1e-6);
+                agrees::<S, f64>(simd, 2e-15);
+            }
+        }
+        use pulp::WithSimd;
+        pulp::Arch::new().dispatch(Here);
+        Here.with_simd(pulp::Scalar::new());
+        #[cfg(target_arch = "x86_64")]
+        if let Some(v3) = pulp::x86::V3::try_new() {
+            Here.with_simd(v3);
+        }
     }
 
     #[test]

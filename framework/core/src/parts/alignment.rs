@@ -66,7 +66,7 @@ impl Alignment {
             let rate = nn::cosine(RATE, epoch as f64, COSINE_EPOCHS);
             let sum = layer.epoch(rate, &features, (&labels, &order), self.samples_per_class())?;
             if !sum.is_finite() {
-                return Err(Error::Diverged(format!("classifier alignment, epoch {epoch}: the losses of its steps sum to {sum}")));
+                return Err(Error::Diverged(format!("classifier alignment, epoch {}: the losses of its steps sum to {sum}", epoch + 1)));
             }
         }
         let (weight, bias) = layer.layer()?;

@@ -66,7 +66,7 @@ impl Learner {
             Ok(())
         })?;
         if features.is_empty() {
-            return Err(Error::Protocol(format!("task {} has no training image", task.index)));
+            return Err(Error::Protocol(format!("task {} has no training image", task.index + 1)));
         }
         statistics.fit(task, &Tensor::cat(&features, 0)?, &labels)
     }

@@ -28,11 +28,13 @@ impl ClassStatistics {
     pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
         let one = |class: &usize| -> Result<Gaussian> {
             let class = *class as i64;
-            let rows = super::rows_of_class(features, labels, class)?
-                .ok_or_else(|| Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index)))?;
+            let rows = super::rows_of_class(features, labels, class)?.ok_or_else(|| {
+                Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index + 1))
+            })?;
             let (mean, covariance) = nn::mean_and_covariance(&rows, RIDGE)?;
-            Gaussian::fit(&mean, &covariance)
-                .map_err(|e| Error::Diverged(format!("task {}, class {class}: the feature covariance cannot be factored: {e}", task.index)))
+            Gaussian::fit(&mean, &covariance).map_err(|e| {
+                Error::Diverged(format!("task {}, class {class}: the feature covariance cannot be factored: {e}", task.index + 1))
+            })
         };
         let fitted: Vec<Result<Gaussian>> = match nn::own(features) {
             true => task.classes.par_iter().map(one).collect(),

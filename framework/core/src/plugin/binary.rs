@@ -50,20 +50,21 @@ impl Link for BinaryLink {
         let Some((method, instance)) = self.open else {
             return Err(Error::Protocol(format!("{name} was called before the method was built")));
         };
-        let mut harness = host.map(|host| Harness { host, kept: Kept::default(), error: None });
+        let mut harness = host.map(|host| Harness { host, kept: Kept::default(), error: None, by_harness: false });
         let context = harness.as_mut().map(Harness::context);
         let context = context.as_ref().map_or(std::ptr::null(), |c| &raw const *c);
         // SAFETY: the library was opened for this version of the ABI, so its functions are what the table says, and keep the rules.
         let answer = unsafe { dispatch(&method, instance, call, context) };
-        let cause = harness.and_then(|h| h.error);
+        let (cause, by_harness) = harness.map_or((None, false), |h| (h.error, h.by_harness));
         match (answer, cause) {
             // What the harness itself failed with says more than what came back of it.
-            (Ok(Answer::Failed(failure)), Some(error)) if failure.text.contains(&Failure::from(&error).text) => Err(error),
+            (Ok(Answer::Failed(failure)), Some(error)) if by_harness && failure.text.contains(&Failure::from(&error).text) => Err(error),
             (Ok(Answer::Failed(failure)), _) => Ok(Answer::Failed(failure)),
             // A failed request that the plugin did not mind is a failure all the same: what came after it rests on nothing.
             (Ok(_), Some(error)) => Err(error),
             (Ok(answer), None) => Ok(answer),
-            (Err(text), _) => Ok(wrong(text)),
+            (Err(_), Some(error)) => Err(error),
+            (Err(text), None) => Ok(wrong(text)),
         }
     }
 }
@@ -190,6 +191,8 @@ struct Harness<'a> {
     kept: Kept,
     /// The first request that failed.
     error: Option<Error>,
+    /// Whether what failed there was the harness's answer, and not the plugin's asking.
+    by_harness: bool,
 }
 
 impl Harness<'_> {
@@ -219,7 +222,7 @@ impl Harness<'_> {
         write: impl FnOnce(&mut Kept, Reply) -> Read<()>,
     ) -> CilStatus {
         // SAFETY: the caller's promise.
-        let Self { host, kept, error } = unsafe { &mut *host.cast::<Harness<'_>>() };
+        let Self { host, kept, error, by_harness } = unsafe { &mut *host.cast::<Harness<'_>>() };
         let done = catching(|| {
             // Read first: a plugin may hand on what the last request gave it, which lives until here.
             let request = read().map_err(|what| Error::Protocol(format!("the plugin asked with {what}")))?;
@@ -227,14 +230,17 @@ impl Harness<'_> {
             if let Some(failed) = error {
                 return Err(Failure::from(&*failed).error());
             }
-            let reply = catching(|| host.answer(request)).map_err(|failed| {
-                let told = Failure::from(&failed).error();
-                error.get_or_insert(failed);
-                told
-            })?;
+            let reply = catching(|| host.answer(request)).inspect_err(|_| *by_harness = true)?;
             write(kept, reply).map_err(Error::Protocol)
         });
-        done.map_or_else(|failed| kept.status(&Failure::from(&failed)), |()| flat::ok())
+        match done {
+            Ok(()) => flat::ok(),
+            Err(failed) => {
+                let told = kept.status(&Failure::from(&failed));
+                error.get_or_insert(failed);
+                told
+            }
+        }
     }
 }
 

@@ -40,7 +40,7 @@ fn said(status: &CilStatus) -> String {
 #[test]
 fn what_a_request_gave_may_be_handed_on_with_the_next() {
     let mut host = Counting::default();
-    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None };
+    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
     let context = harness.context();
     let (name, mut drawn) = (c"numbers", flat::no_tensor());
     // So many that their memory is given back to the system as soon as it is freed.
@@ -59,7 +59,7 @@ fn what_a_request_gave_may_be_handed_on_with_the_next() {
 #[test]
 fn after_a_failed_request_all_fail() {
     let mut host = Counting::default();
-    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None };
+    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
     let context = harness.context();
     let (mut list, mut drawn, shape) = (CilExemplars { count: 0, items: std::ptr::null() }, flat::no_tensor(), [3u64]);
     // SAFETY: as above.
@@ -71,4 +71,22 @@ fn after_a_failed_request_all_fail() {
     }
     assert!(harness.error.is_some());
     assert_eq!(host.requests, 1, "the second was not even asked");
+}
+
+#[test]
+fn a_request_that_cannot_be_read_or_answered_fails_the_call_too() {
+    let (name, shape, mut drawn) = (c"numbers", [3u64], flat::no_tensor());
+    for (law, out) in [(99, &raw mut drawn), (LAW_NORMAL, std::ptr::null_mut())] {
+        let mut host = Counting::default();
+        let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
+        let context = harness.context();
+        // SAFETY: as above; a null pointer is what the function must withstand.
+        unsafe {
+            let status = draw(context.host, name.as_ptr(), shape.as_ptr(), 1, law, 0.0, 0.0, out);
+            assert!(status.code != 0, "law {law}");
+            let status = draw(context.host, name.as_ptr(), shape.as_ptr(), 1, LAW_NORMAL, 0.0, 0.0, &raw mut drawn);
+            assert!(status.code != 0, "law {law}: a plugin that did not mind would go on with nothing");
+        }
+        assert!(harness.error.is_some());
+    }
 }

@@ -22,28 +22,47 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
-        if path.is_dir() && !path.join("run.json").exists() {
-            let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl", "command.json", "command.json.tmp"];
-            let other = |e: &std::fs::DirEntry| !ours.iter().any(|name| e.file_name() == *name);
-            if std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| other(&e)) {
-                return Err(Error::usage(format!(
-                    "{}: this folder is not empty and holds no cilbench run; choose another with --out DIR",
-                    path.display()
-                )));
-            }
-        }
+        refuse_foreign(path)?;
         std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: Lock::take(path)? };
-        let Some(record) = Self::read(path)? else { return Ok((folder, None)) };
-        if record.identity != *identity {
+        let record = Self::record_of(path, identity)?;
+        Ok((folder, record.filter(|r| r.status == Status::Finished)))
+    }
+
+    /// What [`RunFolder::open`] would find, without making or locking anything: the record, finished or not, if the folder holds one of this very run.
+    ///
+    /// # Errors
+    /// As [`RunFolder::open`], as far as it shows without writing.
+    pub fn look(path: &Path, identity: &Identity) -> Result<Option<Record>> {
+        // The folder, or what it would be made in.
+        let Some(there) = path.ancestors().find(|p| p.exists() || p.as_os_str().is_empty()) else { return Ok(None) };
+        let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
+        let about = std::fs::metadata(there).map_err(Error::io(there))?;
+        if !about.is_dir() {
+            return Err(Error::usage(format!("{}: {} is a file; choose another folder with --out DIR", path.display(), there.display())));
+        }
+        if about.permissions().readonly() {
+            return Err(Error::usage(format!(
+                "{}: {} cannot be written to; choose another folder with --out DIR",
+                path.display(),
+                there.display()
+            )));
+        }
+        refuse_foreign(path)?;
+        Self::record_of(path, identity)
+    }
+
+    /// The record in a folder, which must be of this run.
+    fn record_of(path: &Path, identity: &Identity) -> Result<Option<Record>> {
+        let record = Self::read(path)?;
+        if let Some(record) = record.as_ref().filter(|r| r.identity != *identity) {
             let what = difference(&record.identity, identity);
             return Err(Error::usage(format!(
                 "{}: this folder holds another run ({what}); choose another with --out DIR, or remove it",
                 path.display()
             )));
         }
-        let finished = (record.status == Status::Finished).then_some(record);
-        Ok((folder, finished))
+        Ok(record)
     }
 
     /// The record in a folder, if there is one.
@@ -165,6 +184,21 @@ impl RunFolder {
         }
         found
     }
+}
+
+/// Refuses a folder that holds something, but no run.
+fn refuse_foreign(path: &Path) -> Result<()> {
+    if path.is_dir() && !path.join("run.json").exists() {
+        let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl", "command.json", "command.json.tmp"];
+        let other = |e: &std::fs::DirEntry| !ours.iter().any(|name| e.file_name() == *name);
+        if std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| other(&e)) {
+            return Err(Error::usage(format!(
+                "{}: this folder is not empty and holds no cilbench run; choose another with --out DIR",
+                path.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file under a temporary name, syncs it, and renames it into place.

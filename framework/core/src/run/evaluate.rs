@@ -40,8 +40,9 @@ pub fn evaluate(
             let logits = logits.to_vec2::<f64>()?;
             if logits.iter().flatten().any(|v| !v.is_finite()) {
                 return Err(Error::Diverged(format!(
-                    "a logit is not finite after task {}, on test images of task {index}",
-                    tasks.len() - 1
+                    "a logit is not finite after task {}, on test images of task {}",
+                    tasks.len(),
+                    index + 1
                 )));
             }
             let keys: Vec<&str> = data.positions.iter().map(|p| task.test.key(*p)).collect();

@@ -103,8 +103,13 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
     let n = shape
         .iter()
         .try_fold(1usize, |n, size| n.checked_mul(*size))
-        .filter(|n| n.checked_mul(8).is_some_and(|b| isize::try_from(b).is_ok()));
+        .filter(|n| n.checked_mul(16).is_some_and(|b| isize::try_from(b).is_ok()));
     let n = n.ok_or_else(|| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
+    // An allocation that fails would end the process, and not the call alone.
+    let width = if law == Law::Normal { size_of::<f32>() } else { 2 * size_of::<i64>() };
+    Vec::<u8>::new()
+        .try_reserve_exact(n * width)
+        .map_err(|_| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
     let rng = &mut stream(seed, Purpose::Draws, &[&a, &b, &c]);
     Ok(match law {
         Law::Uniform { low, high } => {

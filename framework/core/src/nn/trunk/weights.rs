@@ -111,9 +111,9 @@ impl<T: Float> Matrix<T> {
         let weight = weight.contiguous()?;
         let held = Held::new(&weight);
         let values = held.values::<T>()?;
-        if let Backward::Shared(_) = backward {
-            large_pages(values, Pages::Now);
-        }
+        // What the backward pass reads is as it was; that it may be elsewhere than `values` matters to the scaled.
+        let read: &[T] = if let Backward::Scaled(scaled) = &backward { scaled } else { values };
+        large_pages(read.as_ptr(), size_of_val(read), Pages::Now);
         Ok(Self { forward: Panels::transposed(values, (outputs, inputs)), backward, bias: copied(&bias)?, inputs, outputs })
     }
 

@@ -28,16 +28,17 @@ impl PluginCommand {
         if let Some(script) = words.iter().find(|w| is_script(w) && !Path::new(w).is_file()) {
             return Err(Error::usage(format!("plugin {text}: there is no file {script}")));
         }
-        if let [python, module, ..] = words.as_slice()
-            && Path::new(python).file_name().is_some_and(|n| n.to_string_lossy().starts_with("python"))
-            && (module.starts_with("-m") || module.starts_with("-c"))
-        {
+        if let Some((python, option)) = module_of_python(&words) {
             return Err(Error::usage(format!(
-                "plugin {text}: {python} {module} names no file, so the record could not tell what was run: name the script, {python} FILE.py"
+                "plugin {text}: {python} {option} names no file, so the record could not tell what was run: name the script, {python} FILE.py"
             )));
         }
-        // The scripts: other files beside them may be logs, which change. Without a script every file it names, without any the program, is the method.
+        // The scripts: other files beside them may be logs, which change. Without a script a program that is named by its path, without one every file that is
+        // named, and without any the program that PATH leads to, is the method.
         let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
+        if files.is_empty() && words[0].contains('/') {
+            files.extend(program(&words[0]));
+        }
         if files.is_empty() {
             files.extend(words[1..].iter().map(PathBuf::from).filter(|w| w.is_file()));
         }
@@ -66,7 +67,7 @@ impl PluginCommand {
         (&self.words[0], &self.words[1..])
     }
 
-    /// SHA-256 of the script that the command names; of another file if it names no script, and of the program itself if it names none. Of a command with more
+    /// SHA-256 of the script that the command names; if it names none, of the program where that is named by its path, else of another file, else of the program. Of a command with more
     /// arguments than that, over one line an argument: the SHA-256 of such a file, every other word as it is. What those files load from elsewhere is not covered.
     pub fn sha256(&self) -> &str {
         &self.sha256
@@ -89,6 +90,23 @@ impl PluginCommand {
         }
         Err(Error::Protocol(format!("plugin {}: its files were changed while it was in use; give the command again", self.text)))
     }
+}
+
+/// A Python among the words and its option that names a module or a program text (-m, -c) instead of a file.
+fn module_of_python(words: &[String]) -> Option<(&str, &str)> {
+    let at = words.iter().position(|w| Path::new(w).file_name().is_some_and(|n| n.to_string_lossy().starts_with("python")))?;
+    let mut options = words[at + 1..].iter();
+    while let Some(option) = options.next().filter(|o| o.starts_with('-')) {
+        // Several letters may stand behind one dash, the last of them with an operand.
+        let letters = option.trim_start_matches('-');
+        if !option.starts_with("--") && (letters.contains('m') || letters.contains('c')) && !letters.starts_with(['X', 'W']) {
+            return Some((&words[at], option));
+        }
+        if ["X", "W"].contains(&letters) {
+            options.next();
+        }
+    }
+    None
 }
 
 /// Whether a word names a script, by its ending.
@@ -149,7 +167,9 @@ mod tests {
             ("", "expected a command"),
             ("python 'x", "not closed"),
             ("python3 nowhere/x.py", "no file nowhere/x.py"),
-            ("python3 -m my_method", "name the script"),
+            ("python3 -m my_method", "python3 -m names no file"),
+            ("env python3 -u -X utf8 -mmy_method", "python3 -mmy_method names no file"),
+            ("python3 -uc 'import my_method'", "python3 -uc names no file"),
         ] {
             let error = PluginCommand::parse(text).expect_err("must be refused");
             assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(expected), "{error}");
@@ -164,6 +184,14 @@ mod tests {
         let command = PluginCommand::parse(&format!("java -jar {}", jar.display())).expect("valid");
         std::fs::write(&jar, "abd").expect("jar");
         assert!(command.unchanged().is_err(), "an archive is a method's code as a script is");
+        // A program named by its path, whatever files stand beside it.
+        let (tool, data) = (folder.path().join("tool"), folder.path().join("data.json"));
+        std::fs::write(&tool, "abc").and_then(|()| std::fs::write(&data, "{}")).expect("written");
+        let command = PluginCommand::parse(&format!("{} {} -m x", tool.display(), data.display())).expect("valid");
+        std::fs::write(&data, "[]").expect("written");
+        command.unchanged().expect("a program's data may change, as a log does");
+        std::fs::write(&tool, "abd").expect("written");
+        assert!(command.unchanged().is_err());
         // Found on PATH, as a program installed by pip is.
         let shell = PluginCommand::parse("sh").expect("valid");
         assert_eq!(shell.sha256(), crate::sha256(&std::fs::read(program("sh").expect("sh is on PATH")).expect("sh")));

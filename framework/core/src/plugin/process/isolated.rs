@@ -90,8 +90,14 @@ fn end_with_parent() {
             while std::os::unix::process::parent_id() == parent {
                 std::thread::sleep(Duration::from_secs(1));
             }
-            // SAFETY: ends the process without running anything of the library's, which may be stuck.
-            unsafe { libc::_exit(1) };
+            // SAFETY: ends the process without running anything of the library's, which may be stuck, and with it what it started: the harness made it the
+            // leader of a group.
+            unsafe {
+                if libc::getpgrp() == libc::getpid() {
+                    libc::kill(0, libc::SIGKILL);
+                }
+                libc::_exit(1)
+            };
         });
     }
 }

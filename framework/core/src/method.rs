@@ -14,6 +14,7 @@ use crate::{Error, Result};
 
 /// How a method wants a task's training images served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Passes over the task's training images; 0 if the method only uses its own passes in `end_task`.
     pub epochs: usize,

@@ -212,3 +212,14 @@ fn panics_and_failures_name_plugin_and_call() {
     let error = begin("", &mut Refuses);
     assert!(matches!(&error, Error::File { what, .. } if what == "damaged"), "{error}");
 }
+
+#[test]
+fn a_message_with_a_key_that_is_not_of_the_protocol_is_refused() {
+    let refused = |text: Result<(), serde_json::Error>, key: &str| {
+        let error = text.expect_err("must be refused").to_string();
+        assert!(error.contains(&format!("unknown field `{key}`")), "{error}");
+    };
+    let offer = r#"{"protocol": 1, "name": "n", "version": "1", "methods": [], "presset": ""}"#;
+    refused(serde_json::from_str::<Offer>(offer).map(drop), "presset");
+    refused(serde_json::from_str::<Plan>(r#"{"epochs": 1, "batch_size": 2, "view": "train", "lr": 0.1}"#).map(drop), "lr");
+}

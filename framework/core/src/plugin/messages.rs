@@ -20,6 +20,7 @@ pub const PROTOCOL: u32 = 1;
 
 /// What a plugin says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Offer {
     /// The version of the messages (or of the ABI) that it speaks.
     pub protocol: u32,
@@ -33,6 +34,7 @@ pub struct Offer {
 
 /// What a plugin says of one of its methods: [`About`](crate::method::About) and the hyper-parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct MethodOffer {
     /// The name on the command line.
     pub name: String,
@@ -199,6 +201,7 @@ pub enum Answer {
 
 /// [`Exported`](crate::method::Exported) as plain data.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PlainModel {
     /// Tensors by name.
     pub tensors: Vec<(String, Array)>,
@@ -208,6 +211,7 @@ pub struct PlainModel {
 
 /// An [`Error`] as plain data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Failure {
     /// Who has to act.
     pub class: FailureClass,

@@ -246,7 +246,8 @@ fn a_dry_run_writes_nothing() {
     }
     assert!(!out.exists() && said.contains(&format!("{}: new", out.display())), "{said}");
     // It finds what the run would find.
-    refused(&small_run(Path::new("/proc/version"), &["--dry-run"]), 2, "/proc/version is a file; choose another");
+    let file = tempfile::NamedTempFile::new().expect("file");
+    refused(&small_run(file.path(), &["--dry-run"]), 2, "is a file; choose another");
     let other = folder.path().join("other");
     std::fs::create_dir(&other).and_then(|()| std::fs::write(other.join("notes"), "mine")).expect("written");
     refused(&small_run(&other, &["--dry-run"]), 2, "not empty and holds no cilbench run");

@@ -53,7 +53,7 @@ impl Loader {
         }
         if library {
             let path = Path::new(name);
-            there_is("--plugin", path)?;
+            there_is("plugin", path)?;
             let opened = if self.isolate { isolated(path)? } else { plugin::open(path)? };
             opened.register()?;
             eprintln!("plugin {} from {}", opened.plugin, opened.path.display());

@@ -41,7 +41,7 @@ impl RunFolder {
         if !about.is_dir() {
             return Err(Error::usage(format!("{}: {} is a file; choose another folder with --out DIR", path.display(), there.display())));
         }
-        if about.permissions().readonly() {
+        if !may_write(there) {
             return Err(Error::usage(format!(
                 "{}: {} cannot be written to; choose another folder with --out DIR",
                 path.display(),
@@ -49,6 +49,7 @@ impl RunFolder {
             )));
         }
         refuse_foreign(path)?;
+        Lock::look(path)?;
         Self::record_of(path, identity)
     }
 
@@ -183,6 +184,22 @@ impl RunFolder {
             }
         }
         found
+    }
+}
+
+/// Whether this process may make something in a folder, as far as the system says without its being tried.
+fn may_write(folder: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let Ok(name) = std::ffi::CString::new(folder.as_os_str().as_bytes()) else { return false };
+        // SAFETY: a string that ends with a zero, for the call alone.
+        unsafe { libc::access(name.as_ptr(), libc::W_OK | libc::X_OK) == 0 }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        true
     }
 }
 

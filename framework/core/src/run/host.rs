@@ -141,3 +141,16 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draw_that_memory_cannot_hold_is_an_error() {
+        for law in [Law::Normal, Law::Uniform { low: 0.0, high: 1.0 }, Law::Permutation] {
+            let error = draw(&[1 << 50], law, 0, [&0, &"x", &0]).expect_err("a petabyte").to_string();
+            assert!(error.contains("more numbers than there is memory"), "{error}");
+        }
+    }
+}

@@ -108,10 +108,9 @@ impl<T: Float> Matrix<T> {
                 (weight, bias, scaled)
             }
         };
-        let weight = weight.contiguous()?;
         let held = Held::new(&weight);
         let values = held.values::<T>()?;
-        // What the backward pass reads is as it was; that it may be elsewhere than `values` matters to the scaled.
+        // What the backward pass reads was written long ago: of the scaled that is a copy.
         let read: &[T] = if let Backward::Scaled(scaled) = &backward { scaled } else { values };
         large_pages(read.as_ptr(), size_of_val(read), Pages::Now);
         Ok(Self { forward: Panels::transposed(values, (outputs, inputs)), backward, bias: copied(&bias)?, inputs, outputs })

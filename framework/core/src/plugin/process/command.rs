@@ -33,10 +33,10 @@ impl PluginCommand {
                 "plugin {text}: {python} {option} names no file, so the record could not tell what was run: name the script, {python} FILE.py"
             )));
         }
-        // The scripts: other files beside them may be logs, which change. Without a script a program that is named by its path, without one every file that is
-        // named, and without any the program that PATH leads to, is the method.
+        // The scripts: other files beside them may be logs, which change. Without a script a program of its own that is named by its path, without one every file
+        // that is named, and without any the program that PATH leads to, is the method.
         let mut files: Vec<PathBuf> = words.iter().filter(|w| is_script(w)).map(PathBuf::from).collect();
-        if files.is_empty() && words[0].contains('/') {
+        if files.is_empty() && words[0].contains('/') && !runs_others(&words[0]) {
             files.extend(program(&words[0]));
         }
         if files.is_empty() {
@@ -92,21 +92,44 @@ impl PluginCommand {
     }
 }
 
+/// The last part of a path, without the ending of a Windows program.
+fn file_name(word: &str) -> String {
+    let name = Path::new(word).file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(".exe").unwrap_or(&name).to_owned()
+}
+
+/// Whether a word names Python: python, python3.12, python3.13t.
+fn is_python(word: &str) -> bool {
+    file_name(word).strip_prefix("python").is_some_and(|version| version.chars().all(|c| c.is_ascii_digit() || ".tw".contains(c)))
+}
+
+/// Whether a program runs a file that is named behind it.
+fn runs_others(word: &str) -> bool {
+    let known = [
+        "bash", "bun", "conda", "deno", "env", "java", "julia", "lua", "node", "perl", "php", "pypy3", "Rscript", "ruby", "sh", "uv",
+        "wasmtime",
+    ];
+    is_python(word) || known.contains(&file_name(word).as_str())
+}
+
 /// A Python among the words and its option that names a module or a program text (-m, -c) instead of a file.
 fn module_of_python(words: &[String]) -> Option<(&str, &str)> {
-    let at = words.iter().position(|w| Path::new(w).file_name().is_some_and(|n| n.to_string_lossy().starts_with("python")))?;
-    let mut options = words[at + 1..].iter();
-    while let Some(option) = options.next().filter(|o| o.starts_with('-')) {
-        // Several letters may stand behind one dash, the last of them with an operand.
-        let letters = option.trim_start_matches('-');
-        if !option.starts_with("--") && (letters.contains('m') || letters.contains('c')) && !letters.starts_with(['X', 'W']) {
-            return Some((&words[at], option));
+    (0..words.len()).filter(|at| is_python(&words[*at])).find_map(|at| {
+        let mut options = words[at + 1..].iter();
+        while let Some(option) = options.next().filter(|o| o.starts_with('-')) {
+            if option.starts_with("--") {
+                continue;
+            }
+            // Several letters may stand behind one dash; the first that takes an operand takes the rest, or the next word.
+            let letters = &option[1..];
+            match letters.find(['m', 'c', 'X', 'W']).map(|i| letters.split_at(i).1) {
+                Some(rest) if rest.starts_with(['m', 'c']) => return Some((words[at].as_str(), option.as_str())),
+                Some(rest) if rest.len() == 1 => drop(options.next()),
+                _ => {}
+            }
         }
-        if ["X", "W"].contains(&letters) {
-            options.next();
-        }
-    }
-    None
+        None
+    })
 }
 
 /// Whether a word names a script, by its ending.
@@ -170,6 +193,7 @@ mod tests {
             ("python3 -m my_method", "python3 -m names no file"),
             ("env python3 -u -X utf8 -mmy_method", "python3 -mmy_method names no file"),
             ("python3 -uc 'import my_method'", "python3 -uc names no file"),
+            ("conda run -n python312 python3.12 -uW ignore -m my_method", "python3.12 -m names no file"),
         ] {
             let error = PluginCommand::parse(text).expect_err("must be refused");
             assert!(matches!(error, Error::Usage(_)) && error.to_string().contains(expected), "{error}");
@@ -191,6 +215,14 @@ mod tests {
         std::fs::write(&data, "[]").expect("written");
         command.unchanged().expect("a program's data may change, as a log does");
         std::fs::write(&tool, "abd").expect("written");
+        assert!(command.unchanged().is_err());
+        // An interpreter named by its path is not the method: the file that it runs is, whatever its ending.
+        let python = folder.path().join("python3");
+        std::fs::write(&python, "abc").expect("written");
+        let command = PluginCommand::parse(&format!("{} -uXimporttime {} -c 4", python.display(), tool.display())).expect("valid");
+        std::fs::write(&python, "abd").expect("written");
+        command.unchanged().expect("another interpreter");
+        std::fs::write(&tool, "abe").expect("written");
         assert!(command.unchanged().is_err());
         // Found on PATH, as a program installed by pip is.
         let shell = PluginCommand::parse("sh").expect("valid");

@@ -1,5 +1,5 @@
-//! The feature `cuda` in the workspace's manifests: every crate that can have it passes it on, and none has it by default. Building it takes a toolkit
-//! and a quarter of an hour, so nothing else would notice before somebody does.
+//! The workspace's manifests. The feature `cuda`: every crate that can have it passes it on, and none has it by default. Building it takes a toolkit and a quarter of
+//! an hour, so nothing else would notice before somebody does. And what `cargo run` means.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,4 +48,12 @@ fn every_crate_on_top_of_candle_or_cilbench_passes_cuda_on() {
         assert_eq!(given, expected, "{name}: the feature cuda in its Cargo.toml");
         assert!(list("default").is_empty(), "{name}: a default feature; cuda must be asked for");
     }
+}
+
+/// The README's first command is `cargo run --release -- run`, in a workspace that has plugins' programs too.
+#[test]
+fn cargo_run_means_cilbench() {
+    let runs = |(name, manifest): (String, Table)| manifest["package"].get("default-run").map(|program| (name, program.clone()));
+    let found: Vec<_> = members().into_iter().filter_map(runs).collect();
+    assert_eq!(found, [("cilbench-cli".to_owned(), Value::from("cilbench"))]);
 }

@@ -57,7 +57,7 @@ impl Registered for InfLora {
     type Config = Config;
     const ABOUT: About = About {
         name: "inflora",
-        version: "1",
+        version: "2",
         summary: "LoRA whose A is designed outside the directions that past tasks used; only B trains",
         paper: r"@inproceedings{liang2024inflora,
   title={{InfLoRA}: Interference-Free Low-Rank Adaptation for Continual Learning},

@@ -39,7 +39,7 @@ impl Registered for LoraCa {
     type Config = Config;
     const ABOUT: About = About {
         name: "lora-ca",
-        version: "1",
+        version: "2",
         summary: "sequential LoRA, heads realigned on features drawn from class statistics",
         paper: r"@inproceedings{zhang2023slca,
   title={{SLCA}: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model},

@@ -83,7 +83,7 @@ impl Registered for RanPac {
     type Config = Config;
     const ABOUT: About = About {
         name: "ranpac",
-        version: "1",
+        version: "2",
         summary: "ridge regression on random projections of frozen features; no training",
         paper: r"@inproceedings{mcdonnell2023ranpac,
   title={{RanPAC}: Random Projections and Pre-trained Models for Continual Learning},

@@ -104,7 +104,7 @@ impl Registered for Sr2Lora {
     type Config = Config;
     const ABOUT: About = About {
         name: "sr2-lora",
-        version: "1",
+        version: "2",
         summary: "LoRA that holds the singular values of inter-layer relations to the previous model's",
         paper: r"@article{sr2lora2026,
   title={{SR}$^2$-{LoRA}: Self-Rectifying Inter-layer Relations in Low-Rank Adaptation for Class-Incremental Learning},

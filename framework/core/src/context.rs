@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::array::Array;
 use crate::data::View;
+use crate::nn::Normals;
+use crate::rng::NormalStream;
 use crate::{Error, Result};
 
 /// The distribution of a draw.
@@ -145,10 +147,30 @@ pub trait Host {
     /// Whatever stands against it: an unreadable image, a memory that was not declared.
     fn answer(&mut self, request: Request) -> Result<Reply>;
 
+    /// The numbers that a [`Request::Draw`] of [`Law::Normal`] gives, where they can be had without being drawn at once. By default they are drawn.
+    ///
+    /// # Errors
+    /// As [`Host::answer`].
+    fn normals(&mut self, name: String, shape: [usize; 2]) -> Result<Drawn> {
+        match self.answer(Request::Draw { name, shape: shape.to_vec(), law: Law::Normal })? {
+            Reply::Array(array) if array.shape == shape => Ok(Drawn::Array(array)),
+            other => Err(unexpected("draw", &other)),
+        }
+    }
+
     /// Whether probes are looked at; a method may skip computing one that is not.
     fn probing(&self) -> bool {
         false
     }
+}
+
+/// Standard normal numbers that a host gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Drawn {
+    /// The first ones of a sequence.
+    Stream(NormalStream),
+    /// Drawn already.
+    Array(Array),
 }
 
 /// The face of a [`Host`] to a method: typed calls, tensors on the run's device and in its dtype.
@@ -201,6 +223,17 @@ impl<'a> Context<'a> {
             Reply::Array(array) if array.shape == shape => array.to_dtype(self.dtype, &self.device),
             other => Err(unexpected("draw", &other)),
         }
+    }
+
+    /// A matrix of standard normal numbers, the same that [`Context::draw`] gives, which in a run of this process are made where they are needed.
+    ///
+    /// # Errors
+    /// As [`Context::draw`].
+    pub fn normals(&mut self, name: impl Into<String>, shape: [usize; 2]) -> Result<Normals> {
+        Ok(match self.host.normals(name.into(), shape)? {
+            Drawn::Stream(stream) => Normals::of_stream(stream, shape),
+            Drawn::Array(array) => Normals::of(&array.to_dtype(self.dtype, &self.device)?)?,
+        })
     }
 
     /// `n` random numbers as [`Context::draw`] gives them, on the host: for decisions that no tensor needs.

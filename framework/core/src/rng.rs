@@ -4,6 +4,10 @@
 //! the order in which they are used: asking for one more augmentation does not move the initial weights, and a resumed run
 //! needs only its position, not the state of a generator.
 
+mod normals;
+
+pub(crate) use normals::GROUP;
+pub use normals::NormalStream;
 use rand::SeedableRng;
 pub use rand_chacha::ChaCha12Rng as Stream;
 use sha2::{Digest, Sha256};
@@ -27,10 +31,19 @@ pub enum Purpose {
 
 /// The stream of `purpose` under the run seed `seed`, further split by `keys` (task, epoch, image, …).
 pub fn stream(seed: u64, purpose: Purpose, keys: &[&dyn std::fmt::Display]) -> Stream {
+    Stream::from_seed(key(seed, purpose, keys))
+}
+
+/// The standard normal numbers of that stream.
+pub fn normals(seed: u64, purpose: Purpose, keys: &[&dyn std::fmt::Display]) -> NormalStream {
+    NormalStream::from_seed(key(seed, purpose, keys))
+}
+
+fn key(seed: u64, purpose: Purpose, keys: &[&dyn std::fmt::Display]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(format!("cilbench/1/{seed}/{purpose:?}"));
     for key in keys {
         hash.update(format!("/{key}"));
     }
-    Stream::from_seed(hash.finalize().into())
+    hash.finalize().into()
 }

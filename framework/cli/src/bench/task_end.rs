@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use cilbench::backbone::Backbone;
 use cilbench::candle_core::{DType, Device};
-use cilbench::context::{Context, Host, Law, PlainBatch, Reply, Request};
+use cilbench::context::{Context, Drawn, Host, Law, PlainBatch, Reply, Request};
 use cilbench::data::View;
 use cilbench::method::{Access, Setup};
 use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, DualGpm, Heads, Learner, LoraConfig, Training};
@@ -42,6 +42,10 @@ impl Host for Ready<'_> {
             }
             other => self.draws.answer(other),
         }
+    }
+
+    fn normals(&mut self, name: String, shape: [usize; 2]) -> Result<Drawn> {
+        self.draws.normals(name, shape)
     }
 }
 

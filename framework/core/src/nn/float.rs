@@ -1,5 +1,6 @@
 //! The floating-point types of the CPU operations, f32 and f64, and how loops over them are compiled for the processor at hand.
 
+use std::cell::RefCell;
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 use candle_core::CpuStorage;
@@ -33,6 +34,23 @@ pub(super) trait Float:
     fn normal(self) -> (Self, Self);
     fn wrap(values: Vec<Self>) -> CpuStorage;
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
+    /// Runs `f` with `n` numbers of this thread's, whatever they are: memory that is kept, where new memory for each call would have to be cleared each time.
+    /// Not to be used inside itself.
+    fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R;
+}
+
+macro_rules! room {
+    ($t:ident) => {
+        fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
+            thread_local!(static ROOM: RefCell<Vec<$t>> = const { RefCell::new(Vec::new()) });
+            ROOM.with_borrow_mut(|room| {
+                if room.len() < n {
+                    room.resize(n, 0.0);
+                }
+                f(&mut room[..n])
+            })
+        }
+    };
 }
 
 impl Float for f32 {
@@ -96,6 +114,8 @@ impl Float for f32 {
     fn slice(storage: &CpuStorage) -> Option<&[Self]> {
         if let CpuStorage::F32(values) = storage { Some(values) } else { None }
     }
+
+    room!(f32);
 }
 
 impl Float for f64 {
@@ -134,6 +154,8 @@ impl Float for f64 {
     fn slice(storage: &CpuStorage) -> Option<&[Self]> {
         if let CpuStorage::F64(values) = storage { Some(values) } else { None }
     }
+
+    room!(f64);
 }
 
 /// A function over slices of `T`, compiled for the widest vectors that the processor has. Its body is put into the function that carries the processor's

@@ -3,57 +3,16 @@
 use candle_core::{DType, Storage, Tensor};
 use rayon::prelude::*;
 
-use super::Cholesky;
+use super::aligned::{Pages, large_pages};
 use super::float::Float;
 use super::product::{Old, View, product};
+use super::{Cholesky, Normals};
 use crate::{Error, Result};
 
 /// Samples a task of a thread.
 const ROWS: usize = 160;
 /// Columns of a factor a product: what lies left of them below the diagonal is zero and left out.
-const COLUMNS: usize = 128;
-
-/// The mean (dim) and the unbiased covariance plus `ridge`·I (dim, dim) of features (n, dim); for n = 1 the covariance is `ridge`·I.
-///
-/// # Errors
-/// If there are no features.
-pub fn mean_and_covariance(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
-    let (n, dim) = features.dims2()?;
-    if n == 0 {
-        return Err(Error::Protocol("a mean and a covariance of no features".into()));
-    }
-    let mean = features.mean(0)?;
-    let device = features.device();
-    let centred = features.broadcast_sub(&mean)?.contiguous()?;
-    match features.dtype() {
-        DType::F32 if super::own(features) => {
-            let covariance = with_values(&centred, |c| covariance::<f32>(c, (n, dim), ridge))?;
-            return Ok((mean, Tensor::from_vec(covariance, (dim, dim), device)?));
-        }
-        DType::F64 if super::own(features) => {
-            let covariance = with_values(&centred, |c| covariance::<f64>(c, (n, dim), ridge))?;
-            return Ok((mean, Tensor::from_vec(covariance, (dim, dim), device)?));
-        }
-        _ => {}
-    }
-    let ridge = (Tensor::eye(dim, features.dtype(), device)? * ridge)?;
-    if n < 2 {
-        return Ok((mean, ridge));
-    }
-    let covariance = (centred.t()?.matmul(&centred)? / (n - 1) as f64)?;
-    Ok((mean, (covariance + ridge)?))
-}
-
-/// CᵀC / (n − 1) + ridge·I for centred features C (n, dim), on one thread.
-fn covariance<T: Float>(centred: &[T], (n, dim): (usize, usize), ridge: f64) -> Vec<T> {
-    let mut out = vec![T::ZERO; dim * dim];
-    if n > 1 {
-        let rows = View::rows(dim);
-        product((dim, dim, n), (&mut out, rows, Old::Dropped), (centred, rows.t()), (centred, rows), 1.0 / (n - 1) as f64);
-    }
-    out.iter_mut().step_by(dim + 1).for_each(|v| *v += T::narrow(ridge));
-    out
-}
+const COLUMNS: usize = 64;
 
 /// What `f` makes of the values of a contiguous CPU tensor of type `T`.
 pub(super) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
@@ -119,7 +78,7 @@ impl Gaussian {
     /// If the shapes do not fit.
     pub fn sample(&self, normals: &Tensor) -> Result<Tensor> {
         let mut features = Features::default();
-        features.draw(&[self], |_, _| Ok(normals.clone()))?;
+        features.draw(&[self], |_, _| Normals::of(normals))?;
         features.tensor()
     }
 }
@@ -148,7 +107,7 @@ impl Features {
     ///
     /// # Errors
     /// If there is no Gaussian, or the shapes do not fit; whatever `normals` fails with.
-    pub fn draw(&mut self, gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>) -> Result<()> {
+    pub fn draw(&mut self, gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>) -> Result<()> {
         let kept = std::mem::take(&mut self.0);
         self.0 = match gaussians.first() {
             Some(g) if super::own(&g.mean) && g.mean.dtype() == DType::F32 => {
@@ -162,7 +121,9 @@ impl Features {
                 Kept::F64(values, g.dim())
             }
             _ => {
-                let one = |(i, g): (usize, &&Gaussian)| Ok(normals(i, g)?.matmul(&g.factor)?.broadcast_add(&g.mean)?);
+                let one = |(i, g): (usize, &&Gaussian)| {
+                    Ok(normals(i, g)?.tensor(g.mean.dtype(), g.mean.device())?.matmul(&g.factor)?.broadcast_add(&g.mean)?)
+                };
                 Kept::Tensor(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
             }
         };
@@ -187,54 +148,73 @@ impl Features {
 fn own_samples<T: Float>(
     out: &mut Vec<T>,
     gaussians: &[&Gaussian],
-    mut normals: impl FnMut(usize, &Gaussian) -> Result<Tensor>,
+    mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>,
 ) -> Result<()> {
-    let (mut at, dim) = (0, gaussians[0].dim());
+    let dim = gaussians[0].dim();
+    let mut drawn = Vec::with_capacity(gaussians.len());
+    let mut samples = 0;
     for (i, g) in gaussians.iter().enumerate() {
-        let z = normals(i, g)?.contiguous()?;
-        let (rows, width) = z.dims2()?;
-        if i == 0 {
-            out.resize(rows * dim * gaussians.len(), T::ZERO);
-        }
-        let size = rows * dim;
-        if (width, g.dim()) != (dim, dim) || size * gaussians.len() != out.len() {
-            let (own, samples) = (g.dim(), out.len() / (dim * gaussians.len()).max(1));
+        let z = normals(i, g)?;
+        let (rows, width) = z.shape();
+        samples = if i == 0 { rows } else { samples };
+        if (width, g.dim(), rows) != (dim, dim, samples) {
+            let own = g.dim();
             return Err(Error::Protocol(format!(
                 "Gaussian {i} of {own} dimensions got {rows}×{width} normal numbers; all take {samples}×{dim}"
             )));
         }
-        let part = &mut out[at..at + size];
-        with_values(&z, |z| with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(part, z, factor, mean))))???;
-        at += size;
+        drawn.push((g, z));
     }
-    Ok(())
+    let size = samples * dim * gaussians.len();
+    if out.capacity() < size {
+        *out = Vec::with_capacity(size);
+        // Rows are gathered from anywhere in it.
+        large_pages(out.as_ptr(), size * size_of::<T>(), Pages::WhenTouched);
+    }
+    out.resize(size, T::ZERO);
+    if samples * dim == 0 {
+        return Ok(());
+    }
+    // All Gaussians at once: each thread makes the normal numbers of some rows and has the samples from them while they are near.
+    out.par_chunks_mut(samples * dim).zip(&drawn).try_for_each(|(out, (g, z))| {
+        out.par_chunks_mut(ROWS * dim).enumerate().try_for_each(|(part, out)| {
+            T::with_room(out.len(), |numbers| {
+                z.read(part * ROWS * dim, numbers)?;
+                with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean)))?
+            })
+        })
+    })
 }
 
-/// out = mean + z·Lᵀ, on all threads.
+/// out = mean + z·Lᵀ.
 fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
     let dim = mean.len();
     let all = View::rows(dim);
-    out.par_chunks_mut(ROWS * dim).zip(z.par_chunks(ROWS * dim)).for_each(|(out, z)| {
-        out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
-        for first in (0..dim).step_by(COLUMNS) {
-            let end = dim.min(first + COLUMNS);
-            let shape = (z.len() / dim, end - first, end);
-            product(shape, (&mut *out, all.after(first), Old::Kept), (z, all), (factor, all.after(first)), 1.0);
-        }
-    });
+    out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
+    for first in (0..dim).step_by(COLUMNS) {
+        let end = dim.min(first + COLUMNS);
+        let shape = (z.len() / dim, end - first, end);
+        product(shape, (&mut *out, all.after(first), Old::Kept), (z, all), (factor, all.after(first)), 1.0);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device};
 
+    use super::super::mean_and_covariance;
     use super::*;
+
+    /// Of all rows.
+    fn moments_of(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
+        mean_and_covariance(features, &(0..features.dim(0)? as u32).collect::<Vec<_>>(), ridge)
+    }
 
     #[test]
     fn samples_have_the_mean_and_covariance_they_were_fitted_to() {
         let features = Tensor::randn(0f64, 1.0, (50, 3), &Device::Cpu).expect("randn");
         let mix = Tensor::new(&[[1.0f64, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]], &Device::Cpu).expect("mix");
-        let (mean, covariance) = mean_and_covariance(&features.matmul(&mix).expect("mm"), 0.01).expect("moments");
+        let (mean, covariance) = moments_of(&features.matmul(&mix).expect("mm"), 0.01).expect("moments");
         let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
         // Samples of the unit vectors give the rows of Lᵀ: their products must be the covariance.
         let unit = Tensor::eye(3, DType::F64, &Device::Cpu).expect("eye");
@@ -250,7 +230,7 @@ mod tests {
             let draw = |shape| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
             let features = [draw((40, dim)), draw((40, dim))];
             let fit = |f: &Tensor| {
-                let (mean, covariance) = mean_and_covariance(f, 0.01).expect("moments");
+                let (mean, covariance) = moments_of(f, 0.01).expect("moments");
                 (covariance.clone(), Gaussian::fit(&mean, &covariance).expect("fit"))
             };
             let fitted = features.each_ref().map(fit);
@@ -260,8 +240,8 @@ mod tests {
             let draw = || {
                 // Filled twice: what lay in the buffer must not count.
                 let mut features = Features::default();
-                features.draw(&gaussians[..1], |_, _| Ok(normals[1].clone())).expect("first");
-                features.draw(&gaussians, |i, _| Ok(normals[i].clone())).expect("samples");
+                features.draw(&gaussians[..1], |_, _| Normals::of(&normals[1])).expect("first");
+                features.draw(&gaussians, |i, _| Normals::of(&normals[i])).expect("samples");
                 features.tensor().expect("tensor")
             };
             let sampled = |threads: usize| {
@@ -281,18 +261,11 @@ mod tests {
 
     #[test]
     fn normals_of_another_width_are_refused() {
-        let (mean, covariance) =
-            mean_and_covariance(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
+        let (mean, covariance) = moments_of(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
         let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
         assert!(gaussian.sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals")).is_err());
         assert!(gaussian.sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals")).is_err());
         assert!(Gaussian::from_factor(mean, Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
-    }
-
-    #[test]
-    fn one_image_gives_the_ridge_alone() {
-        let (_, covariance) = mean_and_covariance(&Tensor::ones((1, 2), DType::F64, &Device::Cpu).expect("ones"), 0.01).expect("moments");
-        assert_eq!(covariance.to_vec2::<f64>().expect("values"), [[0.01, 0.0], [0.0, 0.01]]);
     }
 
     #[test]

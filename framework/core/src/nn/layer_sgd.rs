@@ -3,11 +3,12 @@
 use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
+use super::aligned::fetch;
 use super::float::{Float, vectorised};
 use super::gaussian::with_values;
+use super::layer_loss::{LayerLoss, padded};
 use super::linear::linear;
-use super::logits::{EPS, TEMPERATURE, normalised};
-use super::logits::{cross_entropy_gradient, cross_entropy_rows, directions, directions_gradient, entropy_gradient, entropy_rows};
+use super::logits::normalised;
 use super::loss::{cross_entropy, mean_entropy};
 use super::optim::{Optimiser, Sgd};
 use super::product::{Old, View, product};
@@ -22,14 +23,8 @@ const MOST: usize = 160;
 const WEIGHTS: usize = 1 << 12;
 const BLOCKS: usize = 8;
 
-/// A loss of logits z (n, classes), a mean over rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerLoss {
-    /// Cross-entropy.
-    CrossEntropy,
-    /// Entropy of softmax(z) + cross-entropy of z / (‖z‖ + 1e-7) / 0.1.
-    EntropyNormalised,
-}
+/// So many rows ahead of the one that is gathered, rows are fetched: they lie anywhere.
+const AHEAD: usize = 4;
 
 /// A linear layer (classes, dim) with its bias (classes), trained by SGD with momentum and weight decay as [`Sgd`] does it.
 pub struct LayerSgd {
@@ -119,8 +114,9 @@ impl LayerSgd {
     }
 }
 
-/// The layer on the CPU.
+/// The layer on the CPU. Its weight lies transposed, (dim, classes), and rows of classes are [`padded`] with zeros: products with it are at full speed then.
 struct Own<T> {
+    classes: usize,
     weight: Vec<T>,
     bias: Vec<T>,
     weight_momentum: Vec<T>,
@@ -137,21 +133,29 @@ struct Part<T> {
     /// (rows, dim), and their labels.
     x: Vec<T>,
     labels: Vec<i64>,
-    /// (rows, classes) each: logits, normalised logits or a part of the gradient, gradient of the logits.
+    /// (rows, padded classes): logits, then their gradient.
     logits: Vec<T>,
-    other: Vec<T>,
-    grad: Vec<T>,
+    /// Of the loss.
+    room: Vec<T>,
     losses: Vec<f64>,
     loss: f64,
-    /// Gradients of the weight (classes, dim) and the bias (classes).
+    /// Gradients of the weight and the bias, as they lie.
     weight: Vec<T>,
     bias: Vec<T>,
 }
 
 impl<T: Float + candle_core::WithDType> Own<T> {
     fn new(weight: &Tensor, bias: &Tensor, momentum: f64, weight_decay: f64) -> Result<Self> {
-        let (weight, bias) = (weight.flatten_all()?.to_vec1::<T>()?, bias.to_vec1::<T>()?);
+        let (given, mut bias) = (weight.flatten_all()?.to_vec1::<T>()?, bias.to_vec1::<T>()?);
+        let (classes, dim) = weight.dims2()?;
+        let pitch = padded(classes);
+        bias.resize(pitch, T::ZERO);
+        let mut weight = vec![T::ZERO; dim * pitch];
+        for (class, row) in given.chunks_exact(dim.max(1)).enumerate() {
+            weight[class..].iter_mut().step_by(pitch).zip(row).for_each(|(w, v)| *w = *v);
+        }
         Ok(Self {
+            classes,
             weight_momentum: vec![T::ZERO; weight.len()],
             bias_momentum: vec![T::ZERO; bias.len()],
             weight,
@@ -163,14 +167,15 @@ impl<T: Float + candle_core::WithDType> Own<T> {
     }
 
     fn layer(&self) -> Result<(Tensor, Tensor)> {
-        let (device, classes) = (&candle_core::Device::Cpu, self.bias.len());
-        let weight = Tensor::from_vec(self.weight.clone(), (classes, self.weight.len() / classes.max(1)), device)?;
-        Ok((weight, Tensor::from_vec(self.bias.clone(), classes, device)?))
+        let (device, classes, pitch) = (&candle_core::Device::Cpu, self.classes, self.bias.len());
+        let weight: Vec<T> = (0..classes).flat_map(|class| self.weight[class..].iter().step_by(pitch).copied()).collect();
+        let weight = Tensor::from_vec(weight, (classes, self.weight.len() / pitch.max(1)), device)?;
+        Ok((weight, Tensor::from_slice(&self.bias[..classes], classes, device)?))
     }
 
     fn epoch(&mut self, loss: LayerLoss, rate: f64, features: &[T], (labels, order): (&Tensor, &Tensor), step: usize) -> Result<f64> {
         let (labels, order) = (labels.to_vec1::<i64>()?, order.to_vec1::<i64>()?);
-        let (classes, dim) = (self.bias.len(), self.weight.len() / self.bias.len().max(1));
+        let (classes, dim) = (self.classes, self.weight.len() / self.bias.len().max(1));
         if features.len() != labels.len() * dim {
             let (n, width) = (labels.len(), features.len());
             return Err(Error::Protocol(format!("{width} numbers are not {n} labelled features of {dim}, the layer's width")));
@@ -193,7 +198,7 @@ impl<T: Float + candle_core::WithDType> Own<T> {
         if self.parts.len() < count {
             self.parts.resize_with(count, Part::default);
         }
-        let (parts, layer) = (&mut self.parts[..count], (&self.weight[..], &self.bias[..]));
+        let (parts, layer) = (&mut self.parts[..count], (&self.weight[..], &self.bias[..], self.classes));
         parts.par_iter_mut().zip(rows.par_chunks(size)).for_each(|(part, rows)| part.learn(loss, scale, layer, (features, labels), rows));
 
         let (parts, momentum, decay) = (&self.parts[..count], self.momentum, self.weight_decay);
@@ -211,48 +216,40 @@ impl<T: Float + candle_core::WithDType> Own<T> {
 
 impl<T: Float> Part<T> {
     /// The sum of the rows' losses, and `scale` times the gradient of it.
-    fn learn(&mut self, loss: LayerLoss, scale: T, (weight, bias): (&[T], &[T]), (features, labels): (&[T], &[i64]), rows: &[i64]) {
-        let (n, classes, dim) = (rows.len(), bias.len(), weight.len() / bias.len());
-        let (wide, narrow) = (View::rows(dim), View::rows(classes));
+    fn learn(
+        &mut self,
+        loss: LayerLoss,
+        scale: T,
+        (weight, bias, classes): (&[T], &[T], usize),
+        (features, labels): (&[T], &[i64]),
+        rows: &[i64],
+    ) {
+        let (n, pitch, dim) = (rows.len(), bias.len(), weight.len() / bias.len());
+        let (wide, narrow) = (View::rows(dim), View::rows(pitch));
         self.x.clear();
         self.labels.clear();
         self.logits.clear();
-        for row in rows {
+        for (i, row) in rows.iter().enumerate() {
             let row = *row as usize;
+            if let Some(next) = rows.get(i + AHEAD) {
+                fetch(&features[*next as usize * dim..][..dim]);
+            }
             self.x.extend_from_slice(&features[row * dim..][..dim]);
             self.labels.push(labels[row]);
             self.logits.extend_from_slice(bias);
         }
-        product((n, classes, dim), (&mut self.logits, narrow, Old::Kept), (&self.x, wide), (weight, wide.t()), 1.0);
+        product((n, pitch, dim), (&mut self.logits, narrow, Old::Kept), (&self.x, wide), (weight, narrow), 1.0);
 
         self.losses.resize(n, 0.0);
-        self.grad.resize(n * classes, T::ZERO);
-        match loss {
-            LayerLoss::CrossEntropy => {
-                cross_entropy_rows(&self.logits, classes, &self.labels, &mut self.losses);
-                cross_entropy_gradient(&self.logits, classes, &self.labels, scale, &mut self.grad);
-                self.loss = self.losses.iter().sum();
-            }
-            LayerLoss::EntropyNormalised => {
-                let (eps, length) = (T::narrow(EPS), T::narrow(1.0 / TEMPERATURE));
-                self.other.resize(n * classes, T::ZERO);
-                directions(&self.logits, classes, eps, length, &mut self.other);
-                cross_entropy_rows(&self.other, classes, &self.labels, &mut self.losses);
-                cross_entropy_gradient(&self.other, classes, &self.labels, scale, &mut self.grad);
-                directions_gradient(&self.logits, classes, eps, length, &mut self.grad);
-                self.loss = self.losses.iter().sum();
-                entropy_rows(&self.logits, classes, &mut self.losses);
-                entropy_gradient(&self.logits, classes, scale, &mut self.other);
-                added(&self.other, &mut self.grad);
-                self.loss += self.losses.iter().sum::<f64>();
-            }
-        }
+        self.room.resize(2 * pitch, T::ZERO);
+        loss.learn(scale, &mut self.logits, (&self.labels, classes), &mut self.losses, &mut self.room);
+        self.loss = self.losses.iter().sum();
 
-        self.weight.resize(classes * dim, T::ZERO);
-        product((classes, dim, n), (&mut self.weight, wide, Old::Dropped), (&self.grad, narrow.t()), (&self.x, wide), 1.0);
+        self.weight.resize(dim * pitch, T::ZERO);
+        product((dim, pitch, n), (&mut self.weight, narrow, Old::Dropped), (&self.x, wide.t()), (&self.logits, narrow), 1.0);
         self.bias.clear();
-        self.bias.resize(classes, T::ZERO);
-        self.grad.chunks_exact(classes).for_each(|row| added(row, &mut self.bias));
+        self.bias.resize(pitch, T::ZERO);
+        self.logits.chunks_exact(pitch).for_each(|row| added(row, &mut self.bias));
     }
 }
 

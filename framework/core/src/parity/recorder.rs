@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Result;
 use crate::array::Array;
-use crate::context::{Host, MemoryRequest, Reply, Request};
+use crate::context::{Drawn, Host, MemoryRequest, Reply, Request};
 use crate::run::TaskHost;
 
 /// What a method did through its context.
@@ -16,6 +16,13 @@ pub(super) struct Trace {
     pub draws: BTreeMap<String, (usize, Vec<usize>)>,
     /// The positions of images stored in the memory in this task.
     pub stored: Vec<usize>,
+}
+
+impl Trace {
+    fn drawn(&mut self, name: &str, shape: &[usize]) {
+        let drawn = self.draws.entry(name.to_owned()).or_default();
+        *drawn = (drawn.0 + 1, shape.to_vec());
+    }
 }
 
 pub(super) struct Recorder<'a> {
@@ -33,14 +40,16 @@ impl Host for Recorder<'_> {
     fn answer(&mut self, request: Request) -> Result<Reply> {
         match &request {
             Request::Probe { name, value } => self.trace.probes.push((name.clone(), value.clone())),
-            Request::Draw { name, shape, .. } => {
-                let drawn = self.trace.draws.entry(name.clone()).or_default();
-                *drawn = (drawn.0 + 1, shape.clone());
-            }
+            Request::Draw { name, shape, .. } => self.trace.drawn(name, shape),
             Request::Memory(MemoryRequest::Insert { positions, .. }) => self.trace.stored.extend(positions),
             _ => {}
         }
         self.host.answer(request)
+    }
+
+    fn normals(&mut self, name: String, shape: [usize; 2]) -> Result<Drawn> {
+        self.trace.drawn(&name, &shape);
+        self.host.normals(name, shape)
     }
 
     fn probing(&self) -> bool {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{ClassStatistics, Heads};
-use crate::context::{Context, Law};
+use crate::context::Context;
 use crate::nn::{self, Features, LayerLoss, LayerSgd};
 use crate::{Error, Result};
 
@@ -82,8 +82,7 @@ impl Alignment {
         let per_class = self.samples_per_class();
         let (classes, gaussians): (Vec<_>, Vec<_>) = statistics.gaussians().unzip();
         let labels: Vec<i64> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, per_class)).collect();
-        features
-            .draw(&gaussians, |i, gaussian| ctx.draw(format!("align.normals.{epoch}.{i}"), &[per_class, gaussian.dim()], Law::Normal))?;
+        features.draw(&gaussians, |i, gaussian| ctx.normals(format!("align.normals.{epoch}.{i}"), [per_class, gaussian.dim()]))?;
         let order = ctx.permutation(format!("align.order.{epoch}"), labels.len())?;
         Ok((Tensor::new(labels, ctx.device())?, order))
     }

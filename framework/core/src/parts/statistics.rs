@@ -26,12 +26,16 @@ impl ClassStatistics {
     /// # Errors
     /// [`Error::Protocol`] if a class of the task has no image.
     pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
+        let mut rows = BTreeMap::<i64, Vec<u32>>::new();
+        for (row, label) in (0..).zip(labels) {
+            rows.entry(*label).or_default().push(row);
+        }
         let one = |class: &usize| -> Result<Gaussian> {
             let class = *class as i64;
-            let rows = super::rows_of_class(features, labels, class)?.ok_or_else(|| {
+            let rows = rows.get(&class).ok_or_else(|| {
                 Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index + 1))
             })?;
-            let (mean, covariance) = nn::mean_and_covariance(&rows, RIDGE)?;
+            let (mean, covariance) = nn::mean_and_covariance(features, rows, RIDGE)?;
             Gaussian::fit(&mean, &covariance).map_err(|e| {
                 Error::Diverged(format!("task {}, class {class}: the feature covariance cannot be factored: {e}", task.index + 1))
             })

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use rand::Rng;
-use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use super::memory::Memory;
 use crate::array::{Array, Element};
-use crate::context::{Host, Law, PlainBatch, Reply, Request};
+use crate::context::{Drawn, Host, Law, PlainBatch, Reply, Request};
 use crate::data::{ImageSet, Loader, Transforms};
 use crate::method::Access;
-use crate::rng::{Purpose, stream};
+use crate::rng::{GROUP, Purpose, normals, stream};
 use crate::{Error, Result};
 
 /// The host of one task.
@@ -51,15 +50,21 @@ impl TaskHost<'_> {
     }
 }
 
+impl TaskHost<'_> {
+    /// How often a name was drawn before, and counts it once more.
+    fn times(&mut self, name: &str) -> u64 {
+        let times = self.draws.entry(name.to_owned()).or_default();
+        *times += 1;
+        *times - 1
+    }
+}
+
 impl Host for TaskHost<'_> {
     fn answer(&mut self, request: Request) -> Result<Reply> {
         match request {
             Request::Draw { name, shape, law } => {
-                let times = self.draws.entry(name.clone()).or_default();
-                let keys: [&(dyn std::fmt::Display + Sync); 3] = [&self.task, &name, &*times];
-                let drawn = draw(&shape, law, self.seed, keys).map(Reply::Array);
-                *times += 1;
-                drawn
+                let times = self.times(&name);
+                draw(&shape, law, self.seed, &[&self.task, &name, &times]).map(Reply::Array)
             }
             Request::Given { .. } => Ok(Reply::Given(None)),
             Request::OpenPass { view, batch_size } => {
@@ -92,13 +97,18 @@ impl Host for TaskHost<'_> {
             }
         }
     }
+
+    fn normals(&mut self, name: String, _: [usize; 2]) -> Result<Drawn> {
+        let times = self.times(&name);
+        Ok(Drawn::Stream(normals(self.seed, Purpose::Draws, &[&self.task, &name, &times])))
+    }
 }
 
-/// Normal numbers from one stream; a longer draw takes each further part from a stream of its own, on all threads.
-const NORMALS: usize = 1 << 15;
+/// Normal numbers a task of a thread.
+const NORMALS: usize = 64 * GROUP;
 
 /// Numbers of a distribution from the stream of these keys.
-fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Display + Sync); 3]) -> Result<Array> {
+fn draw(shape: &[usize], law: Law, seed: u64, keys: &[&dyn std::fmt::Display]) -> Result<Array> {
     // Bytes of the widest element must be countable too.
     let n = shape
         .iter()
@@ -110,7 +120,7 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
     Vec::<u8>::new()
         .try_reserve_exact(n * width)
         .map_err(|_| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
-    let rng = &mut stream(seed, Purpose::Draws, &[&a, &b, &c]);
+    let rng = &mut stream(seed, Purpose::Draws, keys);
     Ok(match law {
         Law::Uniform { low, high } => {
             let values: Vec<f32> = (0..n).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect();
@@ -118,17 +128,12 @@ fn draw(shape: &[usize], law: Law, seed: u64, [a, b, c]: [&(dyn std::fmt::Displa
         }
         Law::Normal => {
             // Straight into the bytes of the answer.
-            let size = size_of::<f32>();
+            let (size, numbers) = (size_of::<f32>(), normals(seed, Purpose::Draws, keys));
             let mut bytes = vec![0; n * size];
             bytes.par_chunks_mut(NORMALS * size).enumerate().for_each(|(part, bytes)| {
-                let mut rng = match part {
-                    0 => stream(seed, Purpose::Draws, &[&a, &b, &c]),
-                    _ => stream(seed, Purpose::Draws, &[&a, &b, &c, &format!("part {part}")]),
-                };
-                bytes.chunks_exact_mut(size).for_each(|place| {
-                    let value = <StandardNormal as Distribution<f64>>::sample(&StandardNormal, &mut rng) as f32;
-                    place.copy_from_slice(&value.to_le_bytes());
-                });
+                let mut values = vec![0.0; bytes.len() / size];
+                numbers.fill(part * NORMALS, &mut values);
+                bytes.chunks_exact_mut(size).zip(values).for_each(|(place, value)| place.copy_from_slice(&value.to_le_bytes()));
             });
             Array { element: Element::F32, shape: shape.to_vec(), bytes }
         }
@@ -149,8 +154,22 @@ mod tests {
     #[test]
     fn a_draw_that_memory_cannot_hold_is_an_error() {
         for law in [Law::Normal, Law::Uniform { low: 0.0, high: 1.0 }, Law::Permutation] {
-            let error = draw(&[1 << 50], law, 0, [&0, &"x", &0]).expect_err("a petabyte").to_string();
+            let error = draw(&[1 << 50], law, 0, &[&0, &"x", &0]).expect_err("a petabyte").to_string();
             assert!(error.contains("more numbers than there is memory"), "{error}");
         }
+    }
+
+    #[test]
+    fn numbers_that_are_made_later_are_those_that_are_drawn() {
+        let (seed, keys): (u64, [&dyn std::fmt::Display; 3]) = (5, [&1, &"x", &2]);
+        // More than a thread's part, and no whole group at the end.
+        let n = NORMALS + GROUP + 3;
+        let Array { bytes, shape, .. } = draw(&[n], Law::Normal, seed, &keys).expect("drawn");
+        let mut later = vec![0.0; n];
+        normals(seed, Purpose::Draws, &keys).fill(0, &mut later);
+        assert_eq!((shape, bytes), (vec![n], later.iter().flat_map(|v: &f32| v.to_le_bytes()).collect()));
+        let mut other = vec![0.0; n];
+        normals(seed, Purpose::Draws, &[&1, &"x", &3]).fill(0, &mut other);
+        assert!(other != later, "another draw of the name");
     }
 }

@@ -109,6 +109,7 @@ fn execute(args: Args) -> Result<()> {
         Command::Data { what: DataCommand::Fetch { dataset } } => hub::fetch(&dataset),
         Command::Bench { what: BenchCommand::Data(args) } => data::bench(&args),
         Command::Bench { what: BenchCommand::Step(args) } => bench::step(&args),
+        Command::Bench { what: BenchCommand::Products(args) } => bench::products(&args),
         Command::Bench { what: BenchCommand::TaskEnd(args) } => bench::task_end(&args),
         Command::Verify(verify) => verify::verify(&verify),
         Command::Parity(args) => parity::parity(&args),

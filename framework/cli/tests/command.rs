@@ -294,3 +294,11 @@ fn the_ends_of_tasks_are_timed_part_by_part() {
     }
     refused(&cilbench(&["bench", "task-end", "--classes", "0"]), 2, "--classes 0");
 }
+
+#[test]
+fn the_products_of_a_step_are_timed_beside_a_large_one() {
+    let products = cilbench(&["bench", "products", "--image-size", "32", "--classes", "3", "--rank", "2"]);
+    let said = text(&products.stdout);
+    assert!(products.status.success() && said.contains("5 × 64 × 5") && said.contains("160 × 16 × 192"), "{said}");
+    refused(&cilbench(&["bench", "products", "--image-size", "15"]), 2, "--image-size 15");
+}

@@ -13,6 +13,8 @@ pub(crate) enum BenchCommand {
     Data(BenchDataArgs),
     /// Images a second of a training step and of prediction, and peak memory
     Step(BenchStepArgs),
+    /// The speed of each kind of matrix product beside that of a large one, on one thread
+    Products(BenchProductsArgs),
     /// Seconds of what is done between tasks: class statistics, classifier alignment, InfLoRA's covariances and bases, scoring
     TaskEnd(BenchTaskEndArgs),
 }
@@ -44,6 +46,17 @@ pub(crate) enum Size {
     Small,
     /// Width 768
     Base,
+}
+
+impl Size {
+    /// The width, and the number of heads.
+    pub fn width_and_heads(self) -> (usize, usize) {
+        match self {
+            Self::Tiny => (192, 3),
+            Self::Small => (384, 6),
+            Self::Base => (768, 12),
+        }
+    }
 }
 
 /// How much memory a training step may take.
@@ -110,6 +123,22 @@ pub(crate) struct BenchStepArgs {
     /// Also write what was measured as JSON
     #[arg(long, value_name = "FILE.json")]
     pub json: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct BenchProductsArgs {
+    /// The network whose products they are
+    #[arg(long, default_value = "tiny")]
+    pub size: Size,
+    /// The side of the images, in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    pub image_size: usize,
+    /// Classes seen so far
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    pub classes: usize,
+    /// The rank of LoRA
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    pub rank: usize,
 }
 
 #[derive(clap::Args)]

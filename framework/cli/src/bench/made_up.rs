@@ -13,11 +13,7 @@ use crate::args::Size;
 
 /// A ViT of 16-pixel patches, normal weights of standard deviation 0.02.
 pub(super) fn weights(size: Size, image_size: usize) -> Result<WeightsFile> {
-    let (dim, heads) = match size {
-        Size::Tiny => (192, 3),
-        Size::Small => (384, 6),
-        Size::Base => (768, 12),
-    };
+    let (dim, heads) = size.width_and_heads();
     let tokens = (image_size / 16).pow(2) + 1;
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("cls_token".into(), vec![1, 1, dim]),

@@ -1,6 +1,7 @@
-//! `cilbench bench step` and `cilbench bench task-end`: speed on made-up images beside that of large matrix products.
+//! `cilbench bench step`, `products` and `task-end`: speed on made-up images and numbers beside that of large matrix products.
 
 mod made_up;
+mod products;
 mod step;
 mod task_end;
 
@@ -13,6 +14,7 @@ use cilbench::candle_core::{DType, Device, Tensor};
 
 use crate::args::Size;
 
+pub(crate) use products::products;
 pub(crate) use step::step;
 pub(crate) use task_end::task_end;
 

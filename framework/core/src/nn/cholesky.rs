@@ -90,41 +90,7 @@ impl Cholesky {
             return Err(Error::Protocol(format!("a matrix of {n}×{columns} has no Cholesky factor")));
         }
         (0..n).for_each(|i| lower[i * n + i] += ridge);
-        for k in (0..n).step_by(BLOCK) {
-            let width = BLOCK.min(n - k);
-            let base = lower.as_mut_ptr();
-            // SAFETY: offsets stay below n·n. The product writes columns k.. of rows k.., and reads columns ..k only.
-            unsafe {
-                let at = |row: usize, column: usize| Place { first: base.add(row * n + column), row: n, column: 1 };
-                subtract_product((n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
-            }
-            let (mut upper, mut inverse) = (vec![0.0; width * width], vec![0.0; width * width]);
-            for (i, row) in lower[k * n..].chunks(n).take(width).enumerate() {
-                (0..=i).for_each(|j| upper[j * width + i] = row[k + j]);
-            }
-            factor_block(&mut upper, &mut inverse, width);
-            // The smallest sign that something went wrong: a diagonal that is not above zero.
-            if !(0..width).all(|j| upper[j * width + j] > 0.0 && upper[j * width + j].is_finite()) {
-                return Ok(None);
-            }
-            for (i, row) in lower[k * n..].chunks_mut(n).take(width).enumerate() {
-                (0..=i).for_each(|j| row[k + j] = upper[j * width + i]);
-            }
-            // The rest of the block column: X·L_kkᵀ = A.
-            let below = &mut lower[(k + width) * n..];
-            below.par_chunks_mut(n * ROWS).for_each(|rows| {
-                let known: Vec<f64> = rows.chunks(n).flat_map(|row| row[k..k + width].iter().copied()).collect();
-                let (place, a) = (View::rows(n).after(k), (known.as_slice(), View::rows(width)));
-                let shape = (rows.len() / n, width, width);
-                let square = View::rows(width);
-                product(shape, (rows, place, Old::Dropped), a, (&inverse, square), 1.0);
-                // One refinement, X += (A − X·U)·U⁻¹: as exact as substitution where the block is nearly singular.
-                let mut rest = known.clone();
-                product(shape, (&mut rest, square, Old::Kept), (rows, place), (&upper, square), -1.0);
-                product(shape, (rows, place, Old::Kept), (&rest, square), (&inverse, square), 1.0);
-            });
-        }
-        Ok(Some(Self { n, lower }))
+        Ok(factor(&mut lower, n).then_some(Self { n, lower }))
     }
 
     /// Lᵀ (n, n), upper triangular, f64 on the host.
@@ -132,20 +98,7 @@ impl Cholesky {
     /// # Errors
     /// If the tensor cannot be made.
     pub fn upper(&self) -> Result<Tensor> {
-        // In tiles, so that a tile of either matrix stays in the cache.
-        const TILE: usize = 32;
-        let n = self.n;
-        let mut upper = vec![0.0; n * n];
-        for first in (0..n).step_by(TILE) {
-            for left in (0..=first).step_by(TILE) {
-                for j in left..n.min(left + TILE) {
-                    for i in first.max(j)..n.min(first + TILE) {
-                        upper[j * n + i] = self.lower[i * n + j];
-                    }
-                }
-            }
-        }
-        Ok(Tensor::from_vec(upper, (self.n, self.n), &Device::Cpu)?)
+        Ok(Tensor::from_vec(upper::<f64>(&self.lower, self.n), (self.n, self.n), &Device::Cpu)?)
     }
 
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
@@ -210,6 +163,63 @@ impl Cholesky {
             row.iter_mut().for_each(|r| *r /= self.lower[i * self.n + i]);
         }
     }
+}
+
+/// Puts L, lower triangular, in place of the lower triangle of A = L·Lᵀ (n, n), row-major; false if A is not positive definite. What lies above the diagonal
+/// is not read and means nothing afterwards.
+pub(super) fn factor(lower: &mut [f64], n: usize) -> bool {
+    for k in (0..n).step_by(BLOCK) {
+        let width = BLOCK.min(n - k);
+        let base = lower.as_mut_ptr();
+        // SAFETY: offsets stay below n·n. The product writes columns k.. of rows k.., and reads columns ..k only.
+        unsafe {
+            let at = |row: usize, column: usize| Place { first: base.add(row * n + column), row: n, column: 1 };
+            subtract_product((n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
+        }
+        let (mut upper, mut inverse) = (vec![0.0; width * width], vec![0.0; width * width]);
+        for (i, row) in lower[k * n..].chunks(n).take(width).enumerate() {
+            (0..=i).for_each(|j| upper[j * width + i] = row[k + j]);
+        }
+        factor_block(&mut upper, &mut inverse, width);
+        // The smallest sign that something went wrong: a diagonal that is not above zero.
+        if !(0..width).all(|j| upper[j * width + j] > 0.0 && upper[j * width + j].is_finite()) {
+            return false;
+        }
+        for (i, row) in lower[k * n..].chunks_mut(n).take(width).enumerate() {
+            (0..=i).for_each(|j| row[k + j] = upper[j * width + i]);
+        }
+        // The rest of the block column: X·L_kkᵀ = A.
+        let below = &mut lower[(k + width) * n..];
+        below.par_chunks_mut(n * ROWS).for_each(|rows| {
+            let known: Vec<f64> = rows.chunks(n).flat_map(|row| row[k..k + width].iter().copied()).collect();
+            let (place, a) = (View::rows(n).after(k), (known.as_slice(), View::rows(width)));
+            let shape = (rows.len() / n, width, width);
+            let square = View::rows(width);
+            product(shape, (rows, place, Old::Dropped), a, (&inverse, square), 1.0);
+            // One refinement, X += (A − X·U)·U⁻¹: as exact as substitution where the block is nearly singular.
+            let mut rest = known.clone();
+            product(shape, (&mut rest, square, Old::Kept), (rows, place), (&upper, square), -1.0);
+            product(shape, (rows, place, Old::Kept), (&rest, square), (&inverse, square), 1.0);
+        });
+    }
+    true
+}
+
+/// Lᵀ (n, n), upper triangular, of what [`factor`] leaves.
+pub(super) fn upper<T: Float>(lower: &[f64], n: usize) -> Vec<T> {
+    // In tiles, so that a tile of either matrix stays in the cache.
+    const TILE: usize = 32;
+    let mut upper = vec![T::ZERO; n * n];
+    for first in (0..n).step_by(TILE) {
+        for left in (0..=first).step_by(TILE) {
+            for j in left..n.min(left + TILE) {
+                for i in first.max(j)..n.min(first + TILE) {
+                    upper[j * n + i] = T::narrow(lower[i * n + j]);
+                }
+            }
+        }
+    }
+    upper
 }
 
 vectorised! {

@@ -1,6 +1,6 @@
 //! The floating-point types of the CPU operations, f32 and f64, and how loops over them are compiled for the processor at hand.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
 
 use candle_core::CpuStorage;
@@ -34,21 +34,22 @@ pub(super) trait Float:
     fn normal(self) -> (Self, Self);
     fn wrap(values: Vec<Self>) -> CpuStorage;
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
-    /// Runs `f` with `n` numbers of this thread's, whatever they are: memory that is kept, where new memory for each call would have to be cleared each time.
-    /// Not to be used inside itself.
+    /// Runs `f` with `n` numbers of this thread's, whatever they are: memory that is kept, where new memory would have to be cleared by the system each time.
     fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R;
 }
 
 macro_rules! room {
     ($t:ident) => {
         fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
-            thread_local!(static ROOM: RefCell<Vec<$t>> = const { RefCell::new(Vec::new()) });
-            ROOM.with_borrow_mut(|room| {
-                if room.len() < n {
-                    room.resize(n, 0.0);
-                }
-                f(&mut room[..n])
-            })
+            thread_local!(static ROOM: Cell<Vec<$t>> = const { Cell::new(Vec::new()) });
+            // Taken meanwhile: while `f` waits for other threads this one may come here again for other work.
+            let mut room = ROOM.take();
+            if room.len() < n {
+                room.resize(n, 0.0);
+            }
+            let result = f(&mut room[..n]);
+            ROOM.set(room);
+            result
         }
     };
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::aligned::{Pages, large_pages};
 use super::float::Float;
 use super::product::{Old, View, product};
-use super::{Cholesky, Normals};
+use super::{Cholesky, Normals, cholesky};
 use crate::{Error, Result};
 
 /// Samples a task of a thread.
@@ -40,8 +40,13 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        let factor = Cholesky::new(covariance, 0.0)?;
-        let factor = factor.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?.upper()?;
+        let (n, no_factor) = (mean.elem_count(), || Error::Diverged("the covariance is not positive definite".into()));
+        let own = super::own(mean) && covariance.dims() == [n, n] && covariance.dtype() == mean.dtype() && covariance.is_contiguous();
+        let factor = match mean.dtype() {
+            DType::F32 if own => own_factor::<f32>(covariance, n)?.ok_or_else(no_factor)?,
+            DType::F64 if own => own_factor::<f64>(covariance, n)?.ok_or_else(no_factor)?,
+            _ => Cholesky::new(covariance, 0.0)?.ok_or_else(no_factor)?.upper()?,
+        };
         Ok(Self { mean: mean.clone(), factor: factor.to_dtype(mean.dtype())?.to_device(mean.device())? })
     }
 
@@ -81,6 +86,20 @@ impl Gaussian {
         features.draw(&[self], |_, _| Normals::of(normals))?;
         features.tensor()
     }
+}
+
+/// Lᵀ of a covariance (n, n), factored in f64 in memory of this thread's.
+fn own_factor<T: Float + candle_core::WithDType>(covariance: &Tensor, n: usize) -> Result<Option<Tensor>> {
+    let factored = with_values(covariance, |values: &[T]| {
+        f64::with_room(n * n, |lower| {
+            lower.iter_mut().zip(values).for_each(|(l, v)| *l = v.wide());
+            if lower.iter().any(|v| !v.is_finite()) {
+                return Err(Error::Diverged("the covariance is not finite".into()));
+            }
+            Ok(cholesky::factor(lower, n).then(|| cholesky::upper::<T>(lower, n)))
+        })
+    })??;
+    Ok(factored.map(|upper| Tensor::from_vec(upper, (n, n), &candle_core::Device::Cpu)).transpose()?)
 }
 
 /// Features (n, dim) in a buffer that can be filled again and again.

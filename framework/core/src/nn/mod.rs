@@ -15,6 +15,7 @@ mod layer_sgd;
 mod linear;
 mod logits;
 mod loss;
+mod measure;
 mod moments;
 mod norm;
 mod normals;
@@ -35,6 +36,8 @@ pub use layer_sgd::LayerSgd;
 pub use linear::{frozen_linear, linear};
 pub use logits::normalised;
 pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, smooth_l1};
+#[doc(hidden)]
+pub use measure::Product;
 pub use moments::mean_and_covariance;
 pub use norm::{frozen_layer_norm, layer_norm};
 pub use normals::Normals;

@@ -1,0 +1,60 @@
+//! `cilbench bench products`: the speed of each kind of matrix product of a step and of a task's end beside that of a large one, on one thread.
+
+use cilbench::nn::Product;
+use cilbench::results::Machine;
+use cilbench::{Error, Result};
+
+use crate::args::BenchProductsArgs;
+use crate::list::table;
+
+/// Rows of a part of an alignment step, and columns of a factor at a time.
+const PART: usize = 160;
+const COLUMNS: usize = 64;
+
+pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
+    let patches = (args.image_size / 16).pow(2);
+    for (flag, value, least) in [("--image-size", args.image_size, 16), ("--classes", args.classes, 1), ("--rank", args.rank, 1)] {
+        if value < least {
+            return Err(Error::usage(format!("{flag} {value}: at least {least}")));
+        }
+    }
+    let (dim, heads) = args.size.width_and_heads();
+    let (tokens, head, classes) = (patches + 1, dim / heads, args.classes.next_multiple_of(16));
+    let (qkv, att) = (3 * dim, tokens);
+    let by_rows = |width: usize| [width, 1];
+    let by_columns = |width: usize| [1, width];
+    let strided = |left, right, out| Product::Strided { left, right, out };
+    let kinds = [
+        ("x·W, forward (qkv)", (tokens, qkv, dim), Product::LaidOut),
+        ("x·W, forward (fc1)", (tokens, 4 * dim, dim), Product::LaidOut),
+        ("x·W, forward (fc2)", (tokens, dim, 4 * dim), Product::LaidOut),
+        ("g·W, backward (fc1)", (tokens, dim, 4 * dim), Product::Frozen),
+        ("g·W, backward (fc2)", (tokens, 4 * dim, dim), Product::Frozen),
+        ("a head's q·kᵀ and g·vᵀ", (att, att, head), strided(by_rows(qkv), by_columns(qkv), att)),
+        ("a head's p·v and ds·k", (att, head, att), strided(by_rows(att), by_rows(qkv), dim)),
+        ("a head's pᵀ·g and dsᵀ·q", (att, head, att), strided(by_columns(att), by_rows(dim), qkv)),
+        ("LoRA, x·Aᵀ", (tokens, 2 * args.rank, dim), strided(by_rows(dim), by_columns(dim), 2 * args.rank)),
+        ("LoRA, low·Bᵀ", (tokens, dim, args.rank), strided(by_rows(2 * args.rank), by_columns(args.rank), qkv)),
+        ("LoRA, gᵀ·low (dB)", (dim, args.rank, tokens), strided(by_columns(qkv), by_rows(2 * args.rank), args.rank)),
+        ("LoRA, lowᵀ·x (dA)", (args.rank, dim, tokens), strided(by_columns(2 * args.rank), by_rows(dim), dim)),
+        ("alignment, samples", (PART, COLUMNS, dim), strided(by_rows(dim), by_rows(dim), dim)),
+        ("alignment, logits", (PART, classes, dim), strided(by_rows(dim), by_rows(classes), classes)),
+        ("alignment, gradient", (dim, classes, PART), strided(by_columns(dim), by_rows(classes), classes)),
+        ("covariance of 500 rows", (dim, dim, 500), strided(by_columns(dim), by_rows(dim), dim)),
+    ];
+    let large = || strided(by_rows(768), by_rows(3072), 3072).speed((1576, 3072, 768));
+    // At the beginning and at the end: the machine's speed may change meanwhile.
+    let mut reference = large();
+    let speeds = kinds.map(|(what, shape, kind)| (what, shape, kind.speed(shape)));
+    reference = reference.max(large());
+
+    let mut out = table(&["product", "rows × columns × depth", "GFLOP/s", "of a large one's"]);
+    for (what, (m, n, k), speed) in speeds {
+        let share = format!("{:.0} %", 100.0 * speed / reference);
+        out.add_row([what.to_owned(), format!("{m} × {n} × {k}"), format!("{:.0}", speed / 1e9), share]);
+    }
+    println!("one image, one head, or one part at a time on one thread; f32, cpu; {}", Machine::here().processor);
+    println!("{out}");
+    println!("A large product, 1576 × 3072 × 768 by the gemm crate: {:.0} GFLOP/s.", reference / 1e9);
+    Ok(())
+}

@@ -12,12 +12,14 @@ const PART: usize = 160;
 const COLUMNS: usize = 64;
 
 pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
-    let patches = (args.image_size / 16).pow(2);
-    for (flag, value, least) in [("--image-size", args.image_size, 16), ("--classes", args.classes, 1), ("--rank", args.rank, 1)] {
-        if value < least {
-            return Err(Error::usage(format!("{flag} {value}: at least {least}")));
+    for (flag, value, least, most) in
+        [("--image-size", args.image_size, 16, 2048), ("--classes", args.classes, 1, 100_000), ("--rank", args.rank, 1, 192)]
+    {
+        if !(least..=most).contains(&value) {
+            return Err(Error::usage(format!("{flag} {value}: from {least} to {most}")));
         }
     }
+    let patches = (args.image_size / 16).pow(2);
     let (dim, heads) = args.size.width_and_heads();
     let (tokens, head, classes) = (patches + 1, dim / heads, args.classes.next_multiple_of(16));
     let (qkv, att) = (3 * dim, tokens);

@@ -105,7 +105,7 @@ pub(super) fn large_pages<T>(start: *const T, bytes: usize, when: Pages) {
 /// Fetches what will soon be read.
 pub(super) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE / size_of::<T>()) {
+    for line in values.chunks(LINE / size_of::<T>()).chain(values.last().map(std::slice::from_ref)) {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: fetching ahead reads nothing as far as the program can tell.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };

@@ -168,6 +168,7 @@ impl Cholesky {
 /// Puts L, lower triangular, in place of the lower triangle of A = L·Lᵀ (n, n), row-major; false if A is not positive definite. What lies above the diagonal
 /// is not read and means nothing afterwards.
 pub(super) fn factor(lower: &mut [f64], n: usize) -> bool {
+    assert_eq!(lower.len(), n * n, "a square matrix");
     for k in (0..n).step_by(BLOCK) {
         let width = BLOCK.min(n - k);
         let base = lower.as_mut_ptr();

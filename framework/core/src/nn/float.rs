@@ -45,7 +45,7 @@ macro_rules! room {
             // Taken meanwhile: while `f` waits for other threads this one may come here again for other work.
             let mut room = ROOM.take();
             if room.len() < n {
-                room.resize(n, 0.0);
+                room = vec![0.0; n];
             }
             let result = f(&mut room[..n]);
             ROOM.set(room);

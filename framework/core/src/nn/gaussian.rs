@@ -41,7 +41,11 @@ impl Gaussian {
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
         let (n, no_factor) = (mean.elem_count(), || Error::Diverged("the covariance is not positive definite".into()));
-        let own = super::own(mean) && covariance.dims() == [n, n] && covariance.dtype() == mean.dtype() && covariance.is_contiguous();
+        let own = super::own(mean)
+            && super::own(covariance)
+            && covariance.dims() == [n, n]
+            && covariance.dtype() == mean.dtype()
+            && covariance.is_contiguous();
         let factor = match mean.dtype() {
             DType::F32 if own => own_factor::<f32>(covariance, n)?.ok_or_else(no_factor)?,
             DType::F64 if own => own_factor::<f64>(covariance, n)?.ok_or_else(no_factor)?,
@@ -170,39 +174,56 @@ fn own_samples<T: Float>(
     mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>,
 ) -> Result<()> {
     let dim = gaussians[0].dim();
-    let mut drawn = Vec::with_capacity(gaussians.len());
-    let mut samples = 0;
-    for (i, g) in gaussians.iter().enumerate() {
-        let z = normals(i, g)?;
-        let (rows, width) = z.shape();
-        samples = if i == 0 { rows } else { samples };
-        if (width, g.dim(), rows) != (dim, dim, samples) {
-            let own = g.dim();
-            return Err(Error::Protocol(format!(
-                "Gaussian {i} of {own} dimensions got {rows}×{width} normal numbers; all take {samples}×{dim}"
-            )));
-        }
-        drawn.push((g, z));
-    }
-    let size = samples * dim * gaussians.len();
-    if out.capacity() < size {
-        *out = Vec::with_capacity(size);
-        // Rows are gathered from anywhere in it.
-        large_pages(out.as_ptr(), size * size_of::<T>(), Pages::WhenTouched);
-    }
-    out.resize(size, T::ZERO);
-    if samples * dim == 0 {
-        return Ok(());
-    }
-    // All Gaussians at once: each thread makes the normal numbers of some rows and has the samples from them while they are near.
-    out.par_chunks_mut(samples * dim).zip(&drawn).try_for_each(|(out, (g, z))| {
+    // All rows of one Gaussian: each thread makes the normal numbers of some and has the samples from them while they are near.
+    let sample = |out: &mut [T], g: &Gaussian, z: &Normals| {
         out.par_chunks_mut(ROWS * dim).enumerate().try_for_each(|(part, out)| {
             T::with_room(out.len(), |numbers| {
                 z.read(part * ROWS * dim, numbers)?;
                 with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean)))?
             })
         })
-    })
+    };
+    let (mut samples, mut later) = (0, Vec::with_capacity(gaussians.len()));
+    for (i, g) in gaussians.iter().enumerate() {
+        let z = normals(i, g)?;
+        let (rows, width) = z.shape();
+        if i == 0 {
+            samples = rows;
+            room_for(out, samples, dim, gaussians.len())?;
+        }
+        if (width, g.dim(), rows) != (dim, dim, samples) {
+            let own = g.dim();
+            return Err(Error::Protocol(format!(
+                "Gaussian {i} of {own} dimensions got {rows}×{width} normal numbers; all take {samples}×{dim}"
+            )));
+        }
+        // What is drawn already is used at once, so that it does not stay in memory; the others all together.
+        let given = z.given() && samples * dim > 0;
+        if given {
+            sample(&mut out[i * samples * dim..][..samples * dim], g, &z)?;
+        }
+        later.push((!given).then_some((g, z)));
+    }
+    if samples * dim == 0 {
+        return Ok(());
+    }
+    let all = out.par_chunks_mut(samples * dim).zip(&later);
+    all.try_for_each(|(out, what)| what.as_ref().map_or(Ok(()), |(g, z)| sample(out, g, z)))
+}
+
+/// Makes `out` as long as all samples.
+fn room_for<T: Float>(out: &mut Vec<T>, samples: usize, dim: usize, gaussians: usize) -> Result<()> {
+    let too_many =
+        || Error::Protocol(format!("{samples} samples of {gaussians} Gaussians of {dim} dimensions: more numbers than there is memory"));
+    let size = samples.checked_mul(dim).and_then(|n| n.checked_mul(gaussians)).ok_or_else(too_many)?;
+    if out.capacity() < size {
+        *out = Vec::new();
+        out.try_reserve_exact(size).map_err(|_| too_many())?;
+        // Rows are gathered from anywhere in it.
+        large_pages(out.as_ptr(), size * size_of::<T>(), Pages::WhenTouched);
+    }
+    out.resize(size, T::ZERO);
+    Ok(())
 }
 
 /// out = mean + z·Lᵀ.
@@ -285,6 +306,38 @@ mod tests {
         assert!(gaussian.sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals")).is_err());
         assert!(gaussian.sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals")).is_err());
         assert!(Gaussian::from_factor(mean, Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
+    }
+
+    #[test]
+    fn samples_of_numbers_that_are_made_later_are_those_of_drawn_ones() {
+        use crate::rng::NormalStream;
+        let features = Tensor::randn(0f32, 1.0, (30, 5), &Device::Cpu).expect("randn");
+        let (mean, covariance) = moments_of(&features, 0.1).expect("moments");
+        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        let normals = |seed: u8| Normals::of_stream(NormalStream::from_seed([seed; 32]), [2 * ROWS + 3, 5]);
+        let values = |given: fn(usize) -> bool| {
+            let mut features = Features::default();
+            let draw = |i: usize, _: &Gaussian| {
+                let made = normals(i as u8);
+                if given(i) { Normals::of(&made.tensor(DType::F32, &Device::Cpu)?) } else { Ok(made) }
+            };
+            features.draw(&[&gaussian, &gaussian, &gaussian], draw).expect("samples");
+            features.tensor().expect("tensor").flatten_all().expect("flat").to_vec1::<f32>().expect("values")
+        };
+        let later = values(|_| false);
+        assert!(later == values(|_| true) && later == values(|i| i == 1));
+        assert!(later[..5] != later[(2 * ROWS + 3) * 5..][..5], "each Gaussian has numbers of its own");
+    }
+
+    #[test]
+    fn more_samples_than_there_is_memory_are_an_error() {
+        let (mean, covariance) = moments_of(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
+        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        for rows in [1 << 50, usize::MAX / 2] {
+            let stream = crate::rng::NormalStream::from_seed([0; 32]);
+            let drawn = Features::default().draw(&[&gaussian], |_, _| Ok(Normals::of_stream(stream.clone(), [rows, 2])));
+            assert!(drawn.expect_err("a petabyte").to_string().contains("more numbers than there is memory"));
+        }
     }
 
     #[test]

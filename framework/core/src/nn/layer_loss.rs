@@ -14,7 +14,7 @@ pub enum LayerLoss {
 
 impl LayerLoss {
     /// The rows' losses, and `scale` times the gradient of their sum, in place of the logits of so many classes. Rows are [`padded`]: what is behind the logits does
-    /// not count, and becomes zeros. `room` has room for two rows.
+    /// not count, and becomes zeros where all is finite. `room` has room for two rows.
     pub(super) fn learn<T: Float>(
         self,
         scale: T,

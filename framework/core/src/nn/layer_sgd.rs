@@ -45,6 +45,9 @@ impl LayerSgd {
     /// If the shapes or types do not fit.
     pub fn new(loss: LayerLoss, (weight, bias): (&Tensor, &Tensor), momentum: f64, weight_decay: f64) -> Result<Self> {
         let classes = weight.dims2()?.0;
+        if weight.elem_count() == 0 {
+            return Err(Error::Protocol(format!("a layer of shape {:?} has nothing to learn", weight.dims())));
+        }
         if bias.dims() != [classes] || bias.dtype() != weight.dtype() {
             let (shape, dtype, own) = (bias.dims(), bias.dtype(), weight.dtype());
             return Err(Error::Protocol(format!(

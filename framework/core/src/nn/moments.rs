@@ -14,7 +14,7 @@ use crate::{Error, Result};
 /// If there are no rows, or one is out of range.
 pub fn mean_and_covariance(features: &Tensor, rows: &[u32], ridge: f64) -> Result<(Tensor, Tensor)> {
     let (n, dim) = features.dims2()?;
-    if rows.is_empty() {
+    if dim == 0 || rows.is_empty() {
         return Err(Error::Protocol("a mean and a covariance of no features".into()));
     }
     if let Some(row) = rows.iter().find(|row| **row as usize >= n) {

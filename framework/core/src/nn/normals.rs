@@ -1,11 +1,15 @@
 //! Standard normal numbers for samples, made where they are needed.
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use super::float::Float;
 use super::gaussian::with_values;
 use crate::Result;
 use crate::rng::{GROUP, NormalStream};
+
+/// Numbers a task of a thread.
+const PART: usize = 64 * GROUP;
 
 /// A matrix (n, dim) of standard normal numbers, made when they are needed or there already.
 #[derive(Debug, Clone)]
@@ -32,6 +36,11 @@ impl Normals {
         Ok(Self(Numbers::Tensor(normals.contiguous()?, normals.dims2()?)))
     }
 
+    /// Whether they are in memory already.
+    pub(super) fn given(&self) -> bool {
+        matches!(self.0, Numbers::Tensor(..))
+    }
+
     pub(super) fn shape(&self) -> (usize, usize) {
         match &self.0 {
             Numbers::Stream(_, [rows, width]) => (*rows, *width),
@@ -47,10 +56,10 @@ impl Normals {
         match &self.0 {
             Numbers::Stream(stream, [rows, width]) => {
                 let mut values = vec![0.0; rows * width];
-                stream.fill(0, &mut values);
+                values.par_chunks_mut(PART).enumerate().for_each(|(part, values)| stream.fill(part * PART, values));
                 Ok(Tensor::from_vec(values, (*rows, *width), device)?.to_dtype(dtype)?)
             }
-            Numbers::Tensor(t, _) => Ok(t.clone()),
+            Numbers::Tensor(t, _) => Ok(t.to_dtype(dtype)?.to_device(device)?),
         }
     }
 

@@ -1,9 +1,9 @@
 //! Standard normal numbers, sixteen blocks of ChaCha12 at a time in the processor's vectors.
 //!
-//! Their definition, for implementations elsewhere: a group is 256 numbers and takes 16 consecutive blocks of the stream. Words 2p and 2p + 1 of block b give
-//! the numbers 32p + b and 32p + 16 + b of the group: x and y of the pair that Box and Muller's transform makes of them (A Note on the Generation of Random
-//! Normal Deviates, 1958), the first word its radius √(−2 ln u) with u = (word + ½) / 2³², the second its angle. All arithmetic is f32 without fused steps, so the bits are
-//! the same on every processor.
+//! Their definition: a group is 256 numbers and takes 16 consecutive blocks of the stream. Words 2p and 2p + 1 of block b give the numbers 32p + b and
+//! 32p + 16 + b of the group, x and y of Box and Muller's transform (A Note on the Generation of Random Normal Deviates, 1958). The first word gives the radius √(−2 ln u), u =
+//! (word + ½) / 2³²; the second the angle π·(q / 2 + f): q is its two highest bits, f its other 30 bits as a signed number, divided by 2³², between −¼ and ¼. The bits are those of
+//! `pair` below, f32 throughout and without fused steps, on every processor.
 
 use pulp::Simd;
 

@@ -4,15 +4,14 @@ use candle_core::{DType, Storage, Tensor};
 use rayon::prelude::*;
 
 use super::aligned::{Pages, large_pages};
+use super::factor::{Upper, blocks};
 use super::float::Float;
 use super::product::{Old, View, product};
-use super::{Cholesky, Normals, cholesky};
+use super::{Cholesky, Normals};
 use crate::{Error, Result};
 
 /// Samples a task of a thread.
 const ROWS: usize = 160;
-/// Columns of a factor a product: what lies left of them below the diagonal is zero and left out.
-const COLUMNS: usize = 64;
 
 /// What `f` makes of the values of a contiguous CPU tensor of type `T`.
 pub(super) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
@@ -30,8 +29,8 @@ pub(super) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> 
 #[derive(Debug, Clone)]
 pub struct Gaussian {
     mean: Tensor,
-    /// Lᵀ, upper triangular, with covariance = L·Lᵀ.
-    factor: Tensor,
+    /// Lᵀ with covariance = L·Lᵀ.
+    factor: Upper,
 }
 
 impl Gaussian {
@@ -40,18 +39,9 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        let (n, no_factor) = (mean.elem_count(), || Error::Diverged("the covariance is not positive definite".into()));
-        let own = super::own(mean)
-            && super::own(covariance)
-            && covariance.dims() == [n, n]
-            && covariance.dtype() == mean.dtype()
-            && covariance.is_contiguous();
-        let factor = match mean.dtype() {
-            DType::F32 if own => own_factor::<f32>(covariance, n)?.ok_or_else(no_factor)?,
-            DType::F64 if own => own_factor::<f64>(covariance, n)?.ok_or_else(no_factor)?,
-            _ => Cholesky::new(covariance, 0.0)?.ok_or_else(no_factor)?.upper()?,
-        };
-        Ok(Self { mean: mean.clone(), factor: factor.to_dtype(mean.dtype())?.to_device(mean.device())? })
+        let factor = Cholesky::new(covariance, 0.0)?.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?;
+        let factor = factor.upper()?;
+        Self::from_factor(mean.clone(), factor.to_dtype(mean.dtype())?.to_device(mean.device())?)
     }
 
     /// Of a mean (dim) and Lᵀ (dim, dim), upper triangular, as [`Gaussian::mean`] and [`Gaussian::factor`] give them.
@@ -63,7 +53,16 @@ impl Gaussian {
             let (mean, factor) = (mean.dims(), factor.dims());
             return Err(Error::Protocol(format!("a Gaussian with a mean of shape {mean:?} and a factor of shape {factor:?}")));
         }
-        Ok(Self { mean: mean.contiguous()?, factor: factor.contiguous()? })
+        Ok(Self { mean: mean.contiguous()?, factor: Upper::of(&factor)? })
+    }
+
+    /// Of a mean (dim) and Lᵀ without most of its zeros, as [`Gaussian::mean`] and [`Gaussian::packed_factor`] give them.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] if the shapes do not fit.
+    pub fn from_packed(mean: Tensor, factor: &Tensor) -> Result<Self> {
+        let factor = Upper::of_packed(factor, mean.elem_count())?;
+        Ok(Self { mean: mean.contiguous()?, factor })
     }
 
     /// The number of dimensions.
@@ -77,8 +76,19 @@ impl Gaussian {
     }
 
     /// Lᵀ (dim, dim), upper triangular: the covariance is L·Lᵀ.
-    pub fn factor(&self) -> &Tensor {
-        &self.factor
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn factor(&self) -> Result<Tensor> {
+        self.factor.whole(self.dim())
+    }
+
+    /// Lᵀ without most of its zeros, 1-d: its columns in blocks of 64, one block after the other, each row by row down to the row of its last column.
+    ///
+    /// # Errors
+    /// If the tensor cannot be made.
+    pub fn packed_factor(&self) -> Result<Tensor> {
+        self.factor.packed()
     }
 
     /// mean + z·Lᵀ for standard normals z (n, dim).
@@ -90,20 +100,6 @@ impl Gaussian {
         features.draw(&[self], |_, _| Normals::of(normals))?;
         features.tensor()
     }
-}
-
-/// Lᵀ of a covariance (n, n), factored in f64 in memory of this thread's.
-fn own_factor<T: Float + candle_core::WithDType>(covariance: &Tensor, n: usize) -> Result<Option<Tensor>> {
-    let factored = with_values(covariance, |values: &[T]| {
-        f64::with_room(n * n, |lower| {
-            lower.iter_mut().zip(values).for_each(|(l, v)| *l = v.wide());
-            if lower.iter().any(|v| !v.is_finite()) {
-                return Err(Error::Diverged("the covariance is not finite".into()));
-            }
-            Ok(cholesky::factor(lower, n).then(|| cholesky::upper::<T>(lower, n)))
-        })
-    })??;
-    Ok(factored.map(|upper| Tensor::from_vec(upper, (n, n), &candle_core::Device::Cpu)).transpose()?)
 }
 
 /// Features (n, dim) in a buffer that can be filled again and again.
@@ -145,7 +141,7 @@ impl Features {
             }
             _ => {
                 let one = |(i, g): (usize, &&Gaussian)| {
-                    Ok(normals(i, g)?.tensor(g.mean.dtype(), g.mean.device())?.matmul(&g.factor)?.broadcast_add(&g.mean)?)
+                    Ok(normals(i, g)?.tensor(g.mean.dtype(), g.mean.device())?.matmul(&g.factor()?)?.broadcast_add(&g.mean)?)
                 };
                 Kept::Tensor(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
             }
@@ -176,10 +172,11 @@ fn own_samples<T: Float>(
     let dim = gaussians[0].dim();
     // All rows of one Gaussian: each thread makes the normal numbers of some and has the samples from them while they are near.
     let sample = |out: &mut [T], g: &Gaussian, z: &Normals| {
+        let factor = g.packed_factor()?;
         out.par_chunks_mut(ROWS * dim).enumerate().try_for_each(|(part, out)| {
             T::with_room(out.len(), |numbers| {
                 z.read(part * ROWS * dim, numbers)?;
-                with_values(&g.factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean)))?
+                with_values(&factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean)))?
             })
         })
     };
@@ -226,15 +223,14 @@ fn room_for<T: Float>(out: &mut Vec<T>, samples: usize, dim: usize, gaussians: u
     Ok(())
 }
 
-/// out = mean + z·Lᵀ.
+/// out = mean + z·Lᵀ, of which there are the packed numbers.
 fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
     let dim = mean.len();
     let all = View::rows(dim);
     out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
-    for first in (0..dim).step_by(COLUMNS) {
-        let end = dim.min(first + COLUMNS);
-        let shape = (z.len() / dim, end - first, end);
-        product(shape, (&mut *out, all.after(first), Old::Kept), (z, all), (factor, all.after(first)), 1.0);
+    for block in blocks(dim) {
+        let (shape, place) = ((z.len() / dim, block.width(), block.end), View::rows(block.width()).after(block.start));
+        product(shape, (&mut *out, all.after(block.first), Old::Kept), (z, all), (factor, place), 1.0);
     }
 }
 
@@ -242,19 +238,20 @@ fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
 mod tests {
     use candle_core::{DType, Device};
 
-    use super::super::mean_and_covariance;
     use super::*;
 
     /// Of all rows.
-    fn moments_of(features: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
-        mean_and_covariance(features, &(0..features.dim(0)? as u32).collect::<Vec<_>>(), ridge)
+    fn fitted(features: &Tensor, ridge: f64) -> Gaussian {
+        let rows: Vec<u32> = (0..features.dim(0).expect("rows") as u32).collect();
+        Gaussian::of_rows(features, &rows, ridge).expect("fit")
     }
 
     #[test]
     fn samples_have_the_mean_and_covariance_they_were_fitted_to() {
-        let features = Tensor::randn(0f64, 1.0, (50, 3), &Device::Cpu).expect("randn");
+        let features = Tensor::randn(0f64, 1.0, (1, 3), &Device::Cpu).expect("randn");
         let mix = Tensor::new(&[[1.0f64, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]], &Device::Cpu).expect("mix");
-        let (mean, covariance) = moments_of(&features.matmul(&mix).expect("mm"), 0.01).expect("moments");
+        let covariance = mix.t().expect("t").matmul(&mix).expect("mm");
+        let mean = features.get(0).expect("row");
         let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
         // Samples of the unit vectors give the rows of Lᵀ: their products must be the covariance.
         let unit = Tensor::eye(3, DType::F64, &Device::Cpu).expect("eye");
@@ -266,16 +263,12 @@ mod tests {
 
     #[test]
     fn many_dimensions_equal_the_composition_at_any_number_of_threads() {
-        for dim in [1, COLUMNS, 2 * COLUMNS + 44] {
+        for dim in [1, 64, 172] {
             let draw = |shape| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
             let features = [draw((40, dim)), draw((40, dim))];
-            let fit = |f: &Tensor| {
-                let (mean, covariance) = moments_of(f, 0.01).expect("moments");
-                (covariance.clone(), Gaussian::fit(&mean, &covariance).expect("fit"))
-            };
-            let fitted = features.each_ref().map(fit);
-            let composed = super::super::as_on_a_device(|| features.each_ref().map(fit));
-            let gaussians: Vec<&Gaussian> = fitted.iter().map(|(_, g)| g).collect();
+            let fit = || features.each_ref().map(|f| fitted(f, 0.01));
+            let (own, composed) = (fit(), super::super::as_on_a_device(fit));
+            let gaussians: Vec<&Gaussian> = own.iter().collect();
             let normals = [draw((ROWS + 5, dim)), draw((ROWS + 5, dim))];
             let draw = || {
                 // Filled twice: what lay in the buffer must not count.
@@ -291,7 +284,11 @@ mod tests {
             let plain = super::super::as_on_a_device(draw);
             let values = |t: &Tensor| t.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
             assert!(values(&sampled(1)) == values(&sampled(3)));
-            let pairs = [(&sampled(2), &plain), (&fitted[0].0, &composed[0].0), (fitted[1].1.factor(), composed[1].1.factor())];
+            let pairs = [
+                (&sampled(2), &plain),
+                (own[0].mean(), composed[0].mean()),
+                (&own[1].factor().expect("factor"), &composed[1].factor().expect("factor")),
+            ];
             for (a, b) in pairs {
                 let worst = values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
                 assert!(worst < 1e-10 && a.dims() == b.dims(), "{dim}: {worst}");
@@ -301,19 +298,17 @@ mod tests {
 
     #[test]
     fn normals_of_another_width_are_refused() {
-        let (mean, covariance) = moments_of(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
-        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        let gaussian = fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
         assert!(gaussian.sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals")).is_err());
         assert!(gaussian.sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals")).is_err());
-        assert!(Gaussian::from_factor(mean, Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
+        assert!(Gaussian::from_factor(gaussian.mean().clone(), Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
     }
 
     #[test]
     fn samples_of_numbers_that_are_made_later_are_those_of_drawn_ones() {
         use crate::rng::NormalStream;
         let features = Tensor::randn(0f32, 1.0, (30, 5), &Device::Cpu).expect("randn");
-        let (mean, covariance) = moments_of(&features, 0.1).expect("moments");
-        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        let gaussian = fitted(&features, 0.1);
         let normals = |seed: u8| Normals::of_stream(NormalStream::from_seed([seed; 32]), [2 * ROWS + 3, 5]);
         let values = |given: fn(usize) -> bool| {
             let mut features = Features::default();
@@ -331,8 +326,7 @@ mod tests {
 
     #[test]
     fn more_samples_than_there_is_memory_are_an_error() {
-        let (mean, covariance) = moments_of(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0).expect("moments");
-        let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
+        let gaussian = fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
         for rows in [1 << 50, usize::MAX / 2] {
             let stream = crate::rng::NormalStream::from_seed([0; 32]);
             let drawn = Features::default().draw(&[&gaussian], |_, _| Ok(Normals::of_stream(stream.clone(), [rows, 2])));

@@ -8,6 +8,7 @@ mod aligned;
 mod attached;
 mod attention;
 mod cholesky;
+mod factor;
 mod float;
 mod gaussian;
 mod layer_loss;
@@ -38,7 +39,6 @@ pub use logits::normalised;
 pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, smooth_l1};
 #[doc(hidden)]
 pub use measure::Product;
-pub use moments::mean_and_covariance;
 pub use norm::{frozen_layer_norm, layer_norm};
 pub use normals::Normals;
 pub use optim::{Adam, Optimiser, Sgd};

@@ -1,65 +1,97 @@
-//! Means and covariances of features.
+//! Gaussians fitted to features.
 
 use candle_core::{DType, Device, Tensor};
 
+use super::factor::packed_transpose;
 use super::float::{Float, vectorised};
-use super::gaussian::with_values;
+use super::gaussian::{Gaussian, with_values};
 use super::product::{Old, View, product};
+use super::{cholesky, cholesky::Threads};
 use crate::{Error, Result};
 
-/// The mean (dim) and the unbiased covariance plus `ridge`·I (dim, dim) of some rows of features (n, dim); of one row the covariance is `ridge`·I. On one
-/// thread on the CPU.
-///
-/// # Errors
-/// If there are no rows, or one is out of range.
-pub fn mean_and_covariance(features: &Tensor, rows: &[u32], ridge: f64) -> Result<(Tensor, Tensor)> {
-    let (n, dim) = features.dims2()?;
-    if dim == 0 || rows.is_empty() {
-        return Err(Error::Protocol("a mean and a covariance of no features".into()));
+/// Rows of a covariance a product: what lies right of its last diagonal element is left out.
+const STRIP: usize = 128;
+
+impl Gaussian {
+    /// Of some rows of features (n, dim): their mean, and the factor of their unbiased covariance plus `ridge`·I; of one row the covariance is `ridge`·I. The
+    /// covariance is factored in f64. On one thread on the CPU.
+    ///
+    /// # Errors
+    /// If there are no rows, or one is out of range; [`Error::Diverged`] if the covariance is not finite or not positive definite.
+    pub fn of_rows(features: &Tensor, rows: &[u32], ridge: f64) -> Result<Self> {
+        let (n, dim) = features.dims2()?;
+        if dim == 0 || rows.is_empty() {
+            return Err(Error::Protocol("a mean and a covariance of no features".into()));
+        }
+        if let Some(row) = rows.iter().find(|row| **row as usize >= n) {
+            return Err(Error::Protocol(format!("row {row} of {n} features")));
+        }
+        match features.dtype() {
+            DType::F32 if super::own(features) => own::<f32>(features, rows, dim, ridge),
+            DType::F64 if super::own(features) => own::<f64>(features, rows, dim, ridge),
+            _ => composed(features, rows, dim, ridge),
+        }
     }
-    if let Some(row) = rows.iter().find(|row| **row as usize >= n) {
-        return Err(Error::Protocol(format!("row {row} of {n} features")));
-    }
+}
+
+fn composed(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<Gaussian> {
     let device = features.device();
-    if super::own(features) && matches!(features.dtype(), DType::F32 | DType::F64) {
-        let features = features.contiguous()?;
-        return match features.dtype() {
-            DType::F32 => tensors(with_values(&features, |x| moments::<f32>(x, rows, dim, ridge))?),
-            _ => tensors(with_values(&features, |x| moments::<f64>(x, rows, dim, ridge))?),
-        };
-    }
     let rows = features.index_select(&Tensor::new(rows, device)?, 0)?;
     let (n, mean) = (rows.dim(0)?, rows.mean(0)?);
     let ridge = (Tensor::eye(dim, features.dtype(), device)? * ridge)?;
     if n < 2 {
-        return Ok((mean, ridge));
+        return Gaussian::fit(&mean, &ridge);
     }
     let centred = rows.broadcast_sub(&mean)?.contiguous()?;
     let covariance = (centred.t()?.matmul(&centred)? / (n - 1) as f64)?;
-    Ok((mean, (covariance + ridge)?))
+    Gaussian::fit(&mean, &(covariance + ridge)?)
 }
 
-fn tensors<T: candle_core::WithDType>((mean, covariance): (Vec<T>, Vec<T>)) -> Result<(Tensor, Tensor)> {
-    let (dim, device) = (mean.len(), &Device::Cpu);
-    Ok((Tensor::from_vec(mean, dim, device)?, Tensor::from_vec(covariance, (dim, dim), device)?))
+/// With C (n, dim) the centred rows: the lower triangle of CᵀC / (n − 1) + ridge·I, strip by strip, factored in memory of this thread's.
+fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<Gaussian> {
+    let (n, mut mean) = (rows.len(), vec![T::ZERO; dim]);
+    let factor = with_values(&features.contiguous()?, |x: &[T]| {
+        T::with_room((n + STRIP) * dim, |room| {
+            let (centred, strip) = room.split_at_mut(n * dim);
+            for (to, row) in centred.chunks_exact_mut(dim).zip(rows) {
+                to.copy_from_slice(&x[*row as usize * dim..][..dim]);
+            }
+            centre(centred, &mut mean);
+            f64::with_room(dim * dim, |lower| {
+                for (first, rows) in (0..dim).step_by(STRIP).zip(lower.chunks_mut(STRIP * dim)) {
+                    covariance_strip(first, (centred, dim), strip, ridge, rows);
+                }
+                // By Cauchy and Schwarz the others are no larger.
+                if lower.iter().step_by(dim + 1).any(|v| !v.is_finite()) {
+                    return Err(Error::Diverged("the covariance is not finite".into()));
+                }
+                match cholesky::factor(lower, dim, Threads::One) {
+                    true => Ok(packed_transpose::<T>(lower, dim)),
+                    false => Err(Error::Diverged("the covariance is not positive definite".into())),
+                }
+            })
+        })
+    })??;
+    let device = &Device::Cpu;
+    Gaussian::from_packed(Tensor::from_vec(mean, dim, device)?, &Tensor::from_vec(factor, ((),), device)?)
 }
 
-/// The mean and CᵀC / (n − 1) + ridge·I for the centred rows C (n, dim).
-fn moments<T: Float>(x: &[T], rows: &[u32], dim: usize, ridge: f64) -> (Vec<T>, Vec<T>) {
-    let (mut mean, mut covariance) = (vec![T::ZERO; dim], vec![T::ZERO; dim * dim]);
-    let n = rows.len();
-    T::with_room(n * dim, |centred| {
-        for (to, row) in centred.chunks_exact_mut(dim).zip(rows) {
-            to.copy_from_slice(&x[*row as usize * dim..][..dim]);
-        }
-        centre(centred, &mut mean);
-        if n > 1 {
-            let (all, scale) = (View::rows(dim), 1.0 / (n - 1) as f64);
-            product((dim, dim, n), (&mut covariance, all, Old::Dropped), (centred, all.t()), (centred, all), scale);
-        }
-    });
-    covariance.iter_mut().step_by(dim + 1).for_each(|v| *v += T::narrow(ridge));
-    (mean, covariance)
+/// Some rows of the covariance, from the row `first` on, each up to its diagonal.
+fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip: &mut [T], ridge: f64, lower: &mut [f64]) {
+    let (n, height) = (centred.len() / dim, lower.len() / dim);
+    let width = first + height;
+    let strip = &mut strip[..height * width];
+    if n > 1 {
+        let all = View::rows(dim);
+        let out = (&mut *strip, View::rows(width), Old::Dropped);
+        product((height, width, n), out, (centred, all.t().after(first)), (centred, all), 1.0 / (n - 1) as f64);
+    } else {
+        strip.fill(T::ZERO);
+    }
+    for (i, (to, row)) in lower.chunks_exact_mut(dim).zip(strip.chunks_exact_mut(width)).enumerate() {
+        row[first + i] += T::narrow(ridge);
+        to.iter_mut().zip(&row[..=first + i]).for_each(|(l, v)| *l = v.wide());
+    }
 }
 
 vectorised! {
@@ -86,24 +118,33 @@ mod tests {
     use super::super::as_on_a_device;
     use super::*;
 
+    /// The mean and the covariance.
+    fn moments(gaussian: &Gaussian) -> (Vec<f64>, Vec<Vec<f64>>) {
+        let wide = |t: &Tensor| t.to_dtype(DType::F64).expect("type");
+        let factor = wide(&gaussian.factor().expect("factor"));
+        let covariance = factor.t().expect("t").matmul(&factor).expect("product").to_vec2().expect("values");
+        (wide(gaussian.mean()).to_vec1().expect("values"), covariance)
+    }
+
     #[test]
     fn are_those_of_the_named_rows() {
-        let rows = [7u32, 0, 3, 4];
-        for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
-            let features = Tensor::randn(3f64, 1.0, (9, 5), &Device::Cpu).expect("randn").to_dtype(dtype).expect("type");
-            let named = features.index_select(&Tensor::new(&rows, &Device::Cpu).expect("rows"), 0).expect("select");
-            let named = named.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("values");
-            let mean: Vec<f64> = (0..5).map(|i| named.iter().map(|row| row[i]).sum::<f64>() / 4.0).collect();
-            let both = || mean_and_covariance(&features, &rows, 0.1).expect("moments");
-            for (found, covariance) in [both(), as_on_a_device(both)] {
-                let found = found.to_dtype(DType::F64).expect("type").to_vec1::<f64>().expect("mean");
-                let covariance = covariance.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("covariance");
-                for i in 0..5 {
-                    assert!((found[i] - mean[i]).abs() < tolerance);
-                    for j in 0..5 {
-                        let sum: f64 = named.iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum();
-                        let expected = sum / 3.0 + if i == j { 0.1 } else { 0.0 };
-                        assert!((covariance[i][j] - expected).abs() < tolerance, "{} for {expected}", covariance[i][j]);
+        // Several strips in the second.
+        for (n, dim, rows) in [(9, 5, vec![7u32, 0, 3, 4]), (80, 2 * STRIP + 44, (0..70).rev().collect())] {
+            for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+                let features = Tensor::randn(3f64, 1.0, (n, dim), &Device::Cpu).expect("randn").to_dtype(dtype).expect("type");
+                let named = features.index_select(&Tensor::new(&rows[..], &Device::Cpu).expect("rows"), 0).expect("select");
+                let named = named.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("values");
+                let count = rows.len() as f64;
+                let mean: Vec<f64> = (0..dim).map(|i| named.iter().map(|row| row[i]).sum::<f64>() / count).collect();
+                let both = || moments(&Gaussian::of_rows(&features, &rows, 0.1).expect("fit"));
+                for (found, covariance) in [both(), as_on_a_device(both)] {
+                    for i in 0..dim {
+                        assert!((found[i] - mean[i]).abs() < tolerance);
+                        for j in 0..dim {
+                            let sum: f64 = named.iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum();
+                            let expected = sum / (count - 1.0) + if i == j { 0.1 } else { 0.0 };
+                            assert!((covariance[i][j] - expected).abs() < tolerance, "{} for {expected}", covariance[i][j]);
+                        }
                     }
                 }
             }
@@ -113,14 +154,19 @@ mod tests {
     #[test]
     fn one_row_gives_the_ridge_alone() {
         let features = Tensor::ones((3, 2), DType::F64, &Device::Cpu).expect("ones");
-        let (_, covariance) = mean_and_covariance(&features, &[1], 0.01).expect("moments");
-        assert_eq!(covariance.to_vec2::<f64>().expect("values"), [[0.01, 0.0], [0.0, 0.01]]);
+        for gaussian in [Gaussian::of_rows(&features, &[1], 0.25), as_on_a_device(|| Gaussian::of_rows(&features, &[1], 0.25))] {
+            assert_eq!(moments(&gaussian.expect("fit")), (vec![1.0; 2], vec![vec![0.25, 0.0], vec![0.0, 0.25]]));
+        }
     }
 
     #[test]
-    fn rows_that_are_not_there_are_refused() {
+    fn rows_that_are_not_there_and_features_without_a_factor_are_refused() {
         let features = Tensor::ones((3, 2), DType::F32, &Device::Cpu).expect("ones");
-        let said = |rows: &[u32]| mean_and_covariance(&features, rows, 0.1).expect_err("no such rows").to_string();
+        let said = |rows: &[u32]| Gaussian::of_rows(&features, rows, 0.1).expect_err("no such rows").to_string();
         assert!(said(&[0, 3]).contains("row 3 of 3 features") && said(&[]).contains("no features"));
+        let flat = |features: &Tensor| Gaussian::of_rows(features, &[0, 1, 2], 0.0).expect_err("no factor").to_string();
+        assert!(flat(&features).contains("not positive definite"));
+        let bad = Tensor::new(&[[1f32, 2.0], [f32::NAN, 1.0], [0.0, 4.0]], &Device::Cpu).expect("features");
+        assert!(flat(&bad).contains("not finite"));
     }
 }

@@ -35,8 +35,7 @@ impl ClassStatistics {
             let rows = rows.get(&class).ok_or_else(|| {
                 Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index + 1))
             })?;
-            let (mean, covariance) = nn::mean_and_covariance(features, rows, RIDGE)?;
-            Gaussian::fit(&mean, &covariance).map_err(|e| {
+            Gaussian::of_rows(features, rows, RIDGE).map_err(|e| {
                 Error::Diverged(format!("task {}, class {class}: the feature covariance cannot be factored: {e}", task.index + 1))
             })
         };
@@ -55,14 +54,14 @@ impl ClassStatistics {
         self.classes.iter().map(|((_, class), gaussian)| (*class, gaussian))
     }
 
-    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_factor.<task>.<class>` (dim, dim), Lᵀ of the covariance L·Lᵀ.
+    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_factor.<task>.<class>`, Lᵀ of the covariance L·Lᵀ as [`Gaussian::packed_factor`] gives it.
     ///
     /// # Errors
     /// If a name is taken.
     pub fn save(&self, state: &mut State) -> Result<()> {
         for ((task, class), gaussian) in &self.classes {
             state.put(format!("class_mean.{task}.{class}"), Kind::Statistic, gaussian.mean())?;
-            state.put(format!("class_factor.{task}.{class}"), Kind::Statistic, gaussian.factor())?;
+            state.put(format!("class_factor.{task}.{class}"), Kind::Statistic, &gaussian.packed_factor()?)?;
         }
         Ok(())
     }
@@ -76,11 +75,58 @@ impl ClassStatistics {
         for task in finished {
             for class in &task.classes {
                 let tensor = |part: &str| state.tensor(&format!("class_{part}.{}.{class}", task.index), dtype, device);
-                let gaussian = Gaussian::from_factor(tensor("mean")?, tensor("factor")?)
-                    .map_err(|e| Error::Protocol(format!("state: class_factor.{}.{class}: {e}", task.index)))?;
+                let (mean, factor) = (tensor("mean")?, tensor("factor")?);
+                // Checkpoints of before 2026-11-28 have it whole.
+                let whole = factor.rank() == 2;
+                let gaussian = if whole { Gaussian::from_factor(mean, factor) } else { Gaussian::from_packed(mean, &factor) };
+                let gaussian = gaussian.map_err(|e| Error::Protocol(format!("state: class_factor.{}.{class}: {e}", task.index)))?;
                 self.classes.insert((task.index, *class as i64), gaussian);
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn come_back_from_a_state_and_from_one_that_has_factors_whole() {
+        let dim = 70;
+        let task = TaskInfo {
+            index: 0,
+            tasks: 1,
+            classes: vec![0, 1],
+            first_class: 0,
+            class_names: vec!["a".into(), "b".into()],
+            train_images: 9,
+            domain: None,
+        };
+        let features = Tensor::randn(0f32, 1.0, (9, dim), &Device::Cpu).expect("randn");
+        let mut fitted = ClassStatistics::default();
+        fitted.fit(&task, &features, &[0, 1, 0, 1, 0, 1, 0, 1, 0]).expect("fit");
+        let (mut packed, mut whole) = (State::new(), State::new());
+        fitted.save(&mut packed).expect("save");
+        for (class, gaussian) in fitted.gaussians() {
+            whole.put(format!("class_mean.0.{class}"), Kind::Statistic, gaussian.mean()).expect("mean");
+            whole.put(format!("class_factor.0.{class}"), Kind::Statistic, &gaussian.factor().expect("factor")).expect("factor");
+        }
+        assert!(packed.carried_bytes() < whole.carried_bytes());
+        let values = |statistics: &ClassStatistics| {
+            let all = statistics.gaussians().map(|(class, g)| (class, g.mean().to_vec1().expect("mean"), g.factor().expect("factor")));
+            all.map(|(class, mean, factor)| (class, mean, factor.to_vec2().expect("factor")))
+                .collect::<Vec<(i64, Vec<f32>, Vec<Vec<f32>>)>>()
+        };
+        for state in [packed, whole] {
+            let mut restored = ClassStatistics::default();
+            restored.restore(&state, std::slice::from_ref(&task), DType::F32, &Device::Cpu).expect("restore");
+            assert_eq!(values(&restored), values(&fitted));
+        }
+        let mut bad = State::new();
+        bad.put("class_mean.0.0", Kind::Statistic, &features.get(0).expect("row")).expect("mean");
+        bad.put("class_factor.0.0", Kind::Statistic, &features.get(1).expect("row")).expect("factor");
+        let error = ClassStatistics::default().restore(&bad, &[task], DType::F32, &Device::Cpu).expect_err("too few numbers");
+        assert!(error.to_string().contains("class_factor.0.0: a packed upper triangle of 70 dimensions"), "{error}");
     }
 }

@@ -12,6 +12,7 @@ use crate::backbone::{BackboneOptions, Vit};
 use crate::config::{Field, Layer};
 use crate::context::{Context, Serialised};
 use crate::method::{self, Access, Method, Setup};
+use crate::nn::Gaussian;
 use crate::run::{Start, train_task};
 use crate::scenario::TaskInfo;
 use crate::state::State;
@@ -138,7 +139,8 @@ fn compare_statistics(fixture: &Fixture, out: &mut Comparison, task: usize, stat
         for class in task * fixture.settings.cpt..(task + 1) * fixture.settings.cpt {
             match quantity {
                 "class_cov" => {
-                    let factor = state.tensor(&format!("class_factor.{task}.{class}"), DType::F64, &Device::Cpu)?;
+                    let part = |part: &str| state.tensor(&format!("class_{part}.{task}.{class}"), DType::F64, &Device::Cpu);
+                    let factor = Gaussian::from_packed(part("mean")?, &part("factor")?)?.factor()?;
                     ours.extend(factor.t()?.matmul(&factor)?.flatten_all()?.to_vec1::<f64>()?);
                 }
                 _ => ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?),

@@ -1,17 +1,37 @@
 //! Cholesky factorisation in blocks, in f64 on the host: nearly all of its work is matrix products on all threads, so that ten thousand unknowns take
 //! seconds. The result has the same bits at any number of threads.
 
+mod diagonal;
+
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
-use super::float::{Float, vectorised};
-use super::product::{Old, View, product};
+use self::diagonal::Diagonal;
+use super::factor::{Upper, packed_transpose};
 use crate::{Error, Result};
 
 /// Columns a block.
 const BLOCK: usize = 128;
 /// Rows a task of a thread.
-const ROWS: usize = 64;
+const ROWS: usize = 192;
+
+/// Who works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Threads {
+    /// All of the pool.
+    All,
+    /// This one: others have work of their own.
+    One,
+}
+
+impl Threads {
+    fn parallelism(self) -> gemm::Parallelism {
+        match self {
+            Self::All => gemm::Parallelism::Rayon(0),
+            Self::One => gemm::Parallelism::None,
+        }
+    }
+}
 
 /// L, lower triangular, with A = L·Lᵀ.
 pub struct Cholesky {
@@ -34,11 +54,11 @@ impl Place {
     }
 }
 
-/// dst (m, n) −= a (m, k)·b (k, n) on all threads.
+/// dst (m, n) −= a (m, k)·b (k, n).
 ///
 /// # Safety
 /// All three lie within live buffers, and no element of dst is one of a or b.
-unsafe fn subtract_product((m, n, k): (usize, usize, usize), dst: Place, a: Place, b: Place) {
+unsafe fn subtract_product(threads: Threads, (m, n, k): (usize, usize, usize), dst: Place, a: Place, b: Place) {
     if m == 0 || n == 0 || k == 0 {
         return;
     }
@@ -64,7 +84,7 @@ unsafe fn subtract_product((m, n, k): (usize, usize, usize), dst: Place, a: Plac
             false,
             false,
             false,
-            gemm::Parallelism::Rayon(0),
+            threads.parallelism(),
         );
     }
 }
@@ -90,7 +110,7 @@ impl Cholesky {
             return Err(Error::Protocol(format!("a matrix of {n}×{columns} has no Cholesky factor")));
         }
         (0..n).for_each(|i| lower[i * n + i] += ridge);
-        Ok(factor(&mut lower, n).then_some(Self { n, lower }))
+        Ok(factor(&mut lower, n, Threads::All).then_some(Self { n, lower }))
     }
 
     /// Lᵀ (n, n), upper triangular, f64 on the host.
@@ -98,7 +118,8 @@ impl Cholesky {
     /// # Errors
     /// If the tensor cannot be made.
     pub fn upper(&self) -> Result<Tensor> {
-        Ok(Tensor::from_vec(upper::<f64>(&self.lower, self.n), (self.n, self.n), &Device::Cpu)?)
+        let packed = Tensor::from_vec(packed_transpose::<f64>(&self.lower, self.n), ((),), &Device::Cpu)?;
+        Upper::of_packed(&packed, self.n)?.whole(self.n)
     }
 
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
@@ -119,7 +140,7 @@ impl Cholesky {
             // SAFETY: rows k.. of x are written, rows ..k and the factor read; the factor is never written through its pointer.
             unsafe {
                 let at = |row: usize| Place { first: base.add(row * m), row: m, column: 1 };
-                subtract_product((width, m, k), at(k), lower(k, 0), at(0));
+                subtract_product(Threads::All, (width, m, k), at(k), lower(k, 0), at(0));
             }
             self.forward_block(&mut x, m, k, width);
         }
@@ -130,7 +151,7 @@ impl Cholesky {
                 // SAFETY: rows k..end of x are written, rows end.. and the factor read; the factor is never written through its pointer.
                 unsafe {
                     let at = |row: usize| Place { first: base.add(row * m), row: m, column: 1 };
-                    subtract_product((width, m, n - end), at(k), lower(end, k).t(), at(end));
+                    subtract_product(Threads::All, (width, m, n - end), at(k), lower(end, k).t(), at(end));
                 }
             }
             self.backward_block(&mut x, m, k, width);
@@ -167,97 +188,27 @@ impl Cholesky {
 
 /// Puts L, lower triangular, in place of the lower triangle of A = L·Lᵀ (n, n), row-major; false if A is not positive definite. What lies above the diagonal
 /// is not read and means nothing afterwards.
-pub(super) fn factor(lower: &mut [f64], n: usize) -> bool {
+pub(super) fn factor(lower: &mut [f64], n: usize, threads: Threads) -> bool {
     assert_eq!(lower.len(), n * n, "a square matrix");
+    let (mut diagonal, mut room) = (Diagonal::default(), Vec::new());
     for k in (0..n).step_by(BLOCK) {
         let width = BLOCK.min(n - k);
         let base = lower.as_mut_ptr();
         // SAFETY: offsets stay below n·n. The product writes columns k.. of rows k.., and reads columns ..k only.
         unsafe {
             let at = |row: usize, column: usize| Place { first: base.add(row * n + column), row: n, column: 1 };
-            subtract_product((n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
+            subtract_product(threads, (n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
         }
-        let (mut upper, mut inverse) = (vec![0.0; width * width], vec![0.0; width * width]);
-        for (i, row) in lower[k * n..].chunks(n).take(width).enumerate() {
-            (0..=i).for_each(|j| upper[j * width + i] = row[k + j]);
-        }
-        factor_block(&mut upper, &mut inverse, width);
-        // The smallest sign that something went wrong: a diagonal that is not above zero.
-        if !(0..width).all(|j| upper[j * width + j] > 0.0 && upper[j * width + j].is_finite()) {
+        let (block, below) = lower[k * n..].split_at_mut(width * n);
+        if !diagonal.factor(block, (n, k), width) {
             return false;
         }
-        for (i, row) in lower[k * n..].chunks_mut(n).take(width).enumerate() {
-            (0..=i).for_each(|j| row[k + j] = upper[j * width + i]);
+        match threads {
+            Threads::All => below.par_chunks_mut(n * ROWS).for_each_init(Vec::new, |room, rows| diagonal.divide(rows, (n, k), room)),
+            Threads::One => below.chunks_mut(n * ROWS).for_each(|rows| diagonal.divide(rows, (n, k), &mut room)),
         }
-        // The rest of the block column: X·L_kkᵀ = A.
-        let below = &mut lower[(k + width) * n..];
-        below.par_chunks_mut(n * ROWS).for_each(|rows| {
-            let known: Vec<f64> = rows.chunks(n).flat_map(|row| row[k..k + width].iter().copied()).collect();
-            let (place, a) = (View::rows(n).after(k), (known.as_slice(), View::rows(width)));
-            let shape = (rows.len() / n, width, width);
-            let square = View::rows(width);
-            product(shape, (rows, place, Old::Dropped), a, (&inverse, square), 1.0);
-            // One refinement, X += (A − X·U)·U⁻¹: as exact as substitution where the block is nearly singular.
-            let mut rest = known.clone();
-            product(shape, (&mut rest, square, Old::Kept), (rows, place), (&upper, square), -1.0);
-            product(shape, (rows, place, Old::Kept), (&rest, square), (&inverse, square), 1.0);
-        });
     }
     true
-}
-
-/// Lᵀ (n, n), upper triangular, of what [`factor`] leaves.
-pub(super) fn upper<T: Float>(lower: &[f64], n: usize) -> Vec<T> {
-    // In tiles, so that a tile of either matrix stays in the cache.
-    const TILE: usize = 32;
-    let mut upper = vec![T::ZERO; n * n];
-    for first in (0..n).step_by(TILE) {
-        for left in (0..=first).step_by(TILE) {
-            for j in left..n.min(left + TILE) {
-                for i in first.max(j)..n.min(first + TILE) {
-                    upper[j * n + i] = T::narrow(lower[i * n + j]);
-                }
-            }
-        }
-    }
-    upper
-}
-
-vectorised! {
-    /// For a symmetric A (width, width), of which `upper` holds the upper triangle: puts U with A = Uᵀ·U there, and U⁻¹ into `inverse`, which must be zeros. Without a factor
-    /// the diagonal gets a number that is not positive and finite.
-    fn factor_block(upper: &'a mut [T], inverse: &'a mut [T], width: usize) {
-        for j in 0..width {
-            let (above, below) = upper.split_at_mut((j + 1) * width);
-            let row = &mut above[j * width + j..];
-            // The root of a negative number is NaN, and stays.
-            let scale = T::ONE / row[0].sqrt();
-            for v in row.iter_mut() {
-                *v = *v * scale;
-            }
-            for (i, other) in below.chunks_exact_mut(width).enumerate() {
-                let (factor, i) = (row[i + 1], i + 1);
-                for (o, v) in other[j + i..].iter_mut().zip(&row[i..]) {
-                    *o = *o - factor * *v;
-                }
-            }
-        }
-        for i in (0..width).rev() {
-            let (above, below) = inverse.split_at_mut((i + 1) * width);
-            let row = &mut above[i * width..];
-            row[i] = T::ONE;
-            for (k, known) in below.chunks_exact(width).enumerate() {
-                let (k, factor) = (i + 1 + k, upper[i * width + i + 1 + k]);
-                for (o, v) in row[k..].iter_mut().zip(&known[k..]) {
-                    *o = *o - factor * *v;
-                }
-            }
-            let scale = T::ONE / upper[i * width + i];
-            for v in row[i..].iter_mut() {
-                *v = *v * scale;
-            }
-        }
-    }
 }
 
 /// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the host.
@@ -305,6 +256,15 @@ mod tests {
             })
         };
         assert_eq!(with(1), with(2));
+        // Enough rows for several tasks.
+        let n = 3 * BLOCK + 40;
+        let (a, _) = system(n, 1);
+        let lower = |threads: Threads| {
+            let mut values = a.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+            assert!(factor(&mut values, n, threads));
+            packed_transpose::<f64>(&values, n)
+        };
+        assert!(lower(Threads::One) == lower(Threads::All));
     }
 
     #[test]

@@ -104,10 +104,10 @@ fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path
     };
     let scores = tasks.clone().find(|t| record.tasks[*t].scores.by_task != again.tasks[*t].scores.by_task);
     let place = match &first {
-        Some((name, error)) => format!("first in task {}, tensor '{name}' (relative difference {error:.1e})", task + 1),
+        Some(Difference { tensor, how, .. }) => format!("first in task {}, tensor '{tensor}' ({how})", task + 1),
         None => format!("first in task {} (its checkpoint was not kept, so the tensor is unknown)", task + 1),
     };
-    let rounding = scores.is_none() && first.as_ref().is_none_or(|(_, error)| *error <= ROUNDING);
+    let rounding = scores.is_none() && first.as_ref().is_none_or(|d| d.error.is_some_and(|e| e <= ROUNDING));
     if rounding {
         println!("equal to rounding: {what}; every accuracy is the same, the weights differ, {place}; {same_program} build of cilbench");
         return Ok(());
@@ -118,22 +118,65 @@ fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path
     Err(Error::Protocol(format!("different: {what}, {place}{}; {same_program} build of cilbench", accuracy.unwrap_or_default())))
 }
 
-/// The first tensor in which two states differ, and its relative difference.
-fn first_difference(old: &State, new: &State) -> Result<Option<(String, f64)>> {
+/// The first tensor in which two states differ.
+struct Difference {
+    tensor: String,
+    /// The relative difference of values, if there are as many.
+    error: Option<f64>,
+    how: String,
+}
+
+fn first_difference(old: &State, new: &State) -> Result<Option<Difference>> {
+    let missing = |tensor: &str, when: &str| Difference { tensor: tensor.to_owned(), error: None, how: format!("not there {when}") };
     for (name, entry) in old.iter() {
-        let Some(other) = new.get(name) else { return Ok(Some((name.to_owned(), f64::INFINITY))) };
+        let Some(other) = new.get(name) else { return Ok(Some(missing(name, "now"))) };
         if entry == other {
             continue;
         }
         let (a, b) = (entry.value.to_f64()?, other.value.to_f64()?);
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-        let error = if a.len() == b.len() {
-            norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-12)
-        } else {
-            f64::INFINITY
-        };
-        return Ok(Some((name.to_owned(), error)));
+        let tensor = name.to_owned();
+        if entry.value.shape != other.value.shape {
+            let how = format!("shape {:?} then, {:?} now: the programs keep it differently", entry.value.shape, other.value.shape);
+            return Ok(Some(Difference { tensor, error: None, how }));
+        }
+        let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-12);
+        return Ok(Some(Difference { tensor, error: Some(error), how: format!("relative difference {error:.1e}") }));
     }
     let extra = new.iter().find(|(name, _)| old.get(name).is_none());
-    Ok(extra.map(|(name, _)| (name.to_owned(), f64::INFINITY)))
+    Ok(extra.map(|(name, _)| missing(name, "then")))
+}
+
+#[cfg(test)]
+mod tests {
+    use cilbench::candle_core::{Device, Tensor};
+    use cilbench::state::Kind;
+
+    use super::*;
+
+    #[test]
+    fn the_first_tensor_that_differs_is_named_with_how_it_differs() {
+        let state = |tensors: &[(&str, &[f32])]| {
+            let mut state = State::new();
+            for (name, values) in tensors {
+                let tensor = Tensor::new(*values, &Device::Cpu).expect("tensor");
+                state.put(*name, Kind::Statistic, &tensor).expect("put");
+            }
+            state
+        };
+        let old = state(&[("a", &[3.0, 4.0]), ("b", &[1.0])]);
+        let said = |new: &[(&str, &[f32])]| {
+            let found = first_difference(&old, &state(new)).expect("compared");
+            found.map(|d| (d.tensor, d.error.is_some(), d.how))
+        };
+        assert!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0])]).is_none());
+        let expected = |tensor: &str, values: bool, how: &str| Some((tensor.to_owned(), values, how.to_owned()));
+        assert_eq!(said(&[("a", &[3.0, 4.5]), ("b", &[1.0])]), expected("a", true, "relative difference 1.0e-1"));
+        assert_eq!(
+            said(&[("a", &[3.0, 4.0]), ("b", &[1.0, 2.0])]),
+            expected("b", false, "shape [1] then, [2] now: the programs keep it differently")
+        );
+        assert_eq!(said(&[("a", &[3.0, 4.0])]), expected("b", false, "not there now"));
+        assert_eq!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0]), ("c", &[1.0])]), expected("c", false, "not there then"));
+    }
 }

@@ -88,6 +88,7 @@ pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
         rayon::current_num_threads()
     );
     println!("{out}");
+    println!("products are counted in full, also where half of a matrix is zeros or known by symmetry and left out");
     let memory = Machine::peak_memory();
     let place = match device::gpu_name(&device) {
         Some(gpu) => format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(&device))),
@@ -141,6 +142,7 @@ fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, (dtype, device)
     let labels: Vec<i64> = (0..rows).map(|i| (i % args.classes) as i64).collect();
     let mut statistics = ClassStatistics::default();
     let seconds = clock(&mut || statistics.fit(&task, &features, &labels))?;
+    // Both triangles of a covariance are counted, of which one is computed.
     let products = 2.0 * args.images_per_class as f64 * dim.powi(2) / speed + dim.powi(3) / 3.0 / host_speed;
     parts.push(Part("class statistics", seconds, Some(classes * products)));
     drop(features);

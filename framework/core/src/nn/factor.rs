@@ -54,60 +54,56 @@ impl Upper {
     pub fn of(whole: &Tensor) -> Result<Self> {
         let whole = whole.contiguous()?;
         match whole.dtype() {
-            DType::F32 if super::own(&whole) => pack::<f32>(&whole),
-            DType::F64 if super::own(&whole) => pack::<f64>(&whole),
+            DType::F32 if super::own(&whole) => Ok(Self::Packed(pack::<f32>(&whole)?)),
+            DType::F64 if super::own(&whole) => Ok(Self::Packed(pack::<f64>(&whole)?)),
             _ => Ok(Self::Whole(whole)),
         }
     }
 
-    /// Of the packed numbers of a matrix (dim, dim), wherever they are.
-    pub fn of_packed(packed: &Tensor, dim: usize) -> Result<Self> {
+    /// Of the packed numbers of a matrix (dim, dim) on the host, for this device.
+    pub fn of_packed(packed: &Tensor, dim: usize, device: &Device) -> Result<Self> {
         if packed.dims() != [count(dim)] {
-            let shape = packed.dims();
+            let (shape, count) = (packed.dims(), count(dim));
             return Err(Error::Protocol(format!(
-                "a packed upper triangle of {dim} dimensions has {} numbers, this one has the shape {shape:?}",
-                count(dim)
+                "a packed upper triangle of {dim} dimensions has {count} numbers, this one has the shape {shape:?}"
             )));
         }
-        let packed = Self::Packed(packed.contiguous()?);
-        match &packed {
-            Self::Packed(t) if super::own(t) && matches!(t.dtype(), DType::F32 | DType::F64) => Ok(packed),
-            _ => Ok(Self::Whole(packed.whole(dim)?)),
+        let packed = packed.contiguous()?;
+        if device.is_cpu() && super::own(&packed) && matches!(packed.dtype(), DType::F32 | DType::F64) {
+            return Ok(Self::Packed(packed));
         }
+        Ok(Self::Whole(unpacked(&packed, dim)?.to_device(device)?))
     }
 
     /// All of it (dim, dim).
     pub fn whole(&self, dim: usize) -> Result<Tensor> {
         match self {
             Self::Whole(whole) => Ok(whole.clone()),
-            Self::Packed(packed) => on_host(packed, |host| match host.dtype() {
-                DType::F32 => unpack::<f32>(host, dim),
-                _ => unpack::<f64>(&host.to_dtype(DType::F64)?, dim),
-            }),
+            Self::Packed(packed) => unpacked(packed, dim),
         }
     }
 
-    /// Its packed numbers, 1-d.
+    /// Its packed numbers, 1-d, on the host.
     pub fn packed(&self) -> Result<Tensor> {
-        match self {
-            Self::Packed(packed) => Ok(packed.clone()),
-            Self::Whole(whole) => on_host(whole, |host| {
-                let packed = match host.dtype() {
-                    DType::F32 => pack::<f32>(host)?,
-                    _ => pack::<f64>(&host.to_dtype(DType::F64)?)?,
-                };
-                packed.packed()
-            }),
+        let whole = match self {
+            Self::Packed(packed) => return Ok(packed.clone()),
+            Self::Whole(whole) => whole.to_device(&Device::Cpu)?,
+        };
+        match whole.dtype() {
+            DType::F32 => pack::<f32>(&whole),
+            dtype => Ok(pack::<f64>(&whole.to_dtype(DType::F64)?)?.to_dtype(dtype)?),
         }
     }
 }
 
-/// What `f` makes of the tensor on the host, of the tensor's type and on its device.
-fn on_host(tensor: &Tensor, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    Ok(f(&tensor.to_device(&Device::Cpu)?)?.to_dtype(tensor.dtype())?.to_device(tensor.device())?)
+fn unpacked(packed: &Tensor, dim: usize) -> Result<Tensor> {
+    match packed.dtype() {
+        DType::F32 => unpack::<f32>(packed, dim),
+        dtype => Ok(unpack::<f64>(&packed.to_dtype(DType::F64)?, dim)?.to_dtype(dtype)?),
+    }
 }
 
-fn pack<T: Float + WithDType>(whole: &Tensor) -> Result<Upper> {
+fn pack<T: Float + WithDType>(whole: &Tensor) -> Result<Tensor> {
     let (dim, mut packed) = (whole.dim(0)?, Vec::new());
     with_values(whole, |whole: &[T]| {
         packed.reserve_exact(count(dim));
@@ -115,7 +111,7 @@ fn pack<T: Float + WithDType>(whole: &Tensor) -> Result<Upper> {
             whole.chunks_exact(dim).take(block.end).for_each(|row| packed.extend_from_slice(&row[block.first..block.end]));
         }
     })?;
-    Ok(Upper::Packed(Tensor::from_vec(packed, (count(dim),), &Device::Cpu)?))
+    Ok(Tensor::from_vec(packed, (count(dim),), &Device::Cpu)?)
 }
 
 fn unpack<T: Float + WithDType>(packed: &Tensor, dim: usize) -> Result<Tensor> {
@@ -151,43 +147,39 @@ mod tests {
     use super::super::as_on_a_device;
     use super::*;
 
+    fn values(t: &Tensor) -> Vec<f64> {
+        t.to_dtype(DType::F64).expect("type").flatten_all().expect("flat").to_vec1().expect("values")
+    }
+
     #[test]
     fn packing_keeps_the_upper_triangle() {
+        // Numbers that every type holds exactly.
+        let value = |row: usize, column: usize| (1 + (7 * row + 3 * column) % 200) as f64;
         for n in [1, COLUMNS, 2 * COLUMNS + 5] {
-            let lower: Vec<f64> = (0..n * n).map(|i| if i % n <= i / n { 1.0 + i as f64 } else { f64::NAN }).collect();
-            let upper: Vec<f64> = (0..n * n).map(|i| if i / n <= i % n { 1.0 + (i % n * n + i / n) as f64 } else { 0.0 }).collect();
-            let whole = Tensor::from_vec(upper.clone(), (n, n), &Device::Cpu).expect("whole");
-            for dtype in [DType::F64, DType::F32] {
-                let whole = whole.to_dtype(dtype).expect("type");
+            let places = || (0..n * n).map(|i| (i / n, i % n));
+            let lower: Vec<f64> = places().map(|(i, j)| if j <= i { value(i, j) } else { f64::NAN }).collect();
+            let upper: Vec<f64> = places().map(|(i, j)| if i <= j { value(j, i) } else { 0.0 }).collect();
+            for dtype in [DType::F64, DType::F32, DType::BF16] {
+                let whole = Tensor::from_slice(&upper, (n, n), &Device::Cpu).expect("whole").to_dtype(dtype).expect("type");
                 let here = Upper::of(&whole).expect("packed");
                 let there = as_on_a_device(|| Upper::of(&whole).expect("whole"));
-                assert!(matches!((&here, &there), (Upper::Packed(_), Upper::Whole(_))));
-                let packed = [here.packed().expect("packed"), as_on_a_device(|| there.packed()).expect("packed")];
-                for packed in packed {
-                    assert_eq!(
-                        packed.to_dtype(DType::F64).expect("type").to_vec1::<f64>().expect("values"),
-                        packed_transpose::<f64>(&lower, n)
-                    );
-                    for upper in [Upper::of_packed(&packed, n), as_on_a_device(|| Upper::of_packed(&packed, n))] {
-                        let found = upper.expect("upper").whole(n).expect("whole");
-                        assert_eq!((found.dims(), found.dtype()), (&[n, n][..], dtype));
-                        assert_eq!(
-                            found.to_dtype(DType::F64).expect("type").flatten_all().expect("flat").to_vec1::<f64>().expect("values"),
-                            upper_of(&whole)
-                        );
+                assert!(matches!(here, Upper::Packed(_)) == (dtype != DType::BF16) && matches!(there, Upper::Whole(_)));
+                for packed in [here.packed(), as_on_a_device(|| there.packed())] {
+                    let packed = packed.expect("packed");
+                    assert!(values(&packed) == packed_transpose::<f64>(&lower, n), "{n} {dtype:?}");
+                    let unpacked = || Upper::of_packed(&packed, n, &Device::Cpu)?.whole(n);
+                    for found in [unpacked(), as_on_a_device(unpacked)] {
+                        let found = found.expect("whole");
+                        assert!(found.dims() == [n, n] && found.dtype() == dtype && values(&found) == upper, "{n} {dtype:?}");
                     }
                 }
             }
         }
     }
 
-    fn upper_of(whole: &Tensor) -> Vec<f64> {
-        whole.to_dtype(DType::F64).expect("type").flatten_all().expect("flat").to_vec1().expect("values")
-    }
-
     #[test]
     fn another_number_of_numbers_is_refused() {
         let packed = Tensor::zeros(7, DType::F32, &Device::Cpu).expect("zeros");
-        assert!(Upper::of_packed(&packed, 3).expect_err("nine").to_string().contains("3 dimensions has 9 numbers"));
+        assert!(Upper::of_packed(&packed, 3, &Device::Cpu).expect_err("nine").to_string().contains("3 dimensions has 9 numbers"));
     }
 }

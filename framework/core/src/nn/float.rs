@@ -41,14 +41,18 @@ pub(super) trait Float:
 macro_rules! room {
     ($t:ident) => {
         fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
-            thread_local!(static ROOM: Cell<Vec<$t>> = const { Cell::new(Vec::new()) });
-            // Taken meanwhile: while `f` waits for other threads this one may come here again for other work.
-            let mut room = ROOM.take();
+            thread_local!(static ROOMS: Cell<Vec<Vec<$t>>> = const { Cell::new(Vec::new()) });
+            // Taken meanwhile: `f` may need other room, and while it waits for other threads this one may come here again for other work.
+            let mut rooms = ROOMS.take();
+            let mut room = rooms.pop().unwrap_or_default();
+            ROOMS.set(rooms);
             if room.len() < n {
                 room = vec![0.0; n];
             }
             let result = f(&mut room[..n]);
-            ROOM.set(room);
+            let mut rooms = ROOMS.take();
+            rooms.push(room);
+            ROOMS.set(rooms);
             result
         }
     };

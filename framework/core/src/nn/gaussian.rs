@@ -56,12 +56,12 @@ impl Gaussian {
         Ok(Self { mean: mean.contiguous()?, factor: Upper::of(&factor)? })
     }
 
-    /// Of a mean (dim) and Lᵀ without most of its zeros, as [`Gaussian::mean`] and [`Gaussian::packed_factor`] give them.
+    /// Of a mean (dim) and Lᵀ without most of its zeros, on the host, as [`Gaussian::mean`] and [`Gaussian::packed_factor`] give them.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the shapes do not fit.
     pub fn from_packed(mean: Tensor, factor: &Tensor) -> Result<Self> {
-        let factor = Upper::of_packed(factor, mean.elem_count())?;
+        let factor = Upper::of_packed(factor, mean.elem_count(), mean.device())?;
         Ok(Self { mean: mean.contiguous()?, factor })
     }
 
@@ -83,7 +83,7 @@ impl Gaussian {
         self.factor.whole(self.dim())
     }
 
-    /// Lᵀ without most of its zeros, 1-d: its columns in blocks of 64, one block after the other, each row by row down to the row of its last column.
+    /// Lᵀ without most of its zeros, 1-d, on the host: its columns in blocks of 64, one block after the other, each row by row down to the row of its last column.
     ///
     /// # Errors
     /// If the tensor cannot be made.

@@ -34,10 +34,17 @@ impl Gaussian {
     }
 }
 
+fn not_finite(what: &str) -> Error {
+    Error::Diverged(format!("the {what} is not finite"))
+}
+
 fn composed(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<Gaussian> {
     let device = features.device();
     let rows = features.index_select(&Tensor::new(rows, device)?, 0)?;
     let (n, mean) = (rows.dim(0)?, rows.mean(0)?);
+    if !mean.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()?.is_finite() {
+        return Err(not_finite("mean"));
+    }
     let ridge = (Tensor::eye(dim, features.dtype(), device)? * ridge)?;
     if n < 2 {
         return Gaussian::fit(&mean, &ridge);
@@ -57,13 +64,16 @@ fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: 
                 to.copy_from_slice(&x[*row as usize * dim..][..dim]);
             }
             centre(centred, &mut mean);
+            if mean.iter().any(|v| !v.wide().is_finite()) {
+                return Err(not_finite("mean"));
+            }
             f64::with_room(dim * dim, |lower| {
                 for (first, rows) in (0..dim).step_by(STRIP).zip(lower.chunks_mut(STRIP * dim)) {
                     covariance_strip(first, (centred, dim), strip, ridge, rows);
                 }
                 // By Cauchy and Schwarz the others are no larger.
                 if lower.iter().step_by(dim + 1).any(|v| !v.is_finite()) {
-                    return Err(Error::Diverged("the covariance is not finite".into()));
+                    return Err(not_finite("covariance"));
                 }
                 match cholesky::factor(lower, dim, Threads::One) {
                     true => Ok(packed_transpose::<T>(lower, dim)),
@@ -131,6 +141,9 @@ mod tests {
         // Several strips in the second.
         for (n, dim, rows) in [(9, 5, vec![7u32, 0, 3, 4]), (80, 2 * STRIP + 44, (0..70).rev().collect())] {
             for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+                // What lies in kept memory must not count.
+                f64::with_room(2 * dim * dim, |a| f64::with_room(2 * dim * dim, |b| [a, b].map(|room| room.fill(f64::NAN))));
+                f32::with_room(2 * dim * dim, |room| room.fill(f32::NAN));
                 let features = Tensor::randn(3f64, 1.0, (n, dim), &Device::Cpu).expect("randn").to_dtype(dtype).expect("type");
                 let named = features.index_select(&Tensor::new(&rows[..], &Device::Cpu).expect("rows"), 0).expect("select");
                 let named = named.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("values");
@@ -153,6 +166,9 @@ mod tests {
 
     #[test]
     fn one_row_gives_the_ridge_alone() {
+        let wide = Tensor::ones((1, STRIP + 3), DType::F32, &Device::Cpu).expect("ones");
+        let factor = Gaussian::of_rows(&wide, &[0], 0.25).expect("fit").factor().expect("factor");
+        assert_eq!(factor.sum_all().expect("sum").to_scalar::<f32>().expect("sum"), 0.5 * (STRIP + 3) as f32);
         let features = Tensor::ones((3, 2), DType::F64, &Device::Cpu).expect("ones");
         for gaussian in [Gaussian::of_rows(&features, &[1], 0.25), as_on_a_device(|| Gaussian::of_rows(&features, &[1], 0.25))] {
             assert_eq!(moments(&gaussian.expect("fit")), (vec![1.0; 2], vec![vec![0.25, 0.0], vec![0.0, 0.25]]));
@@ -164,9 +180,15 @@ mod tests {
         let features = Tensor::ones((3, 2), DType::F32, &Device::Cpu).expect("ones");
         let said = |rows: &[u32]| Gaussian::of_rows(&features, rows, 0.1).expect_err("no such rows").to_string();
         assert!(said(&[0, 3]).contains("row 3 of 3 features") && said(&[]).contains("no features"));
-        let flat = |features: &Tensor| Gaussian::of_rows(features, &[0, 1, 2], 0.0).expect_err("no factor").to_string();
-        assert!(flat(&features).contains("not positive definite"));
-        let bad = Tensor::new(&[[1f32, 2.0], [f32::NAN, 1.0], [0.0, 4.0]], &Device::Cpu).expect("features");
-        assert!(flat(&bad).contains("not finite"));
+        let flat = |features: &Tensor| {
+            let said = || Gaussian::of_rows(features, &[0, 1, 2], 0.0).expect_err("no factor").to_string();
+            [said(), as_on_a_device(said)]
+        };
+        assert!(flat(&features).iter().all(|said| said.contains("not positive definite")));
+        for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
+            let features = Tensor::new(&[[1f32, 2.0], [3.0, bad], [0.0, 4.0]], &Device::Cpu).expect("features");
+            let said = flat(&features);
+            assert!(said.iter().all(|said| said.contains("not finite")), "{bad}: {said:?}");
+        }
     }
 }

@@ -16,7 +16,7 @@ const BLOCK: usize = 128;
 const ROWS: usize = 192;
 
 /// Who works.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(super) enum Threads {
     /// All of the pool.
     All,
@@ -119,7 +119,7 @@ impl Cholesky {
     /// If the tensor cannot be made.
     pub fn upper(&self) -> Result<Tensor> {
         let packed = Tensor::from_vec(packed_transpose::<f64>(&self.lower, self.n), ((),), &Device::Cpu)?;
-        Upper::of_packed(&packed, self.n)?.whole(self.n)
+        Upper::of_packed(&packed, self.n, &Device::Cpu)?.whole(self.n)
     }
 
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
@@ -256,15 +256,17 @@ mod tests {
             })
         };
         assert_eq!(with(1), with(2));
-        // Enough rows for several tasks.
-        let n = 3 * BLOCK + 40;
-        let (a, _) = system(n, 1);
-        let lower = |threads: Threads| {
-            let mut values = a.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
-            assert!(factor(&mut values, n, threads));
+        // Enough rows for several tasks; what lies above the diagonal is not read.
+        let n = 4 * BLOCK + 40;
+        let mut values = system(n, 1).0.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+        values.iter_mut().enumerate().filter(|(i, _)| i % n > i / n).for_each(|(_, v)| *v = f64::NAN);
+        let lower = |threads: Threads, pool: usize| {
+            let (mut values, pool) = (values.clone(), rayon::ThreadPoolBuilder::new().num_threads(pool).build().expect("pool"));
+            assert!(pool.install(|| factor(&mut values, n, threads)));
             packed_transpose::<f64>(&values, n)
         };
-        assert!(lower(Threads::One) == lower(Threads::All));
+        let one = lower(Threads::One, 1);
+        assert!(one.iter().all(|v| v.is_finite()) && one == lower(Threads::All, 1) && one == lower(Threads::All, 3));
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     if !leaderboard::METRICS.contains(&args.metric.as_str()) {
         return Err(Error::unknown("metric", &args.metric, leaderboard::METRICS));
     }
+    if let Some(folder) = args.export.as_deref().and_then(std::path::Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+        return Err(Error::usage(format!("--export: there is no folder {} to write into; make it first", folder.display())));
+    }
     let mut found = Vec::new();
     for folder in &args.folders {
         there_is("leaderboard", folder)?;
@@ -31,7 +34,8 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
         }
     }
     for run in found.iter().filter(|f| f.record.status != Status::Finished) {
-        eprintln!("left out, not finished ({:?}): {}", run.record.status, run.path.display());
+        let path = run.path.display();
+        eprintln!("left out, not finished ({:?}): {path} (go on with cilbench run --resume {path}, or delete it)", run.record.status);
     }
     for run in found.iter().filter(|f| !f.altered.is_empty()) {
         eprintln!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));

@@ -104,5 +104,9 @@ fn describe_method(entry: &MethodEntry) {
     let mut out = table(&["hyper-parameter", "default", "meaning"]);
     out.add_rows(entry.fields().into_iter().map(|f| [f.key, f.default.to_string(), f.doc]));
     println!("{out}\n");
+    for (dataset, values) in entry.presets() {
+        let values: Vec<String> = values.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        println!("On the data set {dataset} the defaults are: {}.", values.join(", "));
+    }
     println!("Set one with --set key=value, several with --config FILE (TOML).\n\n{}", about.paper);
 }

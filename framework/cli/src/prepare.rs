@@ -41,6 +41,9 @@ impl Prepared {
     pub(crate) fn new(args: &RunArgs) -> Result<Self> {
         let layers = layers(args)?;
         args.weights.as_deref().map_or(Ok(()), |path| there_is("--weights", path))?;
+        if let Some(folder) = args.weights.as_deref().filter(|path| path.is_dir()) {
+            return Err(Error::usage(format!("--weights {}: this is a folder; name the safetensors file in it", folder.display())));
+        }
         let entry = method::find(&args.method)?;
         let spec = scenario::find(&args.scenario)?;
         let dataset = data::find(&spec.dataset)?;
@@ -162,7 +165,7 @@ pub(crate) fn there_is(flag: &str, path: &Path) -> Result<()> {
 pub(crate) fn started_with(folder: &Path) -> Result<RunArgs> {
     let file = folder.join("command.json");
     let text = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
             Error::usage(format!("{}: this is no run folder: there is no command.json in it", folder.display()))
         }
         _ => Error::io(&file)(e),

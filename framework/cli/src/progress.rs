@@ -1,5 +1,6 @@
 //! Progress: bars on a terminal, plain lines elsewhere.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::Instant;
 
@@ -14,11 +15,30 @@ pub(crate) struct Display {
     images: usize,
     tasks: usize,
     epoch: usize,
+    /// The epoch's losses so far: sum and count.
+    losses: BTreeMap<String, (f64, usize)>,
 }
 
 impl Display {
     pub(crate) fn new() -> Self {
-        Self { bar: None, terminal: std::io::stderr().is_terminal(), began: Instant::now(), images: 0, tasks: 0, epoch: 0 }
+        Self {
+            bar: None,
+            terminal: std::io::stderr().is_terminal(),
+            began: Instant::now(),
+            images: 0,
+            tasks: 0,
+            epoch: 0,
+            losses: BTreeMap::new(),
+        }
+    }
+
+    /// Prints the means of the epoch's losses, where there is no bar.
+    fn end_epoch(&mut self) {
+        let losses: Vec<String> = self.losses.iter().map(|(name, (sum, n))| format!("{name} {:.4}", sum / *n as f64)).collect();
+        if !losses.is_empty() && self.bar.is_none() {
+            eprintln!("  epoch {}: {}", self.epoch + 1, losses.join("  "));
+        }
+        self.losses.clear();
     }
 
     fn line(&self, text: &str) {
@@ -35,6 +55,7 @@ impl Progress for Display {
             Event::Notice(text) => self.line(text),
             Event::Begin { task, tasks, plan, steps, done } => {
                 (self.images, self.tasks, self.epoch, self.began) = (0, tasks, 0, Instant::now());
+                self.losses.clear();
                 let names: Vec<&str> = task.class_names.iter().map(String::as_str).collect();
                 let shown =
                     if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };
@@ -51,17 +72,22 @@ impl Progress for Display {
             }
             Event::Step(step) => {
                 self.images += step.images;
-                let losses: Vec<String> = step.losses.0.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
-                let text = losses.join("  ");
-                if let Some(bar) = &self.bar {
-                    bar.inc(1);
-                    bar.set_message(text);
-                } else if step.epoch != self.epoch {
+                if step.epoch != self.epoch {
+                    self.end_epoch();
                     self.epoch = step.epoch;
-                    eprintln!("  epoch {}: {text}", step.epoch + 1);
+                }
+                for (name, value) in &step.losses.0 {
+                    let (sum, n) = self.losses.entry(name.to_string()).or_default();
+                    (*sum, *n) = (*sum + *value, *n + 1);
+                }
+                if let Some(bar) = &self.bar {
+                    let losses: Vec<String> = step.losses.0.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
+                    bar.inc(1);
+                    bar.set_message(losses.join("  "));
                 }
             }
             Event::Finishing => {
+                self.end_epoch();
                 if let Some(bar) = &self.bar {
                     bar.set_message("finishing the task");
                 }

@@ -70,7 +70,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
     }
     if let [record] = records.as_slice() {
         if record.identity.scenario.name == "split-fashion-mnist-5" {
-            println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting");
+            match record.identity.method == "sr2-lora" {
+                true => println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting"),
+                false => println!("\nTry next:\n  cilbench run        SR²-LoRA, to compare with"),
+            }
             println!("  cilbench leaderboard        both runs, ranked");
             println!("  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone");
         }
@@ -131,8 +134,13 @@ fn place(prepared: &Prepared, args: &RunArgs, identity: &Identity, several: bool
     Ok(match &args.out {
         Some(out) if several => out.join(single),
         Some(out) => out.clone(),
-        None => PathBuf::from("runs").join(&identity.scenario.name).join(format!("{}-{}", identity.method, prepared.hash()?)).join(single),
+        None => PathBuf::from("runs").join(&identity.scenario.name).join(folder_name(identity, &prepared.hash()?)).join(single),
     })
+}
+
+/// The method, its configuration as a leaderboard shows it, and the beginning of a hash over all else that a sweep leaves alone.
+fn folder_name(identity: &Identity, hash: &str) -> String {
+    format!("{}-{}-{}", identity.method, identity.configuration(), &hash[..4])
 }
 
 /// What the folders of these runs hold already, and where they are.
@@ -187,6 +195,9 @@ pub(crate) fn summarise(record: &Record, folder: &Path) {
     let speed = format!("{:.0}", record.costs.images_per_second);
     out.add_row([last, avg, forgetting, bwt, drift, speed, record.costs.trained_parameters.to_string(), carried]);
     println!("{out}");
+    if record.audited {
+        println!("audited: after each task the method was rebuilt from its counted state alone, and scored the same");
+    }
     record.warnings.iter().for_each(|w| println!("warning: {w}"));
     println!("written to {}", folder.display());
 }
@@ -240,6 +251,8 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<
     );
     row("normalisation", format!("mean {:?}, std {:?}", b.mean, b.std));
     row("training", format!("{} epochs of batches of {}: {steps} steps, {trained} images", plan.epochs, plan.batch_size));
+    let parameters: Vec<String> = prepared.config.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    row("hyper-parameters", parameters.join("\n"));
     row("trained parameters", format!("{} in the first task", state.elements(Kind::Trained)));
     let time = match timed {
         (Some(train), Some(predict)) => {

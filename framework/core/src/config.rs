@@ -84,13 +84,31 @@ pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)>
             alone.insert(key.clone(), value.clone());
             if let Err(error) = alone.try_into::<C>() {
                 let problem = error.to_string().lines().next().unwrap_or_default().to_owned();
-                return Err(Error::usage(format!("{}: {owner}: {key} = {value}: {problem} ({})", layer.origin, field.doc)));
+                let example = &field.default;
+                return Err(Error::usage(format!(
+                    "{}: {owner}: {key} = {value}: {} ({}), as in {key} = {example}",
+                    layer.origin,
+                    plain(&problem),
+                    field.doc
+                )));
             }
             table.insert(key.clone(), value);
         }
     }
     let config = table.clone().try_into::<C>().map_err(|e| Error::usage(format!("{owner}: {e}")))?;
     Ok((config, table))
+}
+
+/// Types' names as a user of TOML knows them.
+fn plain(problem: &str) -> String {
+    let names = [
+        ("expected usize", "expected a whole number"),
+        ("expected u64", "expected a whole number"),
+        ("expected f64", "expected a number"),
+        ("a sequence", "a list"),
+        ("a boolean", "true or false"),
+    ];
+    names.iter().fold(problem.to_owned(), |text, (from, to)| text.replace(from, to))
 }
 
 /// The field of a key, and its value, an integer made a float where a float is wanted.

@@ -94,8 +94,10 @@ impl Error {
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::StorageFull => "; make room and give the same command again, nothing is lost",
-        std::io::ErrorKind::PermissionDenied => "; give this user the permission, or choose another place (for a run with --out DIR)",
-        std::io::ErrorKind::ReadOnlyFilesystem => "; choose another place, for a run with --out DIR",
+        std::io::ErrorKind::PermissionDenied => {
+            "; give this user the permission, or choose another place (for a run with --out DIR, for a table with --export FILE)"
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => "; choose another place (for a run with --out DIR, for a table with --export FILE)",
         _ => "",
     }
 }

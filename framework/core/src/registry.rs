@@ -112,6 +112,13 @@ impl MethodEntry {
         self.recipe.fields()
     }
 
+    /// The settings that differ from the defaults on some data sets, by data set; those of [`MethodEntry::configure`].
+    pub fn presets(&self) -> Vec<(String, Table)> {
+        let presets: Table = toml::from_str(self.about.presets).unwrap_or_default();
+        let table = |(name, value)| if let toml::Value::Table(table) = value { Some((name, table)) } else { None };
+        presets.into_iter().filter_map(table).collect()
+    }
+
     /// The configuration for a data set: defaults, then the preset, then `layers`.
     ///
     /// # Errors
@@ -203,7 +210,10 @@ pub fn find(name: &str) -> Result<&'static MethodEntry> {
     let named: Vec<_> = all().into_iter().filter(|e| e.about.name == name).collect();
     match named[..] {
         [entry] => Ok(entry),
-        [] => Err(Error::unknown("method", name, all().iter().map(|e| e.about.name))),
+        [] => match Error::unknown("method", name, all().iter().map(|e| e.about.name)) {
+            Error::Usage(text) => Err(Error::Usage(format!("{text}; a plugin's needs --plugin with its library or command"))),
+            other => Err(other),
+        },
         _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),
     }
 }

@@ -157,5 +157,8 @@ def _failure(error: Exception) -> dict:
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     here = os.path.dirname(os.path.abspath(__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not os.path.abspath(f.filename).startswith(here)]
+    # The method's author's own line, and not the one in a library that it called.
+    own = [f for f in frames if "site-packages" not in f.filename and "dist-packages" not in f.filename]
+    frames = own or frames
     where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""
     return {"class": "failed", "text": text + where}

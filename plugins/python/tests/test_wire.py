@@ -11,7 +11,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 import cilbench
 import numpy as np
-from cilbench import _wire, parameters, state
+from cilbench import _serve, _wire, parameters, state
 
 
 def pipe():
@@ -95,6 +95,15 @@ class Parameters(unittest.TestCase):
 
         with self.assertRaisesRegex(TypeError, "Config.when"):
             parameters.describe(Config)
+
+
+class Failures(unittest.TestCase):
+    def test_the_author_s_own_line_is_named_and_not_one_in_a_library(self):
+        try:
+            np.there_is_no_such_function
+        except AttributeError as error:
+            text = _serve._failure(error)["text"]
+        self.assertRegex(text, r"there_is_no_such_function.* \(test_wire\.py, line \d+\)$")
 
 
 class States(unittest.TestCase):

@@ -160,7 +160,7 @@ enum Wrong {
 fn elf(bytes: &[u8]) -> std::result::Result<(), Wrong> {
     const MACHINES: [(u16, &str); 6] = [(3, "x86"), (40, "arm"), (62, "x86_64"), (183, "aarch64"), (22, "s390x"), (243, "riscv64")];
     if !bytes.starts_with(b"\x7fELF") || bytes.len() < 64 {
-        return Err(Wrong::File("not a dynamic library (.so); a program is run with --plugin \"COMMAND\"".into()));
+        return Err(Wrong::File("not a dynamic library (.so); a program is named by its command, as in \"python3 my_method.py\"".into()));
     }
     let at = |i: usize| u16::from_le_bytes([bytes[i], bytes[i + 1]]);
     let (wide, little, kind, machine) = (bytes[4] == 2, bytes[5] == 1, at(16), at(18));

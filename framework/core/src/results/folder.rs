@@ -22,6 +22,9 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
+        if path.is_file() {
+            return Err(Error::usage(format!("{}: this is a file; choose another folder with --out DIR", path.display())));
+        }
         refuse_foreign(path)?;
         std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;
         let folder = Self { path: path.to_path_buf(), log: None, _lock: Lock::take(path)? };
@@ -74,7 +77,7 @@ impl RunFolder {
         let file = path.join("run.json");
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
             Err(e) => return Err(Error::io(&file)(e)),
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("not a run record: {e}")))?;

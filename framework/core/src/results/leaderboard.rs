@@ -153,9 +153,7 @@ pub fn rows(found: &[Found], by: &str) -> Result<Vec<Row>> {
     let mut groups: BTreeMap<(String, String, String, String, String), Vec<&Found>> = BTreeMap::new();
     for run in found.iter().filter(|f| f.record.status == Status::Finished) {
         let identity = &run.record.identity;
-        let config =
-            serde_json::json!([identity.config, identity.dtype, identity.device, identity.backbone_options, identity.backbone.image_size]);
-        let config = crate::sha256(config.to_string().as_bytes())[..8].to_owned();
+        let config = identity.configuration();
         let plugin = identity.plugin.as_ref().map_or("", |p| &p.sha256);
         let method = format!("{} {} {plugin}", identity.method, identity.method_version);
         let key = (identity.scenario.name.clone(), run.record.data_id.clone(), identity.backbone.weights_hash.clone(), method, config);
@@ -174,19 +172,16 @@ pub fn rows(found: &[Found], by: &str) -> Result<Vec<Row>> {
         let board = |r: &Row| (r.scenario.clone(), r.data_id.clone(), r.weight_hash.clone(), !r.altered.is_empty());
         board(a).cmp(&board(b)).then(order)
     });
-    let mut last = (String::new(), String::new());
-    let mut rank = 0;
-    for row in &mut rows {
-        let board = (row.data_id.clone(), row.weight_hash.clone());
-        if board != last {
-            (last, rank) = (board, 0);
-        }
-        if row.altered.is_empty() {
-            rank += 1;
-            row.rank = Some(rank);
-        }
+    for board in rows.chunk_by_mut(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)) {
+        let means: Vec<f64> = board.iter().filter(|row| row.altered.is_empty()).map(|row| row.mean).collect();
+        board.iter_mut().filter(|row| row.altered.is_empty()).zip(ranks(&means)).for_each(|(row, rank)| row.rank = Some(rank));
     }
     Ok(rows)
+}
+
+/// The ranks of sorted results: equal ones share a rank, and the next has that of its place.
+fn ranks(sorted: &[f64]) -> Vec<usize> {
+    sorted.iter().map(|mean| 1 + sorted.iter().take_while(|other| *other != mean).count()).collect()
 }
 
 fn row(runs: &[&Found], by: &str, config_hash: String) -> Option<Row> {
@@ -251,4 +246,15 @@ pub fn csv(rows: &[Row]) -> Result<Vec<u8>> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     rows.iter().try_for_each(|r| writer.serialize(r)).map_err(|e| failed(&e))?;
     writer.into_inner().map_err(|e| failed(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_results_share_a_rank() {
+        assert_eq!(ranks(&[66.5, 66.5, 63.9, 50.0, 50.0, 2.0]), [1, 1, 3, 4, 4, 6]);
+        assert!(ranks(&[]).is_empty());
+    }
 }

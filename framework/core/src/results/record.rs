@@ -190,6 +190,13 @@ impl Identity {
     pub fn hash(&self) -> String {
         crate::sha256(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
+
+    /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point type, device, options of the backbone and image size. It says neither which
+    /// method, weights and data.
+    pub fn configuration(&self) -> String {
+        let config = serde_json::json!([self.config, self.dtype, self.device, self.backbone_options, self.backbone.image_size]);
+        crate::sha256(config.to_string().as_bytes())[..8].to_owned()
+    }
 }
 
 impl Record {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cilbench::method::{self, Access};
 use cilbench::results::leaderboard::{Row, csv, find_runs, rows};
-use cilbench::results::{Status, leaderboard};
+use cilbench::results::{Lock, Status, leaderboard};
 use cilbench::{Error, Result};
 
 use crate::args::LeaderboardArgs;
@@ -17,6 +17,9 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     }
     if let Some(folder) = args.export.as_deref().and_then(std::path::Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
         return Err(Error::usage(format!("--export: there is no folder {} to write into; make it first", folder.display())));
+    }
+    if let Some(folder) = args.export.as_deref().filter(|path| path.is_dir()) {
+        return Err(Error::usage(format!("--export {}: this is a folder; name a file in it", folder.display())));
     }
     let mut found = Vec::new();
     for folder in &args.folders {
@@ -35,7 +38,11 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     }
     for run in found.iter().filter(|f| f.record.status != Status::Finished) {
         let path = run.path.display();
-        eprintln!("left out, not finished ({:?}): {path} (go on with cilbench run --resume {path}, or delete it)", run.record.status);
+        let what = match Lock::look(&run.path) {
+            Ok(()) => format!("not finished ({:?})", run.record.status),
+            Err(_) => "being run".to_owned(),
+        };
+        eprintln!("left out, {what}: {path}");
     }
     for run in found.iter().filter(|f| !f.altered.is_empty()) {
         eprintln!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));

@@ -17,6 +17,8 @@ pub(crate) struct Display {
     epoch: usize,
     /// The epoch's losses so far: sum and count.
     losses: BTreeMap<String, (f64, usize)>,
+    /// Whether the run went on within this epoch.
+    partly: bool,
 }
 
 impl Display {
@@ -29,16 +31,20 @@ impl Display {
             tasks: 0,
             epoch: 0,
             losses: BTreeMap::new(),
+            partly: false,
         }
     }
 
-    /// Prints the means of the epoch's losses, where there is no bar.
+    /// Prints the means of the epoch's losses over its steps; of those since a run went on in it, if it did.
     fn end_epoch(&mut self) {
-        let losses: Vec<String> = self.losses.iter().map(|(name, (sum, n))| format!("{name} {:.4}", sum / *n as f64)).collect();
-        if !losses.is_empty() && self.bar.is_none() {
-            eprintln!("  epoch {}: {}", self.epoch + 1, losses.join("  "));
+        if self.losses.is_empty() {
+            return;
         }
+        let losses: Vec<String> = self.losses.iter().map(|(name, (sum, n))| format!("{name} {:.4}", sum / *n as f64)).collect();
+        let rest = if self.partly { " (steps since the run went on)" } else { "" };
+        self.line(&format!("  epoch {}: {}{rest}", self.epoch + 1, losses.join("  ")));
         self.losses.clear();
+        self.partly = false;
     }
 
     fn line(&self, text: &str) {
@@ -56,6 +62,7 @@ impl Progress for Display {
             Event::Begin { task, tasks, plan, steps, done } => {
                 (self.images, self.tasks, self.epoch, self.began) = (0, tasks, 0, Instant::now());
                 self.losses.clear();
+                self.partly = plan.epochs > 0 && done % (steps / plan.epochs).max(1) != 0;
                 let names: Vec<&str> = task.class_names.iter().map(String::as_str).collect();
                 let shown =
                     if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };

@@ -99,15 +99,15 @@ fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path
     };
     let state = |folder: &Path| -> Result<Option<State>> { Ok(Checkpoint::after(&folder.join("checkpoints"), task + 1)?.map(|c| c.state)) };
     let first = match (state(&args.run)?, state(scratch)?) {
-        (Some(old), Some(new)) => first_difference(&old, &new)?,
-        _ => None,
+        (Some(old), Some(new)) => differences(&old, &new)?,
+        _ => Vec::new(),
     };
     let scores = tasks.clone().find(|t| record.tasks[*t].scores.by_task != again.tasks[*t].scores.by_task);
-    let place = match &first {
+    let place = match first.first() {
         Some(Difference { tensor, how, .. }) => format!("first in task {}, tensor '{tensor}' ({how})", task + 1),
         None => format!("first in task {} (its checkpoint was not kept, so the tensor is unknown)", task + 1),
     };
-    let rounding = scores.is_none() && first.as_ref().is_none_or(|d| d.error.is_some_and(|e| e <= ROUNDING));
+    let rounding = scores.is_none() && first.iter().all(|d| d.error.is_some_and(|e| e <= ROUNDING));
     if rounding {
         println!("equal to rounding: {what}; every accuracy is the same, the weights differ, {place}; {same_program} build of cilbench");
         return Ok(());
@@ -118,18 +118,22 @@ fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path
     Err(Error::Protocol(format!("different: {what}, {place}{}; {same_program} build of cilbench", accuracy.unwrap_or_default())))
 }
 
-/// The first tensor in which two states differ.
+/// A tensor in which two states differ.
 struct Difference {
     tensor: String,
-    /// The relative difference of values, if there are as many.
+    /// The relative difference of values, if the shapes are equal.
     error: Option<f64>,
     how: String,
 }
 
-fn first_difference(old: &State, new: &State) -> Result<Option<Difference>> {
+fn differences(old: &State, new: &State) -> Result<Vec<Difference>> {
+    let mut found = Vec::new();
     let missing = |tensor: &str, when: &str| Difference { tensor: tensor.to_owned(), error: None, how: format!("not there {when}") };
     for (name, entry) in old.iter() {
-        let Some(other) = new.get(name) else { return Ok(Some(missing(name, "now"))) };
+        let Some(other) = new.get(name) else {
+            found.push(missing(name, "now"));
+            continue;
+        };
         if entry == other {
             continue;
         }
@@ -138,13 +142,14 @@ fn first_difference(old: &State, new: &State) -> Result<Option<Difference>> {
         let tensor = name.to_owned();
         if entry.value.shape != other.value.shape {
             let how = format!("shape {:?} then, {:?} now: the programs keep it differently", entry.value.shape, other.value.shape);
-            return Ok(Some(Difference { tensor, error: None, how }));
+            found.push(Difference { tensor, error: None, how });
+            continue;
         }
         let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-12);
-        return Ok(Some(Difference { tensor, error: Some(error), how: format!("relative difference {error:.1e}") }));
+        found.push(Difference { tensor, error: Some(error), how: format!("relative difference {error:.1e}") });
     }
-    let extra = new.iter().find(|(name, _)| old.get(name).is_none());
-    Ok(extra.map(|(name, _)| missing(name, "then")))
+    found.extend(new.iter().filter(|(name, _)| old.get(name).is_none()).map(|(name, _)| missing(name, "then")));
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -155,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_tensor_that_differs_is_named_with_how_it_differs() {
+    fn each_tensor_that_differs_is_named_with_how_it_differs() {
         let state = |tensors: &[(&str, &[f32])]| {
             let mut state = State::new();
             for (name, values) in tensors {
@@ -166,11 +171,11 @@ mod tests {
         };
         let old = state(&[("a", &[3.0, 4.0]), ("b", &[1.0])]);
         let said = |new: &[(&str, &[f32])]| {
-            let found = first_difference(&old, &state(new)).expect("compared");
-            found.map(|d| (d.tensor, d.error.is_some(), d.how))
+            let found = differences(&old, &state(new)).expect("compared");
+            found.into_iter().map(|d| (d.tensor, d.error.is_some(), d.how)).collect::<Vec<_>>()
         };
-        assert!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0])]).is_none());
-        let expected = |tensor: &str, values: bool, how: &str| Some((tensor.to_owned(), values, how.to_owned()));
+        assert!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0])]).is_empty());
+        let expected = |tensor: &str, values: bool, how: &str| vec![(tensor.to_owned(), values, how.to_owned())];
         assert_eq!(said(&[("a", &[3.0, 4.5]), ("b", &[1.0])]), expected("a", true, "relative difference 1.0e-1"));
         assert_eq!(
             said(&[("a", &[3.0, 4.0]), ("b", &[1.0, 2.0])]),

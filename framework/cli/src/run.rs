@@ -74,7 +74,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
                 true => println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting"),
                 false => println!("\nTry next:\n  cilbench run        SR²-LoRA, to compare with"),
             }
-            println!("  cilbench leaderboard        both runs, ranked");
+            println!("  cilbench leaderboard        the runs in ./runs, ranked");
             println!("  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone");
         }
     } else {

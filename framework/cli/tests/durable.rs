@@ -260,11 +260,13 @@ fn a_dry_run_writes_nothing() {
 fn a_folder_that_cannot_be_written_is_named() {
     refused(&small_run(Path::new("/proc/cilbench"), &[]), 1, "/proc/cilbench");
     let file = tempfile::NamedTempFile::new().expect("file");
-    refused(&small_run(file.path(), &[]), 2, "this is a file; choose another folder with --out DIR");
+    refused(&small_run(file.path(), &[]), 2, "is a file; choose another folder with --out DIR");
+    refused(&small_run(&file.path().join("below"), &[]), 2, "is a file; choose another folder with --out DIR");
+    refused(&cilbench(&["leaderboard", "--export", "/proc"]), 2, "--export /proc: this is a folder");
     refused(&cilbench(&["eval", path(file.path())]), 2, "no run folder");
     refused(&cilbench(&["run", "--weights", "/proc"]), 2, "--weights /proc: this is a folder");
     refused(&cilbench(&["leaderboard", "--export", "/nowhere/at/all.csv"]), 2, "there is no folder /nowhere/at to write into");
-    refused(&cilbench(&["run", "--method", "of-a-plugin"]), 2, "a plugin's needs --plugin");
+    refused(&cilbench(&["run", "--method", "of-a-plugin"]), 2, "one of a plugin needs --plugin");
     refused(&cilbench(&["eval", "/nowhere/at/all"]), 2, "no run folder");
     refused(&cilbench(&["run", "--resume", "/nowhere/at/all"]), 2, "no run folder");
     refused(&cilbench(&["leaderboard", "/nowhere/at/all"]), 2, "leaderboard /nowhere/at/all: there is no such file or folder");

@@ -102,8 +102,8 @@ pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)>
 /// Types' names as a user of TOML knows them.
 fn plain(problem: &str) -> String {
     let names = [
-        ("expected usize", "expected a whole number"),
-        ("expected u64", "expected a whole number"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
         ("expected f64", "expected a number"),
         ("a sequence", "a list"),
         ("a boolean", "true or false"),

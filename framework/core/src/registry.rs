@@ -211,7 +211,7 @@ pub fn find(name: &str) -> Result<&'static MethodEntry> {
     match named[..] {
         [entry] => Ok(entry),
         [] => match Error::unknown("method", name, all().iter().map(|e| e.about.name)) {
-            Error::Usage(text) => Err(Error::Usage(format!("{text}; a plugin's needs --plugin with its library or command"))),
+            Error::Usage(text) => Err(Error::Usage(format!("{text}; one of a plugin needs --plugin with its library or command"))),
             other => Err(other),
         },
         _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),

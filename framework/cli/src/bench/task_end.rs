@@ -88,7 +88,9 @@ pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
         rayon::current_num_threads()
     );
     println!("{out}");
-    println!("products are counted in full, also where half of a matrix is zeros or known by symmetry and left out");
+    println!(
+        "products of covariances and factors are counted in full, also where half of a matrix is zeros or known by symmetry and left out"
+    );
     let memory = Machine::peak_memory();
     let place = match device::gpu_name(&device) {
         Some(gpu) => format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(&device))),

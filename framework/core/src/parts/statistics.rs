@@ -82,7 +82,7 @@ impl ClassStatistics {
                 let (mean, factor) = (state.tensor(&name("mean"), dtype, device)?, state.tensor(&name("factor"), dtype, &Device::Cpu)?);
                 let gaussian = Gaussian::from_packed(mean, &factor).map_err(|e| {
                     Error::Protocol(format!(
-                        "state, {} with {}: {e}; if an older cilbench wrote it, begin the run anew",
+                        "state, {} with {}: {e}; if an older cilbench wrote it, remove the run's folder and begin anew",
                         name("factor"),
                         name("mean")
                     ))

@@ -22,8 +22,8 @@ impl RunFolder {
     /// # Errors
     /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
-        if path.is_file() {
-            return Err(Error::usage(format!("{}: this is a file; choose another folder with --out DIR", path.display())));
+        if let Some(file) = path.ancestors().find(|p| p.is_file()) {
+            return Err(Error::usage(format!("{}: {} is a file; choose another folder with --out DIR", path.display(), file.display())));
         }
         refuse_foreign(path)?;
         std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;

@@ -69,7 +69,7 @@ pub struct Row {
     pub method_version: String,
     /// SHA-256 of the plugin it came from; empty for a built-in method.
     pub plugin_hash: String,
-    /// The first digits of the SHA-256 of the configuration, dtype and device.
+    /// The first digits of the SHA-256 of hyper-parameters, dtype, device, options of the backbone and image size.
     pub config_hash: String,
     /// The run seeds, separated by spaces.
     pub seeds: String,
@@ -167,9 +167,17 @@ pub fn rows(found: &[Found], by: &str) -> Result<Vec<Row>> {
     }
     let mut rows: Vec<Row> = groups.into_iter().filter_map(|((.., config), runs)| row(&runs, by, config)).collect();
     let lower_is_better = by == "forgetting";
+    // Boards by name; the same data under two names is one board.
+    let mut names = BTreeMap::<String, String>::new();
+    for row in &rows {
+        let name = names.entry(row.data_id.clone()).or_insert_with(|| row.scenario.clone());
+        if row.scenario < *name {
+            name.clone_from(&row.scenario);
+        }
+    }
     rows.sort_by(|a, b| {
         let order = if lower_is_better { a.mean.total_cmp(&b.mean) } else { b.mean.total_cmp(&a.mean) };
-        let board = |r: &Row| (r.scenario.clone(), r.data_id.clone(), r.weight_hash.clone(), !r.altered.is_empty());
+        let board = |r: &Row| (names.get(&r.data_id), r.data_id.clone(), r.weight_hash.clone(), !r.altered.is_empty());
         board(a).cmp(&board(b)).then(order)
     });
     for board in rows.chunk_by_mut(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)) {

@@ -191,8 +191,8 @@ impl Identity {
         crate::sha256(serde_json::to_string(self).unwrap_or_default().as_bytes())
     }
 
-    /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point type, device, options of the backbone and image size. It says neither which
-    /// method, weights and data.
+    /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point type, device, options of the backbone and image size. It says neither the method
+    /// nor the weights nor the data.
     pub fn configuration(&self) -> String {
         let config = serde_json::json!([self.config, self.dtype, self.device, self.backbone_options, self.backbone.image_size]);
         crate::sha256(config.to_string().as_bytes())[..8].to_owned()

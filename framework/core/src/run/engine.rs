@@ -373,7 +373,7 @@ impl<'a> Session<'a> {
             return Err(Error::Protocol(format!(
                 "audit: rebuilt from its counted state after task {}, method '{}' predicts otherwise for {differ} of {} test images: \
                  it keeps something that its state does not hold",
-                info.index,
+                info.index + 1,
                 self.record.identity.method,
                 before.len()
             )));

@@ -134,13 +134,13 @@ fn place(prepared: &Prepared, args: &RunArgs, identity: &Identity, several: bool
     Ok(match &args.out {
         Some(out) if several => out.join(single),
         Some(out) => out.clone(),
-        None => PathBuf::from("runs").join(&identity.scenario.name).join(folder_name(identity, &prepared.hash()?)).join(single),
+        None => PathBuf::from("runs").join(&identity.scenario.name).join(folder_name(prepared, identity)?).join(single),
     })
 }
 
 /// The method, its configuration as a leaderboard shows it, and the beginning of a hash over all else that a sweep leaves alone.
-fn folder_name(identity: &Identity, hash: &str) -> String {
-    format!("{}-{}-{}", identity.method, identity.configuration(), &hash[..4])
+fn folder_name(prepared: &Prepared, identity: &Identity) -> Result<String> {
+    Ok(format!("{}-{}-{}", identity.method, identity.configuration(), prepared.hash()?))
 }
 
 /// What the folders of these runs hold already, and where they are.

@@ -22,7 +22,7 @@ pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
     let patches = (args.image_size / 16).pow(2);
     let (dim, heads) = args.size.width_and_heads();
     let (tokens, head, classes) = (patches + 1, dim / heads, args.classes.next_multiple_of(16));
-    let (qkv, att) = (3 * dim, tokens);
+    let qkv = 3 * dim;
     let by_rows = |width: usize| [width, 1];
     let by_columns = |width: usize| [1, width];
     let strided = |left, right, out| Product::Strided { left, right, out };
@@ -32,14 +32,14 @@ pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
         ("x·W, forward (fc2)", (tokens, dim, 4 * dim), Product::LaidOut),
         ("g·W, backward (fc1)", (tokens, dim, 4 * dim), Product::Frozen),
         ("g·W, backward (fc2)", (tokens, 4 * dim, dim), Product::Frozen),
-        ("a head's q·kᵀ and g·vᵀ", (att, att, head), strided(by_rows(qkv), by_columns(qkv), att)),
-        ("a head's p·v and ds·k", (att, head, att), strided(by_rows(att), by_rows(qkv), dim)),
-        ("a head's pᵀ·g and dsᵀ·q", (att, head, att), strided(by_columns(att), by_rows(dim), qkv)),
+        ("a head's q·kᵀ and g·vᵀ", (tokens, tokens, head), strided(by_rows(qkv), by_columns(qkv), tokens)),
+        ("a head's p·v and ds·k", (tokens, head, tokens), strided(by_rows(tokens), by_rows(qkv), dim)),
+        ("a head's pᵀ·g and dsᵀ·q", (tokens, head, tokens), strided(by_columns(tokens), by_rows(dim), qkv)),
         ("LoRA, x·Aᵀ", (tokens, 2 * args.rank, dim), strided(by_rows(dim), by_columns(dim), 2 * args.rank)),
         ("LoRA, low·Bᵀ", (tokens, dim, args.rank), strided(by_rows(2 * args.rank), by_columns(args.rank), qkv)),
         ("LoRA, gᵀ·low (dB)", (dim, args.rank, tokens), strided(by_columns(qkv), by_rows(2 * args.rank), args.rank)),
         ("LoRA, lowᵀ·x (dA)", (args.rank, dim, tokens), strided(by_columns(2 * args.rank), by_rows(dim), dim)),
-        ("alignment, samples", (PART, COLUMNS, dim), strided(by_rows(dim), by_rows(dim), dim)),
+        ("alignment, samples", (PART, COLUMNS, dim), strided(by_rows(dim), by_rows(COLUMNS), dim)),
         ("alignment, logits", (PART, classes, dim), strided(by_rows(dim), by_rows(classes), classes)),
         ("alignment, gradient", (dim, classes, PART), strided(by_columns(dim), by_rows(classes), classes)),
         ("covariance of 500 rows", (dim, dim, 500), strided(by_columns(dim), by_rows(dim), dim)),

@@ -8,15 +8,15 @@
 //! dropped. The feature of an image is the pre-trained network's CLS token followed by the adapted one's; classes are told apart by the cosine to their mean
 //! features, as in simplecil. Gradients are needed in the first task only. The head of the first task is linear; the authors' is a cosine classifier with a trained scale.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use cilbench::backbone::{Backbone, Capability, Pass};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Bottlenecks, Heads, OptimiserKind, Prototypes, Training, restore_optimiser, save_optimiser};
+use cilbench::method::{About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Trial, TrialBackbone};
+use cilbench::nn;
+use cilbench::optim::Optimiser;
+use cilbench::parts::{Bottlenecks, Gradients, Heads, OptimiserKind, Prototypes, Training};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,20 +54,24 @@ impl Default for Config {
 
 /// APER with adapters.
 pub struct AperAdapter {
+    network: Adapted,
+    /// The mean feature of every class seen, (2·dim).
+    prototypes: Prototypes,
+}
+
+/// The pre-trained backbone, the adapters, and the head of the first task.
+pub struct Adapted {
     config: Config,
     backbone: Box<dyn Backbone>,
     adapters: Option<Bottlenecks>,
     /// The head of the first task; none once it is over.
     heads: Heads,
     optimiser: Option<Box<dyn Optimiser>>,
-    /// The mean feature of every class seen, (2·dim).
-    prototypes: Prototypes,
-    device: Device,
-    dtype: DType,
 }
 
-impl Registered for AperAdapter {
+impl Method for AperAdapter {
     type Config = Config;
+    type Model = Adapted;
     const ABOUT: About = About {
         name: "aper-adapter",
         version: "1",
@@ -77,9 +81,10 @@ impl Registered for AperAdapter {
   author={Zhou, Da-Wei and Cai, Zi-Wen and Ye, Han-Jia and Zhan, De-Chuan and Liu, Ziwei},
   journal={IJCV}, year={2024}
 }",
-        access: Access::Stream,
         trains: "adapters and a head in the first task, nothing later",
         presets: include_str!("../presets/aper-adapter.toml"),
+        trial: Trial { settings: "adapter_width = 4", backbone: TrialBackbone::Vit },
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -92,111 +97,99 @@ impl Registered for AperAdapter {
             return Err(Error::usage(format!("adapter_scale = {}: must be a positive number", config.adapter_scale)));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::MlpAdapters])?;
-        let Setup { backbone, device, dtype } = setup;
-        Ok(Self {
-            config,
-            backbone,
-            adapters: None,
-            heads: Heads::new(dim),
-            optimiser: None,
-            prototypes: Prototypes::default(),
-            device,
-            dtype,
-        })
-    }
-}
-
-impl AperAdapter {
-    /// Features (batch, 2·dim): the pre-trained network's, then the adapted one's.
-    fn features(&self, images: &Tensor) -> Result<Tensor> {
-        let adapters = self.adapters.as_ref().map(|a| a.adapters(true));
-        let plain = self.backbone.forward(images, Pass::default())?.cls;
-        let adapted = self.backbone.forward(images, Pass { adapters: adapters.as_ref(), ..Pass::default() })?.cls;
-        Ok(Tensor::cat(&[plain, adapted], 1)?.detach())
+        let network = Adapted { config, backbone: setup.backbone, adapters: None, heads: Heads::new(dim), optimiser: None };
+        Ok(Self { network, prototypes: Prototypes::default() })
     }
 
-    fn new_optimiser(&self) -> Result<Box<dyn Optimiser>> {
-        self.config.training.optimiser(self.adapters.iter().flat_map(Bottlenecks::vars).collect(), self.heads.current_vars())
-    }
-}
-
-impl Method for AperAdapter {
-    fn plan(&self, task: &TaskInfo) -> Plan {
-        let plan = self.config.training.plan();
-        if task.index == 0 { plan } else { Plan { epochs: 0, view: View::Test, ..plan } }
+    fn model(&self) -> &Adapted {
+        &self.network
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if task.index == 0 {
-            let (width, scale) = (self.config.adapter_width, self.config.adapter_scale);
-            self.adapters = Some(Bottlenecks::new(width, scale, self.backbone.as_ref(), ctx)?);
-            self.heads.grow(task, ctx)?;
-            self.optimiser = Some(self.new_optimiser()?);
-        }
-        Ok(())
+    fn model_mut(&mut self) -> &mut Adapted {
+        &mut self.network
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let adapters = self.adapters.as_ref().map(|a| a.adapters(false));
-        let (Some(adapters), Some(optimiser)) = (adapters, &mut self.optimiser) else { return Ok(Losses(Vec::new())) };
-        let features = self.backbone.forward(&batch.data.images, Pass { adapters: Some(&adapters), ..Pass::default() })?.cls;
-        let ce = nn::cross_entropy(&self.heads.current(&features)?, &task.within(&batch.data.labels)?)?;
-        optimiser.set_learning_rate(self.config.training.rate(batch.epoch));
-        optimiser.step(&ce.backward()?)?;
-        Losses::read(&[("ce", &ce)])
+        self.network.learn(batch, task)
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.network.settle(task, carry)?;
+        self.prototypes.settle(task, 2 * self.network.backbone.info().dim, carry)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.optimiser = None;
-        self.heads = Heads::new(self.backbone.info().dim);
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         ctx.pass(View::Test, BATCH, |batch| {
-            features.push(self.features(&batch.images)?);
-            labels.extend(batch.classes);
+            features.push(self.network.features(&batch.images)?);
+            labels.extend(batch.host_labels);
             Ok(())
         })?;
         self.prototypes.add(task, &Tensor::cat(&features, 0)?, &labels)
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.prototypes.cosines(&self.features(images)?)
+        self.prototypes.cosines(&self.network.features(images)?)
+    }
+}
+
+impl Model for Adapted {
+    /// Only the first task trains.
+    fn plan(&self, task: &TaskInfo) -> Result<Plan> {
+        let plan = self.config.training.plan();
+        Ok(if task.index == 0 { plan } else { Plan { epochs: 0, view: View::Test, ..plan } })
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        if task.index > 0 {
+            return Ok(());
+        }
+        let (width, scale) = (self.config.adapter_width, self.config.adapter_scale);
+        let adapters = Bottlenecks::grow(width, scale, self.backbone.as_ref(), carry)?;
+        if carry.training() {
+            self.heads.grow(task, carry)?;
+            let (adapters, head) = (adapters.variables(), self.heads.current_variables());
+            self.optimiser = Some(self.config.training.optimiser(adapters, head, carry)?);
+        }
+        self.adapters = Some(adapters);
+        Ok(())
+    }
+
+    fn settle(&mut self, _: &TaskInfo, _: &mut Carry) -> Result<()> {
+        self.optimiser = None;
+        self.heads = Heads::new(self.backbone.info().dim);
+        Ok(())
     }
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
         if !self.backbone.supports(Capability::ClsTokens) {
             return Ok(None);
         }
-        let adapters = self.adapters.as_ref().map(|a| a.adapters(true));
+        let adapters = self.adapters.as_ref().map(|a| a.adapters(Gradients::Detached));
         let pass = Pass { adapters: adapters.as_ref(), cls_tokens: true, ..Pass::default() };
         Ok(self.backbone.forward(images, pass)?.blocks.map(|b| b.detach()))
     }
+}
 
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        if let Some(adapters) = &self.adapters {
-            adapters.save(&mut state)?;
-        }
-        self.heads.save(&mut state)?;
-        save_optimiser(self.optimiser.as_deref(), &mut state)?;
-        self.prototypes.save(&mut state)?;
-        Ok(state)
+impl Adapted {
+    /// A step of the first task on its cross-entropy; nothing later.
+    fn learn(&mut self, batch: &Batch, task: &TaskInfo) -> Result<Losses> {
+        let adapters = self.adapters.as_ref().map(|a| a.adapters(Gradients::Tracked));
+        let (Some(adapters), Some(optimiser)) = (adapters, &mut self.optimiser) else { return Ok(Losses::default()) };
+        let pass = Pass { adapters: Some(&adapters), ..Pass::default() };
+        let features = self.backbone.forward(&batch.data.images, pass)?.cls;
+        let logits = self.heads.current(&features)?;
+        let loss = Loss::new("ce", nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?);
+        optimiser.set_learning_rate(self.config.training.rate(batch.epoch));
+        optimiser.step(&loss.total().backward()?)?;
+        loss.losses()
     }
 
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.optimiser = None;
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        let (dtype, device) = (self.dtype, self.device.clone());
-        let (width, scale) = (self.config.adapter_width, self.config.adapter_scale);
-        self.adapters = Some(Bottlenecks::restore(width, scale, self.backbone.as_ref(), state, dtype, &device)?);
-        if running && tasks.len() == 1 {
-            self.heads.restore(state, tasks, dtype, &device)?;
-            let mut optimiser = self.new_optimiser()?;
-            restore_optimiser(optimiser.as_mut(), state, &device)?;
-            self.optimiser = Some(optimiser);
-        }
-        let finished = tasks[..tasks.len() - usize::from(running)].iter().flat_map(|t| &t.classes).max().map_or(0, |c| c + 1);
-        self.prototypes.restore(state, finished, dtype, &device)
+    /// Features (batch, 2·dim): the pre-trained network's, then the adapted one's.
+    fn features(&self, images: &Tensor) -> Result<Tensor> {
+        let adapters = self.adapters.as_ref().map(|a| a.adapters(Gradients::Detached));
+        let plain = self.backbone.forward(images, Pass::default())?.cls;
+        let adapted = self.backbone.forward(images, Pass { adapters: adapters.as_ref(), ..Pass::default() })?.cls;
+        Ok(Tensor::cat(&[plain, adapted], 1)?.detach())
     }
 }

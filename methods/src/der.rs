@@ -10,11 +10,10 @@
 
 use candle_core::Tensor;
 use cilbench::context::{Context, Exemplar};
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Setup};
 use cilbench::nn;
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, together};
-use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
+use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, Want, together};
+use cilbench::scenario::{ScenarioFacts, TaskInfo};
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -49,8 +48,9 @@ pub struct DerPlusPlus {
     replay: Replay,
 }
 
-impl Registered for DerPlusPlus {
+impl Method for DerPlusPlus {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "der++",
         version: "1",
@@ -63,6 +63,7 @@ impl Registered for DerPlusPlus {
         access: Access::Memory,
         trains: "the current task's LoRA pair, or all weights, or nothing of the backbone; all heads",
         presets: include_str!("../presets/der++.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -74,6 +75,44 @@ impl Registered for DerPlusPlus {
         let replay = Replay::new(config.replay.clone())?;
         let learner = Learner::new(Self::ABOUT.name, config.learner.clone(), Classes::Seen, setup)?;
         Ok(Self { config, learner, replay })
+    }
+
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.replay.check(scenario)
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.replay.grow(carry)?;
+        self.learner.grow(task, carry)
+    }
+
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
+        let (Some(first), Some(second)) = (self.replay.batch("logits", ctx)?, self.replay.batch("labels", ctx)?) else {
+            return self.learner.learn(batch, task);
+        };
+        let data = together(&together(&batch.data, Some(&first.data))?, Some(&second.data))?;
+        let logits = self.learner.heads.all(&self.learner.forward(&data.images, Want::Features)?.cls)?;
+        let (n, m, k) = (batch.data.host_labels.len(), first.exemplars.len(), second.exemplars.len());
+        let ce = nn::cross_entropy(&logits.narrow(0, 0, n)?, &batch.data.labels)?;
+        let mse = distance(&logits.narrow(0, n, m)?, &first.exemplars)?;
+        let replayed = nn::cross_entropy(&logits.narrow(0, n + m, k)?, &second.data.labels)?;
+        // Eq. (6) of the paper: CE + α·MSE on the first draw + β·CE on the second.
+        let loss = Loss::new("ce", ce).add("mse", self.config.alpha, mse)?;
+        self.learner.step(loss.add("replay_ce", self.config.beta, replayed)?, batch.epoch)
+    }
+
+    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let learner = &self.learner;
+        let logits = |features: &Tensor| Ok(learner.heads.all(features)?.detach());
+        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, Want::Features)?.cls), Some(&logits))
     }
 }
 
@@ -92,65 +131,6 @@ fn distance(logits: &Tensor, exemplars: &[Exemplar]) -> Result<Tensor> {
     let place =
         |values: Vec<f64>| -> Result<Tensor> { Ok(Tensor::from_vec(values, (rows, classes), logits.device())?.to_dtype(logits.dtype())?) };
     Ok((((logits * place(mask)?)? - place(targets)?)?.sqr()?.sum_all()? / stored.max(1) as f64)?)
-}
-
-impl Method for DerPlusPlus {
-    fn check(&self, classes: usize) -> Result<()> {
-        self.replay.check(classes)
-    }
-
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.learner.training.plan()
-    }
-
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.begin_task(task, ctx)
-    }
-
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let (Some(first), Some(second)) = (self.replay.batch("logits", ctx)?, self.replay.batch("labels", ctx)?) else {
-            return self.learner.learn(&batch.data, batch.epoch, task);
-        };
-        let data = together(&together(&batch.data, Some(&first.data))?, Some(&second.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images, false)?.cls)?;
-        let (n, m, k) = (batch.data.classes.len(), first.exemplars.len(), second.exemplars.len());
-        let ce = nn::cross_entropy(&logits.narrow(0, 0, n)?, &batch.data.labels)?;
-        let mse = distance(&logits.narrow(0, n, m)?, &first.exemplars)?;
-        let replayed = nn::cross_entropy(&logits.narrow(0, n + m, k)?, &second.data.labels)?;
-        let loss = ((&ce + (&mse * self.config.alpha)?)? + (&replayed * self.config.beta)?)?;
-        self.learner.step(&loss, batch.epoch)?;
-        Losses::read(&[("ce", &ce), ("mse", &mse), ("replay_ce", &replayed)])
-    }
-
-    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.end_task()?;
-        let learner = &self.learner;
-        let logits = |features: &Tensor| Ok(learner.heads.all(features)?.detach());
-        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, false)?.cls), Some(&logits))
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.learner.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.learner.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.learner.state()?;
-        self.replay.save(&mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, running)?;
-        self.replay.restore(state)
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.learner.export()
-    }
 }
 
 #[cfg(test)]

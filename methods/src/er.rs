@@ -4,13 +4,11 @@
 //! cilbench run --method er
 //! ```
 
-use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, together};
-use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
+use cilbench::method::{About, Access, Batch, Carry, Losses, Method, MethodEntry, Model, Setup};
+use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Want, together};
+use cilbench::scenario::{ScenarioFacts, TaskInfo};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -32,8 +30,9 @@ pub struct Er {
     replay: Replay,
 }
 
-impl Registered for Er {
+impl Method for Er {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "er",
         version: "1",
@@ -46,59 +45,39 @@ impl Registered for Er {
         access: Access::Memory,
         trains: "the current task's LoRA pair, or all weights, or nothing of the backbone; all heads",
         presets: include_str!("../presets/er.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         let replay = Replay::new(config.replay)?;
         Ok(Self { learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?, replay })
     }
-}
 
-impl Method for Er {
-    fn check(&self, classes: usize) -> Result<()> {
-        self.replay.check(classes)
+    fn model(&self) -> &Learner {
+        &self.learner
     }
 
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.learner.config().training.plan()
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.begin_task(task, ctx)
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.replay.check(scenario)
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.replay.grow(carry)?;
+        self.learner.grow(task, carry)
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let recalled = self.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        self.learner.learn(&data, batch.epoch, task)
+        self.learner.learn_from(&data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.end_task()?;
         let learner = &self.learner;
-        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, false)?.cls), None)
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.learner.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.learner.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.learner.state()?;
-        self.replay.save(&mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, running)?;
-        self.replay.restore(state)
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.learner.export()
+        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, Want::Features)?.cls), None)
     }
 }

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Setup, Value};
 use cilbench::nn;
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, Teacher, together, unit};
-use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, Teacher, Want, together, unit};
+use cilbench::scenario::{ScenarioFacts, TaskInfo};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -57,11 +57,12 @@ pub struct Icarl {
     /// The model before the running task.
     teacher: Option<Teacher>,
     /// The mean of each class's exemplars, features and mean of length one, (dim).
-    means: BTreeMap<i64, Tensor>,
+    means: BTreeMap<i64, Value>,
 }
 
-impl Registered for Icarl {
+impl Method for Icarl {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "icarl",
         version: "1",
@@ -74,6 +75,7 @@ impl Registered for Icarl {
         access: Access::Memory,
         trains: "the current task's LoRA pair, or all weights, or nothing of the backbone; all heads",
         presets: include_str!("../presets/icarl.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -85,6 +87,74 @@ impl Registered for Icarl {
         let replay = Replay::new(config.replay.clone())?;
         let learner = Learner::new(Self::ABOUT.name, config.learner.clone(), Classes::Seen, setup)?;
         Ok(Self { config, learner, replay, teacher: None, means: BTreeMap::new() })
+    }
+
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.replay.check(scenario)
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.replay.grow(carry)?;
+        if carry.training() {
+            self.teacher = Teacher::grow(&self.learner, carry)?;
+        }
+        self.learner.grow(task, carry)
+    }
+
+    fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
+        let recalled = self.replay.batch("step", ctx)?;
+        let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
+        let logits = self.learner.heads.all(&self.learner.forward(&data.images, Want::Features)?.cls)?;
+        let (learned, kept) = self.losses(&logits, &data.labels, &data.images)?;
+        self.learner.step(Loss::new("ce", learned).add_some("distillation", 1.0, kept)?, batch.epoch)
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.teacher = None;
+        let dim = self.learner.backbone.info().dim;
+        for class in &task.classes {
+            if !self.means.contains_key(&(*class as i64)) {
+                let mean = carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?;
+                self.means.insert(*class as i64, mean);
+            }
+        }
+        self.learner.settle(task, carry)
+    }
+
+    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let learner = &self.learner;
+        let features = |images: &Tensor| Ok(learner.infer(images, Want::Features)?.cls);
+        self.replay.end_task(ctx, &features, None)?;
+        // The model has changed, so have the exemplars' features: all means are taken anew.
+        let mut sums: BTreeMap<i64, Tensor> = BTreeMap::new();
+        Replay::read_all(ctx, |batch| {
+            let rows = unit(&features(&batch.images)?)?;
+            for (i, class) in batch.host_labels.iter().enumerate() {
+                let row = rows.get(i)?;
+                let sum = sums.remove(class).map_or(Ok(row.clone()), |sum| sum + row)?;
+                sums.insert(*class, sum);
+            }
+            Ok(())
+        })?;
+        for (class, mean) in &self.means {
+            let sum = sums.get(class);
+            let sum = sum.ok_or_else(|| Error::Protocol(format!("class {class} has no exemplar, so no mean")))?;
+            mean.replace(&unit(sum)?)?;
+        }
+        Ok(())
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        let means: Vec<Tensor> = self.means.values().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<_>>()?;
+        Ok(unit(&self.learner.infer(images, Want::Features)?.cls)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
     }
 }
 
@@ -117,85 +187,4 @@ impl Icarl {
 fn one_hot(labels: &Tensor, classes: usize) -> Result<Tensor> {
     let all = Tensor::arange(0, classes as i64, labels.device())?.reshape((1, classes))?;
     Ok(labels.unsqueeze(1)?.broadcast_eq(&all)?.to_dtype(candle_core::DType::F32)?)
-}
-
-impl Method for Icarl {
-    fn check(&self, classes: usize) -> Result<()> {
-        self.replay.check(classes)
-    }
-
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.learner.training.plan()
-    }
-
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.teacher = Teacher::of(&self.learner)?;
-        self.learner.begin_task(task, ctx)
-    }
-
-    fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let recalled = self.replay.batch("step", ctx)?;
-        let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images, false)?.cls)?;
-        let (learned, kept) = self.losses(&logits, &data.labels, &data.images)?;
-        let loss = match &kept {
-            Some(kept) => (&learned + kept)?,
-            None => learned.clone(),
-        };
-        self.learner.step(&loss, batch.epoch)?;
-        let mut terms = vec![("ce", &learned)];
-        terms.extend(kept.iter().map(|k| ("distillation", k)));
-        Losses::read(&terms)
-    }
-
-    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.end_task()?;
-        self.teacher = None;
-        let learner = &self.learner;
-        let features = |images: &Tensor| Ok(learner.infer(images, false)?.cls);
-        self.replay.end_task(ctx, &features, None)?;
-        // The model has changed, so have the exemplars' features: all means are taken anew.
-        let mut sums: BTreeMap<i64, Tensor> = BTreeMap::new();
-        Replay::read_all(ctx, |batch| {
-            let rows = unit(&features(&batch.images)?)?;
-            for (i, class) in batch.classes.iter().enumerate() {
-                let row = rows.get(i)?;
-                let sum = sums.remove(class).map_or(Ok(row.clone()), |sum| sum + row)?;
-                sums.insert(*class, sum);
-            }
-            Ok(())
-        })?;
-        self.means = sums.into_iter().map(|(class, sum)| Ok((class, unit(&sum)?))).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let means: Vec<&Tensor> = self.means.values().collect();
-        Ok(unit(&self.learner.infer(images, false)?.cls)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.learner.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.learner.state()?;
-        self.replay.save(&mut state)?;
-        if let Some(teacher) = &self.teacher {
-            teacher.save(&mut state)?;
-        }
-        self.means.iter().try_for_each(|(class, mean)| state.put(format!("mean.{class}"), Kind::Statistic, mean))?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.learner.restore(state, tasks, running)?;
-        self.replay.restore(state)?;
-        let (dtype, device) = self.learner.placement();
-        self.teacher = if running { Teacher::restore(state, &self.learner, Teacher::classes(tasks), (dtype, device))? } else { None };
-        let finished = &tasks[..tasks.len() - usize::from(running)];
-        let mean = |class: &usize| Ok((*class as i64, state.tensor(&format!("mean.{class}"), dtype, device)?));
-        self.means = finished.iter().flat_map(|t| &t.classes).map(mean).collect::<Result<_>>()?;
-        Ok(())
-    }
 }

@@ -9,14 +9,12 @@
 //!
 //! With `classifier_alignment = true` the heads are realigned as in lora-ca; the authors' own variant with alignment (InfLoRA+CA) uses the settings of SLCA.
 
-use candle_core::Tensor;
-use cilbench::backbone::Capability;
+use cilbench::backbone::{Capability, Projection};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, DualGpm, Learner, LoraConfig, Training};
+use cilbench::method::{About, Batch, Carry, Losses, Method, MethodEntry, Model, Setup};
+use cilbench::parts::{AlignmentLoss, ClassifierAlignment, DualGpm, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,13 +46,15 @@ impl Default for Config {
 /// InfLoRA.
 pub struct InfLora {
     config: Config,
-    model: Learner,
+    learner: Learner,
     gpm: DualGpm,
-    statistics: ClassStatistics,
+    /// With classifier alignment.
+    classifier: Option<ClassifierAlignment>,
 }
 
-impl Registered for InfLora {
+impl Method for InfLora {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "inflora",
         version: "2",
@@ -64,9 +64,9 @@ impl Registered for InfLora {
   author={Liang, Yan-Shuo and Li, Wu-Jun},
   booktitle={CVPR}, year={2024}
 }",
-        access: Access::Stream,
         trains: "the current task's B and head; with classifier alignment, after the task all heads",
         presets: include_str!("../presets/inflora.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -74,75 +74,48 @@ impl Registered for InfLora {
             return Err(Error::usage(format!("threshold = {}: must be above 0 and at most 1", config.threshold)));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::AttentionInputs])?;
-        let inputs = |p: &cilbench::backbone::Projection| matches!(p.to_string().as_str(), "q" | "k" | "v");
-        if let Some(target) = config.lora.targets.iter().find(|t| !inputs(t)) {
+        let of_attention = |p: &&Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
+        if let Some(target) = config.lora.targets.iter().find(|t| !of_attention(t)) {
             return Err(Error::usage(format!(
                 "targets: '{target}' does not take the attention's input; InfLoRA's A is designed for q, k and v"
             )));
         }
-        let mut model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let mut learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         let last_blocks = (config.last_blocks > 0).then_some(config.last_blocks);
-        model.pairs = model.pairs.designed(last_blocks, model.backbone.as_ref())?;
-        Ok(Self { config, model, gpm: DualGpm::default(), statistics: ClassStatistics::default() })
-    }
-}
-
-impl Method for InfLora {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.training.plan()
+        learner.pairs = learner.pairs.designed(last_blocks, learner.backbone.as_ref())?;
+        let alignment = || ClassifierAlignment::new(AlignmentLoss::CrossEntropy, &config.training);
+        let classifier = config.classifier_alignment.then(alignment);
+        Ok(Self { config, learner, gpm: DualGpm::default(), classifier })
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.model.begin_task(task, ctx)?;
-        let covariances = self.model.input_covariances(View::Train, ctx)?;
-        self.model.pairs.set_a(&self.gpm.design(&covariances, self.config.lora.rank)?)
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    fn begin_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        // A is the leading directions of the inputs, outside those that past tasks used.
+        let covariances = self.learner.input_covariances(View::Train, ctx)?;
+        self.learner.pairs.set_a(&self.gpm.design(&covariances, self.config.lora.rank)?)
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        self.model.learn(&batch.data, batch.epoch, task)
+        self.learner.learn(batch, task)
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.learner.settle(task, carry)?;
+        self.gpm.settle(self.learner.backbone.info().blocks, carry)?;
+        self.classifier.iter_mut().try_for_each(|classifier| classifier.settle(task, carry))
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.model.end_task()?;
-        let threshold = self.config.threshold + (1.0 - self.config.threshold) * task.index as f64 / task.tasks as f64;
-        self.gpm.update(&self.model.input_covariances(View::Train, ctx)?, threshold)?;
-        if self.config.classifier_alignment {
-            self.model.fit_statistics(&mut self.statistics, task, ctx)?;
-            if task.index > 0 {
-                let Training { batch_size, weight_decay, .. } = self.config.training;
-                let alignment = Alignment { loss: AlignmentLoss::CrossEntropy, batch_size, weight_decay };
-                alignment.run(&self.model.heads, &self.statistics, ctx)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.model.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.model.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.model.state()?;
-        self.gpm.save(&mut state)?;
-        self.statistics.save(&mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.model.restore(state, tasks, running)?;
-        self.gpm.restore(state)?;
-        if !self.config.classifier_alignment {
-            return Ok(());
-        }
-        let (dtype, device) = self.model.placement();
-        self.statistics.restore(state, &tasks[..tasks.len() - usize::from(running)], dtype, device)
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.model.export()
+        let epsilon = self.config.threshold;
+        let threshold = epsilon + (1.0 - epsilon) * task.index as f64 / task.tasks as f64; // ε + (1−ε)·t/T
+        self.gpm.update(&self.learner.input_covariances(View::Train, ctx)?, threshold)?;
+        self.classifier.iter_mut().try_for_each(|classifier| classifier.realign(&self.learner, task, ctx))
     }
 }

@@ -7,14 +7,12 @@
 //! At every task the pre-trained network is trained anew on the training images of all tasks up to it, with cross-entropy over all classes, so that each row of the
 //! accuracy matrix is the bound for that many tasks. The whole run thus costs (T+1)/2 times its last task.
 
-use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::backbone::{Backbone, Capability};
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Access, Batch, Carry, Losses, Method, MethodEntry, Model, Setup};
 use cilbench::parts::{Classes, Learner, LearnerConfig};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +35,9 @@ pub struct Joint {
     tasks: Vec<TaskInfo>,
 }
 
-impl Registered for Joint {
+impl Method for Joint {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "joint",
         version: "1",
@@ -51,6 +50,7 @@ impl Registered for Joint {
         access: Access::All,
         trains: "one LoRA pair, or all weights, or nothing of the backbone; all heads",
         presets: include_str!("../presets/joint.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -58,45 +58,22 @@ impl Registered for Joint {
         let pristine = setup.backbone.snapshot()?;
         Ok(Self { pristine, learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?, tasks: Vec::new() })
     }
-}
 
-impl Method for Joint {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.learner.config().training.plan()
+    fn model(&self) -> &Learner {
+        &self.learner
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.learner.restart(self.pristine.snapshot()?, &self.tasks, ctx)?;
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.learner.restart(self.pristine.snapshot()?, &self.tasks, carry)?;
         self.tasks.push(task.clone());
-        self.learner.begin_task(task, ctx)
+        self.learner.grow(task, carry)
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        self.learner.learn(&batch.data, batch.epoch, task)
-    }
-
-    fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
-        self.learner.end_task()
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.learner.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.learner.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        self.learner.state()
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.tasks = tasks.to_vec();
-        self.learner.restore_with(state, tasks, tasks.len().min(1), running)
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.learner.export()
+        self.learner.learn(batch, task)
     }
 }

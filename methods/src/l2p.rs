@@ -11,14 +11,15 @@
 //! Each image chooses for itself, in training and in prediction, as in the paper; the authors' code lets a whole batch vote in both, which makes a prediction
 //! depend on the images beside it. The learning rate follows the schedule of all methods here, not the authors' constant one, and gradients are not clipped.
 
-use candle_core::{D, DType, Device, Tensor, Var};
+use candle_core::{D, Tensor};
 use cilbench::backbone::{Backbone, Capability, Features, Pass};
 use cilbench::context::{Context, Law};
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Heads, Training, restore_optimiser, save_optimiser, unit};
+use cilbench::method::{About, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Variable};
+use cilbench::nn;
+use cilbench::optim::Optimiser;
+use cilbench::parts::{Heads, Training, Want, unit};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,24 +52,39 @@ impl Default for Config {
 /// The prompts and their keys.
 struct Pool {
     /// (P, L, dim).
-    prompts: Var,
+    prompts: Variable,
     /// (P, dim).
-    keys: Var,
+    keys: Variable,
 }
 
 /// L2P.
 pub struct L2p {
     config: Config,
+    network: Prompted,
+}
+
+/// The frozen backbone, its pool of prompts, and the heads.
+pub struct Prompted {
     backbone: Box<dyn Backbone>,
+    training: Training,
     heads: Heads,
     pool: Option<Pool>,
     optimiser: Option<Box<dyn Optimiser>>,
-    device: Device,
-    dtype: DType,
+    /// Prompts in the pool, tokens per prompt, prompts per image.
+    sizes: Sizes,
 }
 
-impl Registered for L2p {
+/// P, L and N.
+#[derive(Clone, Copy)]
+struct Sizes {
+    pool: usize,
+    length: usize,
+    chosen: usize,
+}
+
+impl Method for L2p {
     type Config = Config;
+    type Model = Prompted;
     const ABOUT: About = About {
         name: "l2p",
         version: "1",
@@ -78,9 +94,9 @@ impl Registered for L2p {
   author={Wang, Zifeng and Zhang, Zizhao and Lee, Chen-Yu and Zhang, Han and Sun, Ruoxi and Ren, Xiaoqi and Su, Guolong and Perot, Vincent and Dy, Jennifer and Pfister, Tomas},
   booktitle={CVPR}, year={2022}
 }",
-        access: Access::Stream,
         trains: "the pool of prompts, their keys and the current task's head",
         presets: include_str!("../presets/l2p.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -98,17 +114,36 @@ impl Registered for L2p {
             return Err(Error::usage(format!("pull = {}: a loss's weight must not be negative", config.pull)));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::ExtraTokens])?;
-        let heads = Heads::new(setup.backbone.info().dim);
-        let Setup { backbone, device, dtype } = setup;
-        Ok(Self { config, backbone, heads, pool: None, optimiser: None, device, dtype })
+        let network = Prompted {
+            heads: Heads::new(setup.backbone.info().dim),
+            backbone: setup.backbone,
+            training: config.training.clone(),
+            pool: None,
+            optimiser: None,
+            sizes: Sizes { pool: config.pool_size, length: config.prompt_length, chosen: config.top_k },
+        };
+        Ok(Self { config, network })
+    }
+
+    fn model(&self) -> &Prompted {
+        &self.network
+    }
+
+    fn model_mut(&mut self) -> &mut Prompted {
+        &mut self.network
+    }
+
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
+        let network = &mut self.network;
+        let (features, distance) = network.forward(&batch.data.images, Want::Features)?;
+        let logits = network.heads.current(&Prompted::pooled(&features)?)?;
+        let ce = nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?;
+        // Eq. (5): CE + λ·Σ γ(q(x), k) over the keys chosen.
+        network.step(Loss::new("ce", ce).add("key_distance", self.config.pull, distance)?, batch.epoch)
     }
 }
 
 impl Pool {
-    fn vars(&self) -> Vec<(String, Var)> {
-        vec![("prompts".to_owned(), self.prompts.clone()), ("keys".to_owned(), self.keys.clone())]
-    }
-
     /// For queries (batch, dim): the prompts chosen, (batch, top_k·L, dim), and the mean over images of Σ (1 − cos) to their keys.
     fn choose(&self, queries: &Tensor, top_k: usize) -> Result<(Tensor, Tensor)> {
         let (batch, dim) = queries.dims2()?;
@@ -133,63 +168,62 @@ fn nearest(cosines: &Tensor, k: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&places, 1)?)
 }
 
-impl L2p {
-    /// The network's outputs with the prompts that each image chooses, and the distance to their keys.
-    fn forward(&self, images: &Tensor, cls_tokens: bool) -> Result<(Features, Tensor)> {
-        let pool = self.pool.as_ref().ok_or_else(|| Error::Protocol("l2p was used before its first task began".into()))?;
+impl Prompted {
+    /// The network's outputs with the prompts that each image chooses, and the distance to their
+    /// keys.
+    fn forward(&self, images: &Tensor, want: Want) -> Result<(Features, Tensor)> {
+        let early = || Error::Protocol("l2p was used before its first task began".into());
+        let pool = self.pool.as_ref().ok_or_else(early)?;
         let queries = self.backbone.forward(images, Pass::default())?.cls;
-        let (prompts, distance) = pool.choose(&queries, self.config.top_k)?;
-        let pass = Pass { extra_tokens: Some(&prompts), cls_tokens, ..Pass::default() };
+        let (prompts, distance) = pool.choose(&queries, self.sizes.chosen)?;
+        let pass = Pass { extra_tokens: Some(&prompts), cls_tokens: want == Want::ClsTokens, ..Pass::default() };
         Ok((self.backbone.forward(images, pass)?, distance))
     }
 
     /// The mean of the prompts' outputs, (batch, dim).
     fn pooled(features: &Features) -> Result<Tensor> {
-        let extra = features.extra.as_ref().ok_or_else(|| Error::Protocol("the backbone gave no outputs of its extra tokens".into()))?;
-        Ok(extra.mean(1)?)
+        let lacking = || Error::Protocol("the backbone gave no outputs of its extra tokens".into());
+        Ok(features.extra.as_ref().ok_or_else(lacking)?.mean(1)?)
     }
 
-    fn new_optimiser(&self) -> Result<Box<dyn Optimiser>> {
-        self.config.training.optimiser(self.pool.iter().flat_map(Pool::vars).collect(), self.heads.current_vars())
-    }
-}
-
-impl Method for L2p {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.training.plan()
-    }
-
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if self.pool.is_none() {
-            let (pool, dim) = (self.config.pool_size, self.backbone.info().dim);
-            let law = Law::Uniform { low: -1.0, high: 1.0 };
-            let prompts = Var::from_tensor(&ctx.draw("init.prompts", &[pool, self.config.prompt_length, dim], law)?)?;
-            self.pool = Some(Pool { prompts, keys: Var::from_tensor(&ctx.draw("init.keys", &[pool, dim], law)?)? });
-        }
-        self.heads.grow(task, ctx)?;
-        self.optimiser = Some(self.new_optimiser()?);
-        Ok(())
-    }
-
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let (features, distance) = self.forward(&batch.data.images, false)?;
-        let ce = nn::cross_entropy(&self.heads.current(&Self::pooled(&features)?)?, &task.within(&batch.data.labels)?)?;
-        let loss = (&ce + (&distance * self.config.pull)?)?;
+    fn step(&mut self, loss: Loss, epoch: usize) -> Result<Losses> {
         let Some(optimiser) = &mut self.optimiser else {
             return Err(Error::Protocol("a training step was asked for outside a task".into()));
         };
-        optimiser.set_learning_rate(self.config.training.rate(batch.epoch));
-        optimiser.step(&loss.backward()?)?;
-        Losses::read(&[("ce", &ce), ("key_distance", &distance)])
+        optimiser.set_learning_rate(self.training.rate(epoch));
+        optimiser.step(&loss.total().backward()?)?;
+        loss.losses()
+    }
+}
+
+impl Model for Prompted {
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(self.training.plan())
     }
 
-    fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        let (Sizes { pool, length, .. }, dim) = (self.sizes, self.backbone.info().dim);
+        if self.pool.is_none() {
+            let fresh = Fresh::Draw(Law::Uniform { low: -1.0, high: 1.0 });
+            let prompts = carry.variable("prompts", Kind::Trained, &[pool, length, dim], fresh)?;
+            let keys = carry.variable("keys", Kind::Trained, &[pool, dim], fresh)?;
+            self.pool = Some(Pool { prompts, keys });
+        }
+        self.heads.grow(task, carry)?;
+        if carry.training() {
+            let prompts = self.pool.iter().flat_map(|pool| [pool.prompts.clone(), pool.keys.clone()]).collect();
+            self.optimiser = Some(self.training.optimiser(prompts, self.heads.current_variables(), carry)?);
+        }
+        Ok(())
+    }
+
+    fn settle(&mut self, _: &TaskInfo, _: &mut Carry) -> Result<()> {
         self.optimiser = None;
         Ok(())
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let (features, _) = self.forward(images, false)?;
+        let (features, _) = self.forward(images, Want::Features)?;
         Ok(self.heads.all(&Self::pooled(&features)?)?.detach())
     }
 
@@ -197,52 +231,25 @@ impl Method for L2p {
         if !self.backbone.supports(Capability::ClsTokens) {
             return Ok(None);
         }
-        Ok(self.forward(images, true)?.0.blocks.map(|b| b.detach()))
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        self.pool.iter().flat_map(Pool::vars).try_for_each(|(name, var)| state.put(name, Kind::Trained, &var))?;
-        self.heads.save(&mut state)?;
-        save_optimiser(self.optimiser.as_deref(), &mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.heads.restore(state, tasks, self.dtype, &self.device)?;
-        (self.pool, self.optimiser) = (None, None);
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        let (pool, dim) = (self.config.pool_size, self.backbone.info().dim);
-        let var = |name: &str, shape: &[usize]| -> Result<Var> {
-            let tensor = state.tensor(name, self.dtype, &self.device)?;
-            if tensor.dims() != shape {
-                return Err(Error::Protocol(format!("state: '{name}' has shape {:?}, expected {shape:?}", tensor.dims())));
-            }
-            Ok(Var::from_tensor(&tensor)?)
-        };
-        let prompts = var("prompts", &[pool, self.config.prompt_length, dim])?;
-        self.pool = Some(Pool { prompts, keys: var("keys", &[pool, dim])? });
-        if running {
-            let mut optimiser = self.new_optimiser()?;
-            restore_optimiser(optimiser.as_mut(), state, &self.device)?;
-            self.optimiser = Some(optimiser);
-        }
-        Ok(())
+        Ok(self.forward(images, Want::ClsTokens)?.0.blocks.map(|b| b.detach()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::{DType, Device};
+    use cilbench::context::{Carried, NoHost, Placement};
+
     use super::*;
 
     #[test]
     fn each_image_gets_the_prompts_of_its_nearest_keys_and_trains_them_alone() {
-        let var = |t: Tensor| Var::from_tensor(&t).expect("var");
+        let (carried, placement, mut host) = (Carried::new(), Placement::cpu(DType::F64), NoHost);
+        let mut carry = Carry::fresh(&mut host, &carried, &placement);
+        let mut variable = |name: &str, t: &Tensor| carry.copied(name, Kind::Trained, t).expect("variable");
         let keys = Tensor::new(&[[1.0f64, 0.0], [0.0, 2.0], [-3.0, 0.0]], &Device::Cpu).expect("keys");
         let prompts = Tensor::arange(0.0f64, 12.0, &Device::Cpu).expect("prompts").reshape((3, 2, 2)).expect("shape");
-        let pool = Pool { prompts: var(prompts), keys: var(keys) };
+        let pool = Pool { prompts: variable("prompts", &prompts), keys: variable("keys", &keys) };
         let queries = Tensor::new(&[[2.0f64, 1.0], [-1.0, -1.0]], &Device::Cpu).expect("queries");
         let (chosen, distance) = pool.choose(&queries, 2).expect("choice");
         let values = chosen.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
@@ -252,7 +259,7 @@ mod tests {
         let expected = (2.0 - 3.0 / 5f64.sqrt() + 2.0) / 2.0;
         assert!((distance.to_scalar::<f64>().expect("scalar") - expected).abs() < 1e-9);
         let grads = (chosen.sum_all().expect("sum") + distance).expect("loss").backward().expect("bwd");
-        let of = |v: &Var| grads.get(v).expect("gradient").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+        let of = |v: &Variable| grads.get(v).expect("gradient").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
         assert_eq!(of(&pool.prompts), [2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], "as often as each was chosen");
         assert!(of(&pool.keys).iter().any(|g| g.abs() > 1e-6));
     }

@@ -19,11 +19,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use cilbench::backbone::{LowRank, Pair, Pass, Site};
 use cilbench::context::{Context, Law};
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Batch, Carry, Fresh, Held, Loss, Losses, Method, MethodEntry, Model, Setup, Value};
 use cilbench::nn;
 use cilbench::parts::{Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -65,25 +65,25 @@ impl Default for Config {
 }
 
 /// What is summed up over tasks for the weights of one site, both (outputs, inputs).
-#[derive(Clone)]
 struct Sums {
     /// Σ F_i.
-    fisher: Tensor,
+    fisher: Value,
     /// Σ F_i·(θ*_i − θ_0).
-    target: Tensor,
+    target: Value,
 }
 
 /// P&M.
 pub struct PerturbAndMerge {
     config: Config,
-    model: Learner,
+    learner: Learner,
     sums: BTreeMap<Site, Sums>,
     /// α of the tasks so far.
-    alphas: Vec<f64>,
+    alphas: Option<Held<Vec<f64>>>,
 }
 
-impl Registered for PerturbAndMerge {
+impl Method for PerturbAndMerge {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "pm",
         version: "1",
@@ -93,9 +93,9 @@ impl Registered for PerturbAndMerge {
   author={Qiu, Haomiao and Zhang, Miao and Qiao, Ziyue and Nie, Liqiang},
   journal={arXiv:2505.22389}, year={2025}
 }",
-        access: Access::Stream,
         trains: "the current task's LoRA pair and head",
         presets: include_str!("../presets/pm.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -107,8 +107,53 @@ impl Registered for PerturbAndMerge {
                 return Err(Error::usage(format!("{key} = 0: the Fisher information needs at least one image")));
             }
         }
-        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
-        Ok(Self { config, model, sums: BTreeMap::new(), alphas: Vec::new() })
+        let learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        Ok(Self { config, learner, sums: BTreeMap::new(), alphas: None })
+    }
+
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    /// Declares the sums over tasks, which [`Method::finish`] brings up to date.
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.learner.grow(task, carry)?;
+        for (site, pair) in self.learner.pairs.running().iter() {
+            if !self.sums.contains_key(&site) {
+                let shape = [pair.b.dim(0)?, pair.a.dim(1)?];
+                let mut sum = |name: &str| carry.value(format!("{name}.{site}"), Kind::Statistic, &shape, Fresh::Zeros);
+                let sums = Sums { fisher: sum("fisher")?, target: sum("fisher_target")? };
+                self.sums.insert(site, sums);
+            }
+        }
+        if self.alphas.is_none() {
+            self.alphas = Some(carry.held_from("alpha", Kind::Buffer, Vec::new())?);
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
+        let paths = self.perturbed(ctx)?;
+        let pass = Pass { low_rank: Some(&paths), ..Pass::default() };
+        let features = self.learner.backbone.forward(&batch.data.images, pass)?.cls;
+        let ce = nn::cross_entropy(&self.learner.heads.current(&features)?, &task.within(&batch.data.labels)?)?;
+        self.learner.step(Loss::new("ce", ce), batch.epoch)
+    }
+
+    /// Merges before the pair is folded: θ̂_t = θ̂_{t−1} + α·Δ.
+    fn finish(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let changes = self.learner.pairs.running_products()?;
+        let fisher = self.fisher(&changes, task, ctx)?;
+        let alpha = merge(&self.sums, &changes, &fisher, &self.learner.pairs.folded_products()?)?;
+        ctx.probe("pm.alpha", || Ok(Tensor::new(alpha, &Device::Cpu)?))?;
+        if let Some(alphas) = &self.alphas {
+            alphas.set([alphas.get()?.as_slice(), &[alpha]].concat());
+        }
+        self.learner.pairs.scale_running(alpha)
     }
 }
 
@@ -124,7 +169,7 @@ fn scale(third: f64, epsilon: f64) -> f64 {
 impl PerturbAndMerge {
     /// The running pair, perturbed.
     fn perturbed(&self, ctx: &mut Context) -> Result<LowRank> {
-        let running = self.model.pairs.running();
+        let running = self.learner.pairs.running();
         let mut paths = LowRank::new();
         let sites = running.iter().count();
         let drawn = if self.config.perturb_each_site { sites } else { 1 };
@@ -145,7 +190,7 @@ impl PerturbAndMerge {
         ctx.pass(View::Test, BATCH, |batch| {
             for (row, _) in batch.positions.iter().enumerate().filter(|(_, p)| wanted[**p]) {
                 images.push(batch.images.get(row)?);
-                labels.push(batch.classes[row]);
+                labels.push(batch.host_labels[row]);
             }
             Ok(())
         })?;
@@ -167,8 +212,8 @@ impl PerturbAndMerge {
         let groups = self.groups(task, ctx)?;
         let total: usize = groups.iter().map(|(_, labels)| labels.elem_count()).sum();
         for (images, labels) in &groups {
-            let features = self.model.backbone.forward(images, Pass { low_rank: Some(&paths), ..Pass::default() })?.cls;
-            let ce = nn::cross_entropy(&self.model.heads.current(&features)?, &task.within(labels)?)?;
+            let features = self.learner.backbone.forward(images, Pass { low_rank: Some(&paths), ..Pass::default() })?.cls;
+            let ce = nn::cross_entropy(&self.learner.heads.current(&features)?, &task.within(labels)?)?;
             let grads = ce.backward()?;
             let weight = labels.elem_count() as f64 / total.max(1) as f64;
             for (sum, var) in sums.iter_mut().zip(&vars) {
@@ -181,8 +226,9 @@ impl PerturbAndMerge {
     }
 }
 
-/// Takes a task's Fisher information in and gives α; `merged` is θ̂_{t−1} − θ_0, none before the first task.
-fn merge(all: &mut BTreeMap<Site, Sums>, changes: &[(Site, Tensor)], fisher: &[Tensor], merged: &[(Site, Tensor)]) -> Result<f64> {
+/// Takes a task's Fisher information in and gives α; `merged` is θ̂_{t−1} − θ_0, none before the first
+/// task.
+fn merge(all: &BTreeMap<Site, Sums>, changes: &[(Site, Tensor)], fisher: &[Tensor], merged: &[(Site, Tensor)]) -> Result<f64> {
     let dot =
         |a: &Tensor, b: &Tensor| -> Result<f64> { Ok((a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?.to_scalar::<f64>()?) };
     let (mut numerator, mut denominator) = (0.0, 0.0);
@@ -191,14 +237,13 @@ fn merge(all: &mut BTreeMap<Site, Sums>, changes: &[(Site, Tensor)], fisher: &[T
             Some((_, before)) => before.clone(),
             None => change.zeros_like()?,
         };
-        let own = Sums { fisher: fisher.clone(), target: (fisher * (&before + change)?)? };
-        let sums = match all.remove(site) {
-            Some(old) => Sums { fisher: (old.fisher + own.fisher)?, target: (old.target + own.target)? },
-            None => own,
-        };
-        numerator += dot(&(&sums.target - (&sums.fisher * before)?)?, change)?;
-        denominator += dot(&sums.fisher, &change.sqr()?)?;
-        all.insert(*site, sums);
+        let sums = all.get(site).ok_or_else(|| Error::Protocol(format!("the sums of {site} were never declared")))?;
+        let target = (&*sums.target.get()? + (fisher * (&before + change)?)?)?; //  Σ F_i·(θ*_i − θ_0)
+        let fisher = (&*sums.fisher.get()? + fisher)?; //                           Σ F_i
+        numerator += dot(&(&target - (&fisher * before)?)?, change)?;
+        denominator += dot(&fisher, &change.sqr()?)?;
+        sums.fisher.replace(&fisher)?;
+        sums.target.replace(&target)?;
     }
     if !(numerator.is_finite() && denominator.is_finite()) {
         return Err(Error::Diverged("P&M: the Fisher information is not finite: lower the learning rate".into()));
@@ -207,76 +252,10 @@ fn merge(all: &mut BTreeMap<Site, Sums>, changes: &[(Site, Tensor)], fisher: &[T
     Ok(if denominator > 0.0 { (numerator / denominator).clamp(0.0, 1.0) } else { 1.0 })
 }
 
-impl Method for PerturbAndMerge {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.training.plan()
-    }
-
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.model.begin_task(task, ctx)
-    }
-
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let paths = self.perturbed(ctx)?;
-        let features = self.model.backbone.forward(&batch.data.images, Pass { low_rank: Some(&paths), ..Pass::default() })?.cls;
-        let ce = nn::cross_entropy(&self.model.heads.current(&features)?, &task.within(&batch.data.labels)?)?;
-        self.model.step(&ce, batch.epoch)?;
-        Losses::read(&[("ce", &ce)])
-    }
-
-    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let changes = self.model.pairs.running_products()?;
-        let fisher = self.fisher(&changes, task, ctx)?;
-        let alpha = merge(&mut self.sums, &changes, &fisher, &self.model.pairs.folded_products()?)?;
-        ctx.probe("pm.alpha", || Ok(Tensor::new(alpha, &Device::Cpu)?))?;
-        self.alphas.push(alpha);
-        self.model.pairs.scale_running(alpha)?;
-        self.model.end_task()
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.model.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.model.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.model.state()?;
-        for (site, sums) in &self.sums {
-            state.put(format!("fisher.{site}"), Kind::Statistic, &sums.fisher)?;
-            state.put(format!("fisher_target.{site}"), Kind::Statistic, &sums.target)?;
-        }
-        if !self.alphas.is_empty() {
-            state.put("alpha", Kind::Buffer, &Tensor::new(self.alphas.as_slice(), &Device::Cpu)?)?;
-        }
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.model.restore(state, tasks, running)?;
-        self.sums.clear();
-        self.alphas = match state.get("alpha") {
-            Some(entry) => entry.value.to_f64()?,
-            None => return Ok(()),
-        };
-        let (dtype, device) = self.model.placement();
-        for (site, _) in self.model.pairs.folded_products()? {
-            let tensor = |part: &str| state.tensor(&format!("{part}.{site}"), dtype, device);
-            self.sums.insert(site, Sums { fisher: tensor("fisher")?, target: tensor("fisher_target")? });
-        }
-        Ok(())
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.model.export()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use cilbench::backbone::Projection;
+    use cilbench::context::{Carried, NoHost, Placement};
 
     use super::*;
 
@@ -285,7 +264,13 @@ mod tests {
         let sites = [Site { block: 0, projection: Projection::K }, Site { block: 1, projection: Projection::V }];
         let draw = || Tensor::randn(0f64, 1.0, (3, 4), &Device::Cpu).expect("randn");
         let value = |t: Tensor| t.sum_all().expect("sum").to_scalar::<f64>().expect("scalar");
-        let (mut all, mut merged, mut past) = (BTreeMap::new(), Vec::<(Site, Tensor)>::new(), Vec::new());
+        let (carried, placement, mut host) = (Carried::new(), Placement::cpu(DType::F64), NoHost);
+        let mut carry = Carry::fresh(&mut host, &carried, &placement);
+        let mut sum = |name: String| carry.value(name, Kind::Statistic, &[3, 4], Fresh::Zeros).expect("declared");
+        let all = BTreeMap::from(
+            sites.map(|site| (site, Sums { fisher: sum(format!("fisher.{site}")), target: sum(format!("fisher_target.{site}")) })),
+        );
+        let (mut merged, mut past) = (Vec::<(Site, Tensor)>::new(), Vec::new());
         for task in 0..4 {
             let changes: Vec<(Site, Tensor)> = sites.iter().map(|s| (*s, draw())).collect();
             let fisher: Vec<Tensor> = sites.iter().map(|_| draw().sqr().expect("sqr")).collect();
@@ -294,7 +279,7 @@ mod tests {
                 .collect();
             let optima: Vec<Tensor> = (0..2).map(|i| (&before[i] + &changes[i].1).expect("add")).collect();
             past.push((fisher.clone(), optima));
-            let alpha = merge(&mut all, &changes, &fisher, &merged).expect("alpha");
+            let alpha = merge(&all, &changes, &fisher, &merged).expect("alpha");
             let loss = |alpha: f64| -> f64 {
                 let of = |(fisher, optima): &(Vec<Tensor>, Vec<Tensor>), i: usize| {
                     let at = (&before[i] + (&changes[i].1 * alpha).expect("mul")).expect("add");

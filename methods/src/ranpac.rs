@@ -14,14 +14,14 @@
 //!
 //! With M = 10000, the paper's, a run takes 2 GB at its peak and on two cores about 15 s a task beside the features; with `--set projection=2000` 1 s and 0.2 GB.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use cilbench::context::{Context, Law};
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Batch, Carry, Fresh, Held, Losses, Method, MethodEntry, Model, Plan, Setup, Trial, TrialBackbone, Value};
 use cilbench::nn::Cholesky;
-use cilbench::parts::{Classes, Learner, LearnerConfig, LoraConfig, Trainable, Training};
+use cilbench::parts::{Classes, Learner, LearnerConfig, LoraConfig, Trainable, Training, Want};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -60,11 +60,13 @@ impl Default for Config {
 /// What is summed up over all tasks.
 struct Sums {
     /// W (dim, M).
-    projection: Tensor,
+    projection: Value,
     /// G (M, M).
-    gram: Tensor,
-    /// C (classes, M).
-    products: Tensor,
+    gram: Value,
+    /// C (classes, M); it grows with the classes.
+    products: Held<Tensor>,
+    /// The λ of the last task; 1 before the first.
+    ridge: Held<f64>,
 }
 
 /// RanPAC.
@@ -73,14 +75,13 @@ pub struct RanPac {
     /// The backbone, and the pair and head of the first session.
     learner: Learner,
     sums: Option<Sums>,
-    /// The λ of the last task; 1 before the first.
-    ridge: f64,
     /// (classes, M).
-    classifier: Option<Tensor>,
+    classifier: Option<Held<Tensor>>,
 }
 
-impl Registered for RanPac {
+impl Method for RanPac {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "ranpac",
         version: "2",
@@ -90,9 +91,10 @@ impl Registered for RanPac {
   author={McDonnell, Mark D. and Gong, Dong and Parvaneh, Amin and Abbasnejad, Ehsan and van den Hengel, Anton},
   booktitle={NeurIPS}, year={2023}
 }",
-        access: Access::Stream,
         trains: "nothing; with first_session the first task's LoRA pair and head",
         presets: include_str!("../presets/ranpac.toml"),
+        trial: Trial { settings: "projection = 32", backbone: TrialBackbone::Vit },
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -103,9 +105,79 @@ impl Registered for RanPac {
             return Err(Error::usage(format!("ridge = {}: must be positive, or 0 to choose it on held-out images", config.ridge)));
         }
         let trainable = if config.first_session { Trainable::Lora } else { Trainable::Head };
-        let own = LearnerConfig { training: config.training.clone(), trainable, lora: config.lora.clone() };
-        let learner = Learner::new(Self::ABOUT.name, own, Classes::Current, setup)?;
-        Ok(Self { config, learner, sums: None, ridge: 1.0, classifier: None })
+        let first_session = LearnerConfig { training: config.training.clone(), trainable, lora: config.lora.clone() };
+        let learner = Learner::new(Self::ABOUT.name, first_session, Classes::Current, setup)?;
+        Ok(Self { config, learner, sums: None, classifier: None })
+    }
+
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
+    }
+
+    fn plan(&self, task: &TaskInfo) -> Result<Plan> {
+        let plan = self.config.training.plan();
+        Ok(if self.adapts(task) { plan } else { Plan { epochs: 0, view: View::Test, ..plan } })
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        if self.adapts(task) {
+            self.learner.grow(task, carry)?;
+        }
+        if self.sums.is_none() {
+            let (dim, width) = (self.learner.backbone.info().dim, self.config.projection);
+            let draw = Fresh::DrawAs("ranpac.projection", Law::Normal);
+            let placement = carry.placement();
+            let products = Tensor::zeros((task.classes.len(), width), placement.dtype, &placement.device)?;
+            self.sums = Some(Sums {
+                projection: carry.value("projection", Kind::Buffer, &[dim, width], draw)?,
+                gram: carry.value("gram", Kind::Statistic, &[width, width], Fresh::Zeros)?,
+                products: carry.held_from("products", Kind::Statistic, products)?,
+                ridge: carry.held_from("ridge", Kind::Buffer, 1.0)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
+        if self.adapts(task) { self.learner.learn(batch, task) } else { Ok(Losses::default()) }
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        if self.classifier.is_none() {
+            self.classifier = Some(carry.held("classifier", Kind::Statistic)?);
+        }
+        if self.adapts(task) { self.learner.settle(task, carry) } else { Ok(()) }
+    }
+
+    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let (features, labels) = self.features(ctx)?;
+        let targets = one_hot(&labels, task.first_class, task.classes.len(), &features)?;
+        self.sum_up(&features, &targets, task.first_class)?;
+        if self.config.ridge > 0.0 {
+            return self.solve([self.config.ridge].into_iter());
+        }
+        let sums = self.sums()?;
+        let chosen = choose_ridge(&features, &targets, &*sums.projection.get()?)?;
+        let chosen = chosen.map_or_else(|| sums.ridge.get().map(|ridge| *ridge), Ok)?;
+        self.solve(candidates().filter(|ridge| *ridge >= chosen))?;
+        let ridge = *self.sums()?.ridge.get()?;
+        ctx.probe("ranpac.ridge", || Ok(Tensor::new(ridge, &Device::Cpu)?))
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        let early = || Error::Protocol("ranpac predicted before its first task was over".into());
+        let classifier = self.classifier.as_ref().and_then(Held::find).ok_or_else(early)?;
+        let features = self.learner.infer(images, Want::Features)?.cls.detach();
+        Ok(projected(&features, &*self.sums()?.projection.get()?)?.matmul(&classifier.t()?)?)
+    }
+
+    /// The model is no linear head on a backbone.
+    fn export(&self) -> Result<cilbench::method::Exported> {
+        ().export()
     }
 }
 
@@ -182,8 +254,8 @@ impl RanPac {
     fn features(&self, ctx: &mut Context) -> Result<(Tensor, Vec<i64>)> {
         let (mut rows, mut labels) = (Vec::new(), Vec::new());
         ctx.pass(View::Test, BATCH, |batch| {
-            rows.push(self.learner.infer(&batch.images, false)?.cls.detach());
-            labels.extend(batch.classes);
+            rows.push(self.learner.infer(&batch.images, Want::Features)?.cls.detach());
+            labels.extend(batch.host_labels);
             Ok(())
         })?;
         if rows.is_empty() {
@@ -194,26 +266,30 @@ impl RanPac {
         Ok((Tensor::cat(&rows, 0)?.index_select(&order, 0)?, shuffled))
     }
 
+    fn sums(&self) -> Result<&Sums> {
+        self.sums.as_ref().ok_or_else(|| Error::Protocol("ranpac was used before its first task began".into()))
+    }
+
     /// Adds a task's moments; `first` is its first class.
     fn sum_up(&mut self, features: &Tensor, targets: &Tensor, first: usize) -> Result<()> {
-        let Some(sums) = &mut self.sums else { return Err(Error::Protocol("ranpac ended a task that had not begun".into())) };
-        let (gram, products) = moments(features, targets, &sums.projection)?;
-        sums.gram = (&sums.gram + gram)?;
-        let classes = sums.products.dim(0)?.max(first + products.dim(0)?);
+        let sums = self.sums()?;
+        let (gram, products) = moments(features, targets, &*sums.projection.get()?)?;
+        sums.gram.replace(&(&*sums.gram.get()? + gram)?)?;
+        let old = sums.products.get()?;
+        let classes = old.dim(0)?.max(first + products.dim(0)?);
         let pad = |t: &Tensor, above: usize| t.pad_with_zeros(0, above, classes - above - t.dim(0)?);
-        sums.products = (pad(&sums.products, 0)? + pad(&products, first)?)?;
-        Ok(())
+        sums.products.replace(&(pad(&old, 0)? + pad(&products, first)?)?)
     }
 
     /// The classifier with the first of `ridges` that makes G + λI positive definite.
     fn solve(&mut self, ridges: impl Iterator<Item = f64>) -> Result<()> {
-        let Some(sums) = &self.sums else { return Ok(()) };
+        let sums = self.sums()?;
         for ridge in ridges {
-            if let Some(factor) = Cholesky::new(&sums.gram, ridge)? {
-                let (dtype, device) = self.learner.placement();
-                let weights = factor.solve(&sums.products.t()?)?.t()?.contiguous()?;
-                self.classifier = Some(weights.to_dtype(dtype)?.to_device(device)?);
-                self.ridge = ridge;
+            if let Some(factor) = Cholesky::new(&*sums.gram.get()?, ridge)? {
+                let weights = factor.solve(&sums.products.get()?.t()?)?.t()?.contiguous()?;
+                let weights = self.learner.placement().place(&weights)?;
+                self.classifier.iter().try_for_each(|held| held.replace(&weights))?;
+                sums.ridge.set(ridge);
                 return Ok(());
             }
         }
@@ -221,97 +297,6 @@ impl RanPac {
             "the {0}×{0} matrix of projected features is not positive definite with ridge = {1}: set a larger ridge",
             self.config.projection, self.config.ridge
         )))
-    }
-}
-
-impl Method for RanPac {
-    fn plan(&self, task: &TaskInfo) -> Plan {
-        let plan = self.config.training.plan();
-        if self.adapts(task) { plan } else { Plan { epochs: 0, view: View::Test, ..plan } }
-    }
-
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if self.adapts(task) {
-            self.learner.begin_task(task, ctx)?;
-        }
-        if self.sums.is_none() {
-            let (dim, width) = (self.learner.backbone.info().dim, self.config.projection);
-            let projection = ctx.draw("ranpac.projection", &[dim, width], Law::Normal)?;
-            let zeros = |rows: usize| Tensor::zeros((rows, width), ctx.dtype(), ctx.device());
-            self.sums = Some(Sums { gram: zeros(width)?, products: zeros(task.classes.len())?, projection });
-        }
-        Ok(())
-    }
-
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        if !self.adapts(task) {
-            return Ok(Losses(Vec::new()));
-        }
-        self.learner.learn(&batch.data, batch.epoch, task)
-    }
-
-    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if self.adapts(task) {
-            self.learner.end_task()?;
-        }
-        let (features, labels) = self.features(ctx)?;
-        let targets = one_hot(&labels, task.first_class, task.classes.len(), &features)?;
-        self.sum_up(&features, &targets, task.first_class)?;
-        if self.config.ridge > 0.0 {
-            return self.solve([self.config.ridge].into_iter());
-        }
-        let chosen = match &self.sums {
-            Some(sums) => choose_ridge(&features, &targets, &sums.projection)?.unwrap_or(self.ridge),
-            None => self.ridge,
-        };
-        self.solve(candidates().filter(|ridge| *ridge >= chosen))?;
-        ctx.probe("ranpac.ridge", || Ok(Tensor::new(self.ridge, &candle_core::Device::Cpu)?))
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let (Some(classifier), Some(sums)) = (&self.classifier, &self.sums) else {
-            return Err(Error::Protocol("ranpac predicted before its first task was over".into()));
-        };
-        let features = self.learner.infer(images, false)?.cls.detach();
-        Ok(projected(&features, &sums.projection)?.matmul(&classifier.t()?)?)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.learner.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.learner.state()?;
-        if let Some(sums) = &self.sums {
-            state.put("projection", Kind::Buffer, &sums.projection)?;
-            state.put("gram", Kind::Statistic, &sums.gram)?;
-            state.put("products", Kind::Statistic, &sums.products)?;
-            state.put("ridge", Kind::Buffer, &Tensor::new(self.ridge, &candle_core::Device::Cpu)?)?;
-        }
-        if let Some(classifier) = &self.classifier {
-            state.put("classifier", Kind::Statistic, classifier)?;
-        }
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        // The learner knows the first session alone.
-        let adapted = if self.config.first_session { &tasks[..tasks.len().min(1)] } else { &[] };
-        self.learner.restore(state, adapted, running && tasks.len() == 1 && !adapted.is_empty())?;
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        let (dtype, device) = self.learner.placement();
-        let tensor = |name: &str| state.tensor(name, dtype, device);
-        let sums = Sums { projection: tensor("projection")?, gram: tensor("gram")?, products: tensor("products")? };
-        let (shape, width) = ([sums.projection.dim(D::Minus1)?, sums.gram.dim(0)?, sums.products.dim(1)?], self.config.projection);
-        if shape != [width; 3] {
-            return Err(Error::Protocol(format!("state: projection, gram and products have widths {shape:?}, expected {width}")));
-        }
-        self.sums = Some(sums);
-        self.ridge = state.array("ridge")?.to_f64()?.first().copied().unwrap_or(1.0);
-        self.classifier = state.get("classifier").map(|e| e.value.to_dtype(dtype, device)).transpose()?;
-        Ok(())
     }
 }
 

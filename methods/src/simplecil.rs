@@ -7,10 +7,9 @@
 use candle_core::Tensor;
 use cilbench::Result;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Carry, Method, MethodEntry, Setup};
 use cilbench::parts::{FrozenFeatures, Prototypes};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -27,8 +26,9 @@ pub struct SimpleCil {
     prototypes: Prototypes,
 }
 
-impl Registered for SimpleCil {
+impl Method for SimpleCil {
     type Config = Config;
+    type Model = FrozenFeatures;
     const ABOUT: About = About {
         name: "simplecil",
         version: "1",
@@ -38,27 +38,24 @@ impl Registered for SimpleCil {
   author={Zhou, Da-Wei and Cai, Zi-Wen and Ye, Han-Jia and Zhan, De-Chuan and Liu, Ziwei},
   journal={IJCV}, year={2024}
 }",
-        access: Access::Stream,
         trains: "nothing",
-        presets: "",
+        ..About::DEFAULT
     };
 
     fn new(_: Config, setup: Setup) -> Result<Self> {
         Ok(Self { frozen: FrozenFeatures::new(setup), prototypes: Prototypes::default() })
     }
-}
 
-impl Method for SimpleCil {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        FrozenFeatures::plan()
+    fn model(&self) -> &FrozenFeatures {
+        &self.frozen
     }
 
-    fn begin_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
-        Ok(())
+    fn model_mut(&mut self) -> &mut FrozenFeatures {
+        &mut self.frozen
     }
 
-    fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        Ok(Losses(Vec::new()))
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.prototypes.settle(task, self.frozen.dim(), carry)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
@@ -68,20 +65,5 @@ impl Method for SimpleCil {
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
         self.prototypes.cosines(&self.frozen.of(images)?)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.frozen.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        self.prototypes.save(&mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        let (dtype, device) = self.frozen.placement();
-        self.prototypes.restore(state, FrozenFeatures::classes(tasks, running), dtype, device)
     }
 }

@@ -11,13 +11,15 @@
 //! than dimensions; `oas = false` takes it as it is. Later images add their scatter. The authors add image after image, each about its class's mean so far; here a task's scatter is
 //! about its classes' means, which is the exact pooled covariance and does not depend on the order of images.
 
+use std::cell::OnceCell;
+
 use candle_core::{DType, Device, Tensor};
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Carry, Held, Method, MethodEntry, OnHost, Setup};
 use cilbench::nn;
 use cilbench::parts::FrozenFeatures;
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -48,21 +50,28 @@ struct Classifier {
     bias: Tensor,
 }
 
+/// What is carried.
+struct Statistics {
+    /// (classes, dim), f64.
+    means: Held<OnHost>,
+    /// Images of each class.
+    counts: Held<Vec<i64>>,
+    /// Σ over classes of the scatter about the class's mean, (dim, dim), f64.
+    scatter: Held<OnHost>,
+}
+
 /// SLDA.
 pub struct Slda {
     config: Config,
     frozen: FrozenFeatures,
-    /// (classes, dim), f64 on the host.
-    means: Vec<Tensor>,
-    /// Images of each class.
-    counts: Vec<i64>,
-    /// Σ over classes of the scatter about the class's mean, (dim, dim), f64 on the host.
-    scatter: Option<Tensor>,
-    classifier: Option<Classifier>,
+    statistics: Option<Statistics>,
+    /// Follows from the statistics; empty where they have changed.
+    classifier: OnceCell<Classifier>,
 }
 
-impl Registered for Slda {
+impl Method for Slda {
     type Config = Config;
+    type Model = FrozenFeatures;
     const ABOUT: About = About {
         name: "slda",
         version: "2",
@@ -72,9 +81,8 @@ impl Registered for Slda {
   author={Hayes, Tyler L. and Kanan, Christopher},
   booktitle={CVPR Workshops}, year={2020}
 }",
-        access: Access::Stream,
         trains: "nothing",
-        presets: "",
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -82,7 +90,45 @@ impl Registered for Slda {
             return Err(Error::usage(format!("shrinkage = {}: must be above 0 and at most 1", config.shrinkage)));
         }
         let frozen = FrozenFeatures::new(setup);
-        Ok(Self { config, frozen, means: Vec::new(), counts: Vec::new(), scatter: None, classifier: None })
+        Ok(Self { config, frozen, statistics: None, classifier: OnceCell::new() })
+    }
+
+    fn model(&self) -> &FrozenFeatures {
+        &self.frozen
+    }
+
+    fn model_mut(&mut self) -> &mut FrozenFeatures {
+        &mut self.frozen
+    }
+
+    fn settle(&mut self, _: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        if self.statistics.is_none() {
+            self.statistics = Some(Statistics {
+                means: carry.held("means", Kind::Statistic)?,
+                counts: carry.held("counts", Kind::Buffer)?,
+                scatter: carry.held("scatter", Kind::Statistic)?,
+            });
+        }
+        Ok(())
+    }
+
+    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let (features, labels) = self.frozen.of_task(ctx)?;
+        let mut sums = self.sums()?;
+        for class in &task.classes {
+            sums.take_in(*class, &self.frozen.rows(&features, &labels, *class)?)?;
+        }
+        if self.config.oas && task.index == 0 {
+            let images = sums.images();
+            sums.scatter = Some((oas(&(sums.scatter()? / images)?, images)? * images)?);
+        }
+        self.keep(sums)?;
+        self.classifier().map(drop)
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        let Classifier { weight, bias } = self.classifier()?;
+        Ok(self.frozen.of(images)?.matmul(&weight.t()?)?.broadcast_add(bias)?)
     }
 }
 
@@ -98,7 +144,23 @@ fn oas(covariance: &Tensor, images: f64) -> Result<Tensor> {
     Ok(((covariance * (1.0 - rho))? + (identity * (rho * mean))?)?)
 }
 
-impl Slda {
+/// The statistics while a task is taken in.
+#[derive(Default)]
+struct Sums {
+    means: Vec<Tensor>,
+    counts: Vec<i64>,
+    scatter: Option<Tensor>,
+}
+
+impl Sums {
+    fn images(&self) -> f64 {
+        self.counts.iter().sum::<i64>().max(1) as f64
+    }
+
+    fn scatter(&self) -> Result<&Tensor> {
+        self.scatter.as_ref().ok_or_else(|| Error::Protocol("slda was used before its first task was over".into()))
+    }
+
     /// Takes a class's features (n, dim) in; a class seen before (in another domain) is merged.
     fn take_in(&mut self, class: usize, rows: &Tensor) -> Result<()> {
         let (n, dim) = rows.dims2()?;
@@ -122,75 +184,44 @@ impl Slda {
         });
         Ok(())
     }
-
-    fn solve(&mut self) -> Result<()> {
-        let Some(scatter) = &self.scatter else { return Ok(()) };
-        let epsilon = self.config.shrinkage;
-        let images = self.counts.iter().sum::<i64>().max(1) as f64;
-        let identity = Tensor::eye(scatter.dim(0)?, DType::F64, &Device::Cpu)?;
-        let covariance = ((scatter * ((1.0 - epsilon) / images))? + (identity * epsilon)?)?;
-        let means = Tensor::stack(&self.means, 0)?;
-        let weight = nn::solve_symmetric(&covariance, &means.t()?)?.t()?.contiguous()?;
-        let bias = ((&weight * &means)?.sum(1)? * -0.5)?;
-        self.classifier = Some(Classifier { weight: self.frozen.placed(&weight)?, bias: self.frozen.placed(&bias)? });
-        Ok(())
-    }
 }
 
-impl Method for Slda {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        FrozenFeatures::plan()
+impl Slda {
+    /// What is carried so far.
+    fn sums(&self) -> Result<Sums> {
+        let Some(carried) = &self.statistics else { return Ok(Sums::default()) };
+        let Some(means) = carried.means.find() else { return Ok(Sums::default()) };
+        let means = (0..means.0.dim(0)?).map(|class| Ok(means.0.get(class)?)).collect::<Result<_>>()?;
+        let scatter = Some(carried.scatter.get()?.0.clone());
+        Ok(Sums { means, counts: carried.counts.get()?.as_ref().clone(), scatter })
     }
 
-    fn begin_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
+    /// Carries the sums on.
+    fn keep(&mut self, sums: Sums) -> Result<()> {
+        let undeclared = || Error::Protocol("slda's statistics were never declared".into());
+        let carried = self.statistics.as_ref().ok_or_else(undeclared)?;
+        carried.means.set(OnHost(Tensor::stack(&sums.means, 0)?));
+        carried.scatter.set(OnHost(sums.scatter()?.clone()));
+        carried.counts.set(sums.counts);
+        self.classifier = OnceCell::new();
         Ok(())
     }
 
-    fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        Ok(Losses(Vec::new()))
-    }
-
-    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let (features, labels) = self.frozen.of_task(ctx)?;
-        for class in &task.classes {
-            let rows = self.frozen.rows(&features, &labels, *class)?;
-            self.take_in(*class, &rows)?;
+    /// The classifier of the statistics: W = Σ⁻¹·μ, b = −½·diag(μᵀ·W).
+    fn classifier(&self) -> Result<&Classifier> {
+        if let Some(classifier) = self.classifier.get() {
+            return Ok(classifier);
         }
-        let images = self.counts.iter().sum::<i64>().max(1) as f64;
-        if let (true, 0, Some(scatter)) = (self.config.oas, task.index, &self.scatter) {
-            self.scatter = Some((oas(&(scatter / images)?, images)? * images)?);
-        }
-        self.solve()
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let classifier = self.classifier.as_ref().ok_or_else(|| Error::Protocol("slda predicted before its first task was over".into()))?;
-        Ok(self.frozen.of(images)?.matmul(&classifier.weight.t()?)?.broadcast_add(&classifier.bias)?)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.frozen.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        if let Some(scatter) = &self.scatter {
-            state.put("means", Kind::Statistic, &Tensor::stack(&self.means, 0)?)?;
-            state.put("scatter", Kind::Statistic, scatter)?;
-            state.put("counts", Kind::Buffer, &Tensor::new(self.counts.as_slice(), &Device::Cpu)?)?;
-        }
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        if FrozenFeatures::classes(tasks, running) == 0 {
-            return Ok(());
-        }
-        let means = state.tensor("means", DType::F64, &Device::Cpu)?;
-        self.means = (0..means.dim(0)?).map(|c| Ok(means.get(c)?)).collect::<Result<_>>()?;
-        self.scatter = Some(state.tensor("scatter", DType::F64, &Device::Cpu)?);
-        self.counts = state.array("counts")?.to_tensor(&Device::Cpu)?.to_vec1()?;
-        self.solve()
+        let sums = self.sums()?;
+        let (scatter, epsilon) = (sums.scatter()?, self.config.shrinkage);
+        let identity = Tensor::eye(scatter.dim(0)?, DType::F64, &Device::Cpu)?;
+        let covariance = ((scatter * ((1.0 - epsilon) / sums.images()))? + (identity * epsilon)?)?;
+        let means = Tensor::stack(&sums.means, 0)?;
+        let weight = nn::solve_symmetric(&covariance, &means.t()?)?.t()?.contiguous()?;
+        let bias = ((&weight * &means)?.sum(1)? * -0.5)?;
+        let placement = self.frozen.placement();
+        let classifier = Classifier { weight: placement.place(&weight)?, bias: placement.place(&bias)? };
+        Ok(self.classifier.get_or_init(|| classifier))
     }
 }
 

@@ -9,12 +9,12 @@
 //! features drawn from class statistics.
 
 use candle_core::Tensor;
+use cilbench::backbone::Capability;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Exported, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Setup};
 use cilbench::nn;
-use cilbench::parts::{self, AlignmentLoss, ClassStatistics, Learner, LoraConfig, Training};
+use cilbench::parts::{AlignmentLoss, ClassifierAlignment, Learner, LoraConfig, Training, Want};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -39,16 +39,17 @@ pub enum Alignment {
 }
 
 impl Alignment {
-    /// The relation term between CLS tokens (batch, blocks, dim) of the current and the previous model, and the two relation matrices if it has them.
-    fn loss(self, new: &Tensor, old: &Tensor) -> Result<Option<Tensor>> {
+    /// The relation term between CLS tokens (batch, blocks, dim) of the current and the previous
+    /// model; none without alignment.
+    fn between(self, new: &Tensor, old: &Tensor) -> Result<Option<Tensor>> {
+        // λ: the singular values of the relation matrix, which is symmetric and positive.
+        let spectrum = |tokens: &Tensor| nn::eigenvalues(&nn::relation(tokens)?);
+        let last = |tokens: &Tensor| -> Result<Tensor> { Ok(tokens.narrow(1, tokens.dim(1)? - 1, 1)?) };
         Ok(Some(match self {
-            Self::Spectral => nn::smooth_l1(&nn::eigenvalues(&nn::relation(new)?)?, &nn::eigenvalues(&nn::relation(old)?)?)?,
+            Self::Spectral => nn::smooth_l1(&spectrum(new)?, &spectrum(old)?)?,
             Self::Entrywise => nn::smooth_l1(&nn::relation(new)?, &nn::relation(old)?)?,
             Self::Features => nn::mse(new, old)?,
-            Self::LastFeature => {
-                let last = |t: &Tensor| -> Result<Tensor> { Ok(t.narrow(1, t.dim(1)? - 1, 1)?) };
-                nn::mse(&last(new)?, &last(old)?)?
-            }
+            Self::LastFeature => nn::mse(&last(new)?, &last(old)?)?,
             Self::None => return Ok(None),
         }))
     }
@@ -63,6 +64,16 @@ pub enum TaskLoss {
     CrossEntropy,
     /// Cross-entropy of the logits divided by their norm and by 0.1 (the authors' choice for ImageNet-A).
     Normalised,
+}
+
+impl TaskLoss {
+    /// The loss of logits (batch, classes of the task) for labels (batch) within the task.
+    fn of(self, logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::CrossEntropy => nn::cross_entropy(logits, labels),
+            Self::Normalised => nn::cross_entropy(&nn::normalised(logits)?, labels),
+        }
+    }
 }
 
 /// Hyper-parameters of SR²-LoRA; defaults are the authors' base configuration.
@@ -96,12 +107,13 @@ impl Default for Config {
 /// SR²-LoRA.
 pub struct Sr2Lora {
     config: Config,
-    model: Learner,
-    statistics: ClassStatistics,
+    learner: Learner,
+    classifier: ClassifierAlignment,
 }
 
-impl Registered for Sr2Lora {
+impl Method for Sr2Lora {
     type Config = Config;
+    type Model = Learner;
     const ABOUT: About = About {
         name: "sr2-lora",
         version: "2",
@@ -110,87 +122,64 @@ impl Registered for Sr2Lora {
   title={{SR}$^2$-{LoRA}: Self-Rectifying Inter-layer Relations in Low-Rank Adaptation for Class-Incremental Learning},
   journal={arXiv preprint arXiv:2605.07420}, year={2026}
 }",
-        access: Access::Stream,
         trains: "the current task's LoRA pair and head; after the task all heads",
         presets: include_str!("../presets/sr2-lora.toml"),
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if !(config.relation_weight.is_finite() && config.relation_weight >= 0.0) {
             return Err(Error::usage(format!("relation_weight = {}: must not be negative", config.relation_weight)));
         }
-        setup.backbone.require(Self::ABOUT.name, &[cilbench::backbone::Capability::ClsTokens])?;
-        let model = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
-        Ok(Self { config, model, statistics: ClassStatistics::default() })
-    }
-}
-
-impl Method for Sr2Lora {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.training.plan()
+        setup.backbone.require(Self::ABOUT.name, &[Capability::ClsTokens])?;
+        let classifier = ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &config.training);
+        let learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        Ok(Self { config, learner, classifier })
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.model.begin_task(task, ctx)
+    fn model(&self) -> &Learner {
+        &self.learner
+    }
+
+    fn model_mut(&mut self) -> &mut Learner {
+        &mut self.learner
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let related = task.index > 0 && self.config.alignment != Alignment::None;
-        let features = self.model.forward(&batch.data.images, related)?;
-        let logits = self.model.heads.current(&features.cls)?;
-        let logits = if self.config.task_loss == TaskLoss::Normalised { nn::normalised(&logits)? } else { logits };
-        let ce = nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?;
-        let relation = match features.blocks {
-            Some(new) => {
-                let old = self.model.forward_previous(&batch.data.images)?.blocks;
-                let old = old.ok_or_else(|| Error::Unsupported("the backbone gave no CLS tokens".into()))?;
-                ctx.probe("relation_new", || nn::relation(&new))?;
-                ctx.probe("relation_old", || nn::relation(&old))?;
-                self.config.alignment.loss(&new, &old)?
-            }
-            None => None,
-        };
-        let Some(relation) = relation else {
-            self.model.step(&ce, batch.epoch)?;
-            return Losses::read(&[("ce", &ce)]);
-        };
-        ctx.probe("relation_loss", || Ok(relation.clone()))?;
-        self.model.step(&(&ce + (&relation * self.config.relation_weight)?)?, batch.epoch)?;
-        Losses::read(&[("ce", &ce), ("relation", &relation)])
+        let want = if related { Want::ClsTokens } else { Want::Features };
+        let features = self.learner.forward(&batch.data.images, want)?;
+        let logits = self.learner.heads.current(&features.cls)?;
+        let ce = self.config.task_loss.of(&logits, &task.within(&batch.data.labels)?)?;
+        let relation = self.relation(features.blocks.as_ref(), &batch.data.images, ctx)?;
+        // The training loss: the task's own, plus w times the distance of the relations' spectra.
+        let loss = Loss::new("ce", ce).add_some("relation", self.config.relation_weight, relation)?;
+        self.learner.step(loss, batch.epoch)
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.learner.settle(task, carry)?;
+        self.classifier.settle(task, carry)
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.model.end_task()?;
-        self.model.fit_statistics(&mut self.statistics, task, ctx)?;
-        if task.index > 0 {
-            let Training { batch_size, weight_decay, .. } = self.config.training;
-            let alignment = parts::Alignment { loss: AlignmentLoss::EntropyNormalised, batch_size, weight_decay };
-            alignment.run(&self.model.heads, &self.statistics, ctx)?;
+        self.classifier.realign(&self.learner, task, ctx)
+    }
+}
+
+impl Sr2Lora {
+    /// The relation term for the CLS tokens (batch, blocks, dim) of the current model, if they are
+    /// held to those of the previous one.
+    fn relation(&self, new: Option<&Tensor>, images: &Tensor, ctx: &mut Context) -> Result<Option<Tensor>> {
+        let Some(new) = new else { return Ok(None) };
+        let old = self.learner.forward_previous(images)?.blocks;
+        let old = old.ok_or_else(|| Error::Unsupported("the backbone gave no CLS tokens".into()))?;
+        ctx.probe("relation_new", || nn::relation(new))?;
+        ctx.probe("relation_old", || nn::relation(&old))?;
+        let relation = self.config.alignment.between(new, &old)?;
+        if let Some(relation) = &relation {
+            ctx.probe("relation_loss", || Ok(relation.clone()))?;
         }
-        Ok(())
-    }
-
-    fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        self.model.predict(images)
-    }
-
-    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        self.model.cls_tokens(images)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = self.model.state()?;
-        self.statistics.save(&mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.model.restore(state, tasks, running)?;
-        let (dtype, device) = self.model.placement();
-        self.statistics.restore(state, &tasks[..tasks.len() - usize::from(running)], dtype, device)
-    }
-
-    fn export(&self) -> Result<Exported> {
-        self.model.export()
+        Ok(relation)
     }
 }

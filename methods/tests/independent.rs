@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device};
+use candle_core::DType;
+use cilbench::context::Placement;
 use cilbench::verify::{Outcome, folder, replay};
 use cilbench_methods as _;
 
@@ -31,7 +32,7 @@ fn check(dtype: DType) {
     let files = files();
     assert_eq!(files.iter().map(|f| f.file_stem().expect("name").to_string_lossy()).collect::<Vec<_>>(), METHODS);
     for file in files {
-        let outcome = replay(&file, &std::fs::read(&file).expect("read"), dtype, &Device::Cpu).expect("replay");
+        let outcome = replay(&file, &std::fs::read(&file).expect("read"), &Placement::cpu(dtype)).expect("replay");
         assert!(outcome.passed(), "{}: {outcome:#?}", file.display());
     }
 }
@@ -55,6 +56,6 @@ fn another_perturbation_does_not_pass() {
     assert!(header.contains("\"method\":\"pm\""), "the method in the metadata");
     let header = header.replacen("\"method\":\"pm\"", "\"method\":\"pm perturbation=0.25\"", 1);
     let changed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
-    let outcome = replay(&file, &changed, DType::F64, &Device::Cpu).expect("replay");
+    let outcome = replay(&file, &changed, &Placement::cpu(DType::F64)).expect("replay");
     assert!(matches!(outcome, Outcome::Compared(_)) && !outcome.passed());
 }

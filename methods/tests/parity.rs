@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
+use cilbench::context::Placement;
 use cilbench::verify::{FixtureEntry, Outcome, replay};
 use cilbench_methods as _;
 
@@ -18,7 +19,7 @@ fn fixture(name: &str) -> &'static FixtureEntry {
 
 fn check(dtype: DType) {
     for fixture in fixtures() {
-        let outcome = replay(Path::new(fixture.file), fixture.bytes, dtype, &Device::Cpu).expect("replay");
+        let outcome = replay(Path::new(fixture.file), fixture.bytes, &Placement::cpu(dtype)).expect("replay");
         assert!(outcome.passed(), "{}: {outcome:#?}", fixture.file);
     }
 }
@@ -45,7 +46,7 @@ fn a_changed_number_does_not_pass() {
     let at = fixture.bytes.windows(text.len()).position(|w| w == text.as_bytes()).expect("the learning rate in the metadata");
     let mut bytes = fixture.bytes.to_vec();
     bytes[at + text.len() - 1] = b'2';
-    let outcome = replay(Path::new("changed"), &bytes, DType::F32, &Device::Cpu).expect("replay");
+    let outcome = replay(Path::new("changed"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
     assert!(matches!(outcome, Outcome::Compared(_)) && !outcome.passed());
 }
 
@@ -55,13 +56,13 @@ fn a_method_that_is_not_there_is_skipped_and_not_passed() {
     let at = fixture.bytes.windows(7).position(|w| w == b"lora-ca").expect("the method in the metadata");
     let mut bytes = fixture.bytes.to_vec();
     bytes[at..at + 7].copy_from_slice(b"unheard");
-    let outcome = replay(Path::new("unheard"), &bytes, DType::F32, &Device::Cpu).expect("replay");
+    let outcome = replay(Path::new("unheard"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
     assert!(matches!(outcome, Outcome::Skipped(_)) && !outcome.passed());
 }
 
 #[test]
 fn a_truncated_file_is_an_error() {
     let fixture = fixture("sr2-lora_adam");
-    let error = replay(Path::new("cut.safetensors"), &fixture.bytes[..100_000], DType::F32, &Device::Cpu).expect_err("must fail");
+    let error = replay(Path::new("cut.safetensors"), &fixture.bytes[..100_000], &Placement::cpu(DType::F32)).expect_err("must fail");
     assert!(error.to_string().contains("cut.safetensors"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cilbench::method::Method;
+use cilbench::method::{Player, Saved};
 use cilbench::metrics::Scores;
 use cilbench::results::{Checkpoint, Record, RunFolder, Status, difference};
 use cilbench::run::evaluate;
@@ -45,7 +45,7 @@ fn tasks(scenario: &mut dyn Scenario) -> Result<Vec<Task>> {
 }
 
 /// The model of a finished run.
-fn model(folder: &Path, prepared: &Prepared, record: &Record) -> Result<(Box<dyn Method>, Vec<Task>)> {
+fn model(folder: &Path, prepared: &Prepared, record: &Record) -> Result<(Box<dyn Player>, Vec<Task>)> {
     let mut scenario = prepared.scenario(None)?;
     let identity = prepared.identity(&scenario, record.identity.seed);
     if identity != record.identity {
@@ -64,7 +64,7 @@ fn model(folder: &Path, prepared: &Prepared, record: &Record) -> Result<(Box<dyn
     let tasks = tasks(&mut scenario)?;
     let infos: Vec<TaskInfo> = tasks.iter().map(|t| t.info.clone()).collect();
     let mut method = prepared.build()?;
-    method.restore(&last.state, &infos, false)?;
+    method.restore(&Saved::between_tasks(last.state, infos))?;
     Ok((method, tasks))
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
             others
         }
     };
-    let predictions = evaluate(&*method, &tasks, &record.identity.scenario.transforms, (prepared.dtype, &prepared.device), &mut || Ok(()))?;
+    let predictions = evaluate(&*method, &tasks, &record.identity.scenario.transforms, &prepared.placement, &mut || Ok(()))?;
     let classes: Vec<Vec<usize>> = tasks.iter().map(|t| t.info.classes.clone()).collect();
     let scores = Scores::of(&predictions, &classes);
     let mut out = table(&["images", "accuracy", "task mean", "task-id", "task-aware", "ECE"]);

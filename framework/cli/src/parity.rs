@@ -18,9 +18,9 @@ pub(crate) fn parity(args: &ParityArgs) -> Result<()> {
     let a = Prepared::new(&as_run(args, &args.a, &args.set_a)?)?;
     let b = Prepared::new(&as_run(args, &args.b, &args.set_b)?)?;
     let side = |name: &str, prepared: &Prepared| -> Result<Side> {
-        Ok(Side { name: name.to_owned(), method: prepared.build()?, access: prepared.entry.about.access })
+        Ok(Side { name: name.to_owned(), player: prepared.build()?, access: prepared.entry.about.access })
     };
-    let options = Options { seed: args.seed, dtype: a.dtype, device: a.device.clone(), tolerance: args.tolerance, until: args.tasks };
+    let options = Options { seed: args.seed, placement: a.placement.clone(), tolerance: args.tolerance, until: args.tasks };
     let report = compare(side(&args.a, &a)?, side(&args.b, &b)?, &mut a.scenario(None)?, &options)?;
     show(args, &report)
 }

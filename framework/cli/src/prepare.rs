@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use cilbench::backbone::{self, Backbone, BackboneEntry, BackboneInfo, BackboneOptions, BackboneSource};
-use cilbench::candle_core::{DType, Device};
 use cilbench::config::{Layer, parse_setting, read_file};
+use cilbench::context::Placement;
 use cilbench::data;
-use cilbench::method::{self, Method, MethodEntry, Setup};
+use cilbench::method::{self, MethodEntry, Player, Setup};
 use cilbench::results::Identity;
 use cilbench::run::pretraining_warning;
 use cilbench::scenario::{self, ClassOrder, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
@@ -23,8 +23,7 @@ pub(crate) struct Prepared {
     pub entry: &'static MethodEntry,
     pub spec: ScenarioSpec,
     pub config: Table,
-    pub device: Device,
-    pub dtype: DType,
+    pub placement: Placement,
     pub info: BackboneInfo,
     pub warnings: Vec<String>,
     device_name: String,
@@ -75,7 +74,8 @@ impl Prepared {
         let info = backbone.info().clone();
         // Every hyper-parameter is checked here, before an image is read.
         let source = BackboneSource { entry: backbone_entry.name.to_owned(), options: backbone_options.clone() };
-        let method = entry.build_on(&config, Setup { backbone, device: device.clone(), dtype }, Some(&source))?;
+        let placement = Placement { device, dtype };
+        let method = entry.build_on(&config, Setup { backbone, placement: placement.clone() }, Some(&source))?;
         let options = ScenarioOptions {
             class_order,
             image_size: Some(info.image_size),
@@ -91,8 +91,7 @@ impl Prepared {
             entry,
             spec,
             config,
-            device,
-            dtype,
+            placement,
             info,
             warnings,
             device_name,
@@ -103,7 +102,7 @@ impl Prepared {
             kept_images,
             opened,
         };
-        method.check(prepared.scenario(None)?.info().classes())?;
+        method.check(&prepared.scenario(None)?.info().facts())?;
         Ok(prepared)
     }
 
@@ -115,15 +114,15 @@ impl Prepared {
 
     /// The backbone, with its own weights.
     fn backbone(&self) -> Result<Box<dyn Backbone>> {
-        let mut backbone = (self.backbone_entry.build)(&self.backbone_options, self.dtype, &self.device)?;
+        let mut backbone = (self.backbone_entry.build)(&self.backbone_options, self.placement.dtype, &self.placement.device)?;
         backbone.keep_activations(self.kept_images)?;
         Ok(backbone)
     }
 
     /// The method with nothing learned, on a backbone of its own.
-    pub(crate) fn build(&self) -> Result<Box<dyn Method>> {
+    pub(crate) fn build(&self) -> Result<Box<dyn Player>> {
         let source = BackboneSource { entry: self.backbone_entry.name.to_owned(), options: self.backbone_options.clone() };
-        let setup = Setup { backbone: self.backbone()?, device: self.device.clone(), dtype: self.dtype };
+        let setup = Setup { backbone: self.backbone()?, placement: self.placement.clone() };
         self.entry.build_on(&self.config, setup, Some(&source))
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cilbench::method::Access;
 use cilbench::results::{Identity, Record, RunFolder, Statistics, Status, leaderboard};
-use cilbench::run::{RunPlan, bench_steps, execute};
+use cilbench::run::{BenchAt, RunPlan, bench_steps, execute};
 use cilbench::scenario::{ClassOrder, Scenario};
 use cilbench::state::Kind;
 use cilbench::{Error, Result};
@@ -113,8 +113,7 @@ fn one(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: 
         build: &build,
         seed: args.seed,
         access: prepared.entry.about.access,
-        dtype: prepared.dtype,
-        device: &prepared.device,
+        placement: &prepared.placement,
         stop: &STOP,
         keep: args.keep,
         every: Duration::from_secs_f64(args.checkpoint_minutes * 60.0),
@@ -223,17 +222,18 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<
     let info = scenario.info().clone();
     let mut method = prepared.build()?;
     let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
-    let plan = method.plan(&task.info);
+    let plan = method.plan(&task.info)?;
     // A method that sees all images goes over those of all tasks so far.
     let all = prepared.entry.about.access == Access::All;
     let first = |t: usize| if all { 0 } else { t };
     let shown = (0..info.images.len()).map(|t| info.images[first(t)..=t].iter().map(|(train, _)| train).sum::<usize>());
-    let (steps, trained) = shown.fold((0, 0), |(s, n), train| (s + plan.epochs * train.div_ceil(plan.batch_size), n + plan.epochs * train));
+    let (steps, trained) = shown.fold((0, 0), |(s, n), train| (s + plan.total_steps(train), n + plan.epochs * train));
     let scored: usize = (1..=info.images.len()).map(|t| info.images[..t].iter().map(|(_, test)| test).sum::<usize>()).sum();
     // One step warms up, three are timed; in later tasks a method may do more a step than in the first.
     let batch = plan.batch_size.min(task.train.len());
-    let places = (prepared.entry.about.access, 0, batch, 3);
-    let timed = bench_steps(&mut *method, &mut prepared.scenario(None)?, places, (prepared.dtype, &prepared.device))?.medians();
+    let at = BenchAt { task: 0, batch, steps: 3 };
+    let access = prepared.entry.about.access;
+    let timed = bench_steps(&mut *method, access, &mut prepared.scenario(None)?, at, &prepared.placement)?.medians();
     let state = method.state()?;
     let per_class = state.carried_bytes() as f64 / task.info.classes.len() as f64;
     let classes = info.classes();

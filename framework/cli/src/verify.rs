@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use cilbench::context::Placement;
 use cilbench::verify::{FixtureEntry, Outcome, folder, replay};
 use cilbench::{Error, Result, device};
 
@@ -10,22 +11,22 @@ use crate::list::table;
 use crate::prepare::there_is;
 
 pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
-    let device = device::open(&args.device)?;
     let (dtype, precision) = args.dtype.dtype();
+    let placement = Placement { device: device::open(&args.device)?, dtype };
     let mut outcomes = Vec::new();
     match &args.fixtures {
         Some(path) => {
             there_is("--fixtures", path)?;
             for file in folder(path)? {
                 let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
-                outcomes.push((file.display().to_string(), replay(&file, &bytes, dtype, &device)));
+                outcomes.push((file.display().to_string(), replay(&file, &bytes, &placement)));
             }
         }
         None => {
             let mut entries: Vec<_> = cilbench::inventory::iter::<FixtureEntry>.into_iter().collect();
             entries.sort_by_key(|e| e.file);
             for entry in entries {
-                outcomes.push((entry.file.to_owned(), replay(&PathBuf::from(entry.file), entry.bytes, dtype, &device)));
+                outcomes.push((entry.file.to_owned(), replay(&PathBuf::from(entry.file), entry.bytes, &placement)));
             }
         }
     }

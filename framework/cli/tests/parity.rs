@@ -6,15 +6,15 @@ use std::process::{Command, Output};
 
 use candle_core::{D, DType, Device, Tensor};
 use cilbench::backbone::{self, BackboneOptions};
-use cilbench::context::{Context, Law};
+use cilbench::context::{Context, Law, Placement};
 use cilbench::data::View;
 use cilbench::hub::Hub;
-use cilbench::method::{self, About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{self, About, Batch, Carry, Loss, Losses, Method, MethodEntry, Plan, Setup, Value};
 use cilbench::parity::{Options, Report, Side, compare};
 use cilbench::plugin::process;
 use cilbench::scenario::{self, ScenarioOptions, TaskInfo, TaskStream};
-use cilbench::state::{Kind, State};
-use cilbench::{Result, candle_core, inventory, schemars, toml};
+use cilbench::state::Kind;
+use cilbench::{Error, Result, candle_core, inventory, schemars, toml};
 use cilbench_benchmarks as _;
 use serde::{Deserialize, Serialize};
 
@@ -24,44 +24,62 @@ inventory::submit! { MethodEntry::of::<PixelSoftmax>() }
 #[schemars(crate = "cilbench::schemars")]
 struct Config {}
 
-/// Softmax regression on pixels by SGD with a step size of 0.05; weights (classes, pixels).
+/// Softmax regression on pixels by SGD with a step size of 0.05.
 struct PixelSoftmax {
-    weight: Tensor,
+    pixels: usize,
+    /// (classes, pixels).
+    weight: Option<Value>,
+    model: (),
 }
 
-impl Registered for PixelSoftmax {
-    type Config = Config;
-    const ABOUT: About = About {
-        name: "pixel-softmax",
-        version: "1",
-        summary: "softmax regression on pixels",
-        paper: "",
-        access: Access::Stream,
-        trains: "a linear head on pixels",
-        presets: "",
-    };
-
-    fn new(_: Config, setup: Setup) -> Result<Self> {
-        let pixels = 3 * setup.backbone.info().image_size.pow(2);
-        Ok(Self { weight: Tensor::zeros((0, pixels), DType::F32, &Device::Cpu)? })
+impl PixelSoftmax {
+    fn weight(&self) -> Result<Value> {
+        self.weight.clone().ok_or_else(|| Error::Protocol("no task has begun".into()))
     }
 }
 
 impl Method for PixelSoftmax {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        Plan { epochs: 2, batch_size: 8, view: View::Train }
+    type Config = Config;
+    type Model = ();
+    const ABOUT: About =
+        About { name: "pixel-softmax", summary: "softmax regression on pixels", trains: "a linear head on pixels", ..About::DEFAULT };
+
+    fn new(_: Config, setup: Setup) -> Result<Self> {
+        Ok(Self { pixels: 3 * setup.backbone.info().image_size.pow(2), weight: None, model: () })
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let shape = [task.classes.len(), self.weight.dim(1)?];
-        let new = ctx.draw(format!("weight.{}", task.index), &shape, Law::Uniform { low: -0.01, high: 0.01 })?;
-        self.weight = if task.index == 0 { new } else { Tensor::cat(&[&self.weight, &new], 0)? };
+    fn model(&self) -> &() {
+        &self.model
+    }
+
+    fn model_mut(&mut self) -> &mut () {
+        &mut self.model
+    }
+
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(Plan::epochs(2, 8, View::Train))
+    }
+
+    fn grow(&mut self, _: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        if self.weight.is_none() {
+            let none = Tensor::zeros((0, self.pixels), DType::F32, &Device::Cpu)?;
+            self.weight = Some(carry.held_from("weight", Kind::Trained, none)?);
+        }
         Ok(())
     }
 
+    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let shape = [task.classes.len(), self.pixels];
+        let new = ctx.draw(format!("weight.{}", task.index), &shape, Law::Uniform { low: -0.01, high: 0.01 })?;
+        let weight = self.weight()?;
+        let all = if task.index == 0 { new } else { Tensor::cat(&[weight.get()?.as_ref(), &new], 0)? };
+        weight.replace(&all)
+    }
+
     fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
+        let weight = self.weight()?;
         let x = batch.data.images.flatten_from(1)?;
-        let logits = x.matmul(&self.weight.t()?)?;
+        let logits = x.matmul(&weight.get()?.t()?)?;
         let p = candle_core::Tensor::exp(&logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?)?)?;
         let p = p.broadcast_div(&p.sum_keepdim(D::Minus1)?)?;
         let labels = batch.data.labels.unsqueeze(1)?;
@@ -69,8 +87,8 @@ impl Method for PixelSoftmax {
         let minus = Tensor::full(-1f32, labels.shape(), &Device::Cpu)?;
         let gradient = (p.scatter_add(&labels, &minus, 1)?.t()?.matmul(&x)? / x.dim(0)? as f64)?;
         ctx.probe("gradient", || Ok(gradient.clone()))?;
-        self.weight = (&self.weight - (gradient * 0.05)?)?;
-        Losses::read(&[("ce", &loss)])
+        weight.replace(&(&*weight.get()? - (gradient * 0.05)?)?)?;
+        Loss::new("ce", loss).losses()
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
@@ -78,22 +96,7 @@ impl Method for PixelSoftmax {
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(images.flatten_from(1)?.matmul(&self.weight.t()?)?)
-    }
-
-    fn cls_tokens(&self, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(None)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        state.put("weight", Kind::Trained, &self.weight)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, _: &[TaskInfo], _: bool) -> Result<()> {
-        self.weight = state.tensor("weight", DType::F32, &Device::Cpu)?;
-        Ok(())
+        Ok(images.flatten_from(1)?.matmul(&self.weight()?.get()?.t()?)?)
     }
 }
 
@@ -108,12 +111,12 @@ fn compared(a: &str, b: &str, settings: &str, tolerance: f64) -> Report {
         let layer = cilbench::config::Layer { origin: "test".into(), table: toml::from_str(settings).expect("TOML") };
         let config = method.configure("", &[layer]).expect("valid");
         let backbone = (entry.build)(&options, DType::F32, &Device::Cpu).expect("backbone");
-        let built = method.build(&config, Setup { backbone, device: Device::Cpu, dtype: DType::F32 }).expect("built");
-        Side { name: name.to_owned(), method: built, access: method.about.access }
+        let built = method.build(&config, Setup { backbone, placement: Placement::cpu(DType::F32) }).expect("built");
+        Side { name: name.to_owned(), player: built, access: method.about.access }
     };
     let size = ScenarioOptions { image_size: Some(32), train_per_class: Some(12), test_per_class: Some(5), ..ScenarioOptions::default() };
     let mut stream = TaskStream::new(&spec, &size, opened.dataset, opened.split).expect("scenario");
-    let how = Options { seed: 3, dtype: DType::F32, device: Device::Cpu, tolerance, until: Some(3) };
+    let how = Options { seed: 3, placement: Placement::cpu(DType::F32), tolerance, until: Some(3) };
     compare(side(a, ""), side(b, settings), &mut stream, &how).expect("both run")
 }
 

@@ -1,5 +1,6 @@
 //! The one error type of the framework: every message names what was wrong, where, and what to do.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 /// The result of everything in cilbench that can fail.
@@ -88,6 +89,14 @@ impl Error {
             _ => 1,
         }
     }
+}
+
+/// Runs `work`; a panic in it becomes an [`Error::Protocol`] with the panic's message.
+pub fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::Protocol(format!("panicked: {}", text.unwrap_or("without a message"))))
+    })
 }
 
 /// What to do about an error of the operating system, where that is not plain.

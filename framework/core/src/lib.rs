@@ -14,10 +14,10 @@ pub mod hub;
 pub mod method;
 pub mod metrics;
 pub mod nn;
+pub mod optim;
 pub mod parity;
 pub mod parts;
 pub mod plugin;
-mod registry;
 pub mod results;
 pub mod rng;
 pub mod run;
@@ -25,7 +25,7 @@ pub mod scenario;
 pub mod state;
 pub mod verify;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, catching};
 pub use {candle_core, inventory, schemars, serde, toml};
 
 /// The bytes as lower-case hexadecimal digits.

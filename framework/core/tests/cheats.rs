@@ -1,13 +1,15 @@
 //! Methods that break the rules, and the suite that must catch them.
 
+use std::marker::PhantomData;
+
 use candle_core::{DType, Device, Tensor};
 use cilbench::backbone::{Backbone, Pass};
 use cilbench::conformance::cases;
 use cilbench::context::{Context, Images};
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Batch, Carry, Fresh, Losses, Method, MethodEntry, Plan, Setup, Value};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -20,7 +22,7 @@ struct Config {}
 #[derive(Clone, Copy, PartialEq)]
 enum Cheat {
     Nothing,
-    /// Class means that the state does not hold.
+    /// Class means that are kept beside those declared.
     HiddenTensor,
     /// Old images kept in the method, and averaged in again later.
     OldImages,
@@ -32,147 +34,148 @@ enum Cheat {
     Drifting,
     /// Logits for all classes there will ever be.
     TooManyLogits,
+    /// One name declared for two tensors.
+    Twice,
+}
+
+trait Fault: 'static {
+    const CHEAT: Cheat;
 }
 
 /// Class means on frozen features, with one thing wrong.
-struct Suspect {
-    cheat: Cheat,
+struct Suspect<F> {
     backbone: Box<dyn Backbone>,
-    means: Vec<Tensor>,
-    hidden: Vec<Images>,
+    /// (dim) of each class.
+    means: Vec<Value>,
+    hidden_means: Vec<Tensor>,
+    hidden_images: Vec<Images>,
+    twin: Option<Value>,
+    model: (),
+    fault: PhantomData<F>,
 }
 
-impl Suspect {
-    fn learn(&mut self, classes: usize, batches: &[Images]) -> Result<()> {
-        let mut sums = vec![(Tensor::zeros(16, DType::F32, &Device::Cpu)?, 0.0); classes];
+impl<F: Fault> Suspect<F> {
+    fn learn(&mut self, batches: &[Images]) -> Result<()> {
+        let mut sums = vec![(Tensor::zeros(16, DType::F32, &Device::Cpu)?, 0.0); self.means.len()];
         for batch in batches {
             let features = self.backbone.forward(&batch.images, Pass::default())?.cls;
-            for (i, class) in batch.classes.iter().enumerate() {
+            for (i, class) in batch.host_labels.iter().enumerate() {
                 let (sum, n) = &mut sums[*class as usize];
                 (*sum, *n) = ((&*sum + features.get(i)?)?, *n + 1.0);
             }
         }
         for (class, (sum, n)) in sums.into_iter().enumerate().filter(|(_, (_, n))| *n > 0.0) {
-            let mean = (sum / n)?;
-            if class < self.means.len() { self.means[class] = mean } else { self.means.push(mean) }
+            self.set(class, (sum / n)?)?;
         }
         Ok(())
     }
+
+    fn set(&mut self, class: usize, mean: Tensor) -> Result<()> {
+        if F::CHEAT != Cheat::HiddenTensor {
+            return self.means[class].replace(&mean);
+        }
+        if class < self.hidden_means.len() {
+            self.hidden_means[class] = mean
+        } else {
+            self.hidden_means.push(mean)
+        }
+        Ok(())
+    }
+
+    fn shift(&self, by: f64) -> Result<()> {
+        self.means.iter().try_for_each(|mean| mean.replace(&(&*mean.get()? + by)?))
+    }
 }
 
-impl Method for Suspect {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        Plan { epochs: 1, batch_size: 4, view: View::Test }
+impl<F: Fault> Method for Suspect<F> {
+    type Config = Config;
+    type Model = ();
+    const ABOUT: About = About { name: "suspect", trains: "nothing", ..About::DEFAULT };
+
+    fn new(_: Config, setup: Setup) -> Result<Self> {
+        Ok(Self {
+            backbone: setup.backbone,
+            means: Vec::new(),
+            hidden_means: Vec::new(),
+            hidden_images: Vec::new(),
+            twin: None,
+            model: (),
+            fault: PhantomData,
+        })
+    }
+
+    fn model(&self) -> &() {
+        &self.model
+    }
+
+    fn model_mut(&mut self) -> &mut () {
+        &mut self.model
+    }
+
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(Plan::epochs(1, 4, View::Test))
     }
 
     fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        if self.cheat == Cheat::Memory && task.index > 0 {
+        if F::CHEAT == Cheat::Memory && task.index > 0 {
             ctx.exemplars()?;
         }
         Ok(())
     }
 
     fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        if self.cheat == Cheat::Drifting {
-            for mean in &mut self.means {
-                *mean = (&*mean * 1.01)?;
-            }
+        if F::CHEAT == Cheat::Drifting {
+            self.shift(0.01)?;
         }
-        Ok(Losses(Vec::new()))
+        Ok(Losses::default())
     }
 
-    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        for class in &task.classes {
+            self.means.push(carry.value(format!("mean.{class}"), Kind::Statistic, &[16], Fresh::Zeros)?);
+        }
+        if F::CHEAT == Cheat::Twice {
+            self.twin = Some(carry.value("mean.0", Kind::Statistic, &[16], Fresh::Zeros)?);
+        }
+        Ok(())
+    }
+
+    fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
         let mut batches = Vec::new();
         ctx.pass(View::Test, 4, |batch| {
             batches.push(batch);
             Ok(())
         })?;
-        if self.cheat == Cheat::OldImages {
-            self.hidden.extend(batches.iter().cloned());
+        if F::CHEAT == Cheat::OldImages {
+            self.hidden_images.extend(batches.iter().cloned());
             // Old images are looked at once more: the old means move by what is hidden.
-            let all = self.hidden.clone();
-            self.learn(task.first_class + task.classes.len(), &all)?;
-            for mean in &mut self.means {
-                *mean = (&*mean + self.hidden.len() as f64)?;
-            }
-            return Ok(());
+            let all = self.hidden_images.clone();
+            self.learn(&all)?;
+            return self.shift(all.len() as f64);
         }
-        self.learn(task.first_class + task.classes.len(), &batches)?;
-        if self.cheat == Cheat::Clock {
-            let nanos = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(|e| Error::Protocol(e.to_string()))?;
-            self.means[0] = (&self.means[0] + f64::from(nanos.subsec_nanos()))?;
+        self.learn(&batches)?;
+        if F::CHEAT == Cheat::Clock {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            let nanos = now.map_err(|e| Error::Protocol(e.to_string()))?.subsec_nanos();
+            self.shift(f64::from(nanos))?;
         }
         Ok(())
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let logits = self.backbone.forward(images, Pass::default())?.cls.matmul(&Tensor::stack(&self.means, 0)?.t()?)?;
-        Ok(if self.cheat == Cheat::TooManyLogits { logits.pad_with_zeros(1, 0, 1)? } else { logits })
-    }
-
-    fn cls_tokens(&self, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(None)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        for (class, mean) in self.means.iter().enumerate() {
-            let told = if self.cheat == Cheat::HiddenTensor { mean.zeros_like()? } else { mean.clone() };
-            state.put(format!("mean.{class}"), Kind::Statistic, &told)?;
-        }
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        let classes: usize = tasks[..tasks.len() - usize::from(running)].iter().map(|t| t.classes.len()).sum();
-        self.means = (0..classes).map(|c| state.tensor(&format!("mean.{c}"), DType::F32, &Device::Cpu)).collect::<Result<_>>()?;
-        Ok(())
+        let declared = self.means.iter().map(|mean| Ok(mean.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
+        let hidden = F::CHEAT == Cheat::HiddenTensor && !self.hidden_means.is_empty();
+        let means = if hidden { &self.hidden_means } else { &declared };
+        let logits = self.backbone.forward(images, Pass::default())?.cls.matmul(&Tensor::stack(means, 0)?.t()?)?;
+        Ok(if F::CHEAT == Cheat::TooManyLogits { logits.pad_with_zeros(1, 0, 1)? } else { logits })
     }
 }
 
 macro_rules! suspect {
     ($type:ident, $cheat:expr) => {
-        struct $type(Suspect);
-        impl Method for $type {
-            fn plan(&self, task: &TaskInfo) -> Plan {
-                self.0.plan(task)
-            }
-            fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-                self.0.begin_task(task, ctx)
-            }
-            fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-                self.0.observe(batch, task, ctx)
-            }
-            fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-                self.0.end_task(task, ctx)
-            }
-            fn predict(&self, images: &Tensor) -> Result<Tensor> {
-                self.0.predict(images)
-            }
-            fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-                self.0.cls_tokens(images)
-            }
-            fn state(&self) -> Result<State> {
-                self.0.state()
-            }
-            fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-                self.0.restore(state, tasks, running)
-            }
-        }
-        impl Registered for $type {
-            type Config = Config;
-            const ABOUT: About = About {
-                name: stringify!($type),
-                version: "1",
-                summary: "",
-                paper: "",
-                access: Access::Stream,
-                trains: "nothing",
-                presets: "",
-            };
-            fn new(_: Config, setup: Setup) -> Result<Self> {
-                Ok(Self(Suspect { cheat: $cheat, backbone: setup.backbone, means: Vec::new(), hidden: Vec::new() }))
-            }
+        struct $type;
+        impl Fault for $type {
+            const CHEAT: Cheat = $cheat;
         }
     };
 }
@@ -184,15 +187,16 @@ suspect!(AsksTheClock, Cheat::Clock);
 suspect!(OpensTheMemory, Cheat::Memory);
 suspect!(DriftsStatistics, Cheat::Drifting);
 suspect!(PredictsTheFuture, Cheat::TooManyLogits);
+suspect!(DeclaresTwice, Cheat::Twice);
 
 /// The rules a method breaks.
-fn broken<M: Registered>() -> Vec<&'static str> {
-    let entry = MethodEntry::of::<M>();
+fn broken<F: Fault>() -> Vec<&'static str> {
+    let entry = MethodEntry::of::<Suspect<F>>();
     cases().into_iter().filter(|c| (c.check)(&entry).is_err()).map(|c| c.rule).collect()
 }
 
-fn caught<M: Registered>(by: &str) {
-    let rules = broken::<M>();
+fn caught<F: Fault>(by: &str) {
+    let rules = broken::<F>();
     assert!(rules.iter().any(|r| r.contains(by)), "{rules:?}");
 }
 
@@ -229,4 +233,11 @@ fn statistics_that_drift_are_caught() {
 #[test]
 fn logits_for_unseen_classes_are_caught() {
     caught::<PredictsTheFuture>("logits have one column a class seen");
+}
+
+#[test]
+fn a_name_that_is_declared_twice_is_named() {
+    let entry = MethodEntry::of::<Suspect<DeclaresTwice>>();
+    let error = (cases()[0].check)(&entry).expect_err("two tensors of one name").to_string();
+    assert!(error.contains("the method declares 'mean.0' twice"), "{error}");
 }

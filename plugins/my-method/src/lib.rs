@@ -1,13 +1,14 @@
-//! my-method: a linear head for each task on the features of a frozen backbone, trained by gradient descent. A beginning: change what you like.
+//! my-method: a linear head per task on the features of a frozen backbone, trained by gradient
+//! descent. It is a beginning: change what you like.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 use cilbench::backbone::{Backbone, Pass};
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
-use cilbench::nn::{self, Optimiser};
-use cilbench::parts::{Heads, Training, restore_optimiser, save_optimiser};
+use cilbench::method::{About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup};
+use cilbench::nn;
+use cilbench::optim::Optimiser;
+use cilbench::parts::{Heads, Training};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::State;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -31,27 +32,30 @@ impl Default for Config {
     }
 }
 
-/// A frozen backbone, and the heads of all tasks.
+/// The method: a network, and what it is trained for.
 pub struct MyMethod {
     config: Config,
-    backbone: Box<dyn Backbone>,
-    heads: Heads,
-    /// Within a task, what trains its head.
-    optimiser: Option<Box<dyn Optimiser>>,
-    device: Device,
-    dtype: DType,
+    network: Network,
 }
 
-impl Registered for MyMethod {
+/// A frozen backbone, and the heads of all tasks.
+pub struct Network {
+    backbone: Box<dyn Backbone>,
+    heads: Heads,
+    training: Training,
+    /// Within a task, what trains its head.
+    optimiser: Option<Box<dyn Optimiser>>,
+}
+
+impl Method for MyMethod {
     type Config = Config;
+    type Model = Network;
     const ABOUT: About = About {
         name: "my-method",
         version: "1", // raise it whenever results change by more than rounding
-        summary: "a linear head for each task on frozen features",
-        paper: "",
-        access: Access::Stream,
+        summary: "a linear head per task on frozen features",
         trains: "the current task's head",
-        presets: "",
+        ..About::DEFAULT
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
@@ -59,44 +63,60 @@ impl Registered for MyMethod {
         if !(config.loss_weight > 0.0 && config.loss_weight.is_finite()) {
             return Err(Error::usage(format!("loss_weight = {}: must be positive", config.loss_weight)));
         }
-        let Setup { backbone, device, dtype, .. } = setup;
-        let heads = Heads::new(backbone.info().dim);
-        Ok(Self { config, backbone, heads, optimiser: None, device, dtype })
+        let heads = Heads::new(setup.backbone.info().dim);
+        let training = config.training.clone();
+        Ok(Self { config, network: Network { backbone: setup.backbone, heads, training, optimiser: None } })
+    }
+
+    fn model(&self) -> &Network {
+        &self.network
+    }
+
+    fn model_mut(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// The loss of a step. Add a term with `.add("name", weight, term)?`.
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
+        let logits = self.network.heads.current(&self.network.features(&batch.data.images)?)?;
+        let ce = (nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)? * self.config.loss_weight)?;
+        self.network.step(Loss::new("ce", ce), batch.epoch)
     }
 }
 
-impl MyMethod {
+impl Network {
     /// Features (batch, dim).
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         Ok(self.backbone.forward(images, Pass::default())?.cls)
     }
 
-    fn new_optimiser(&self) -> Result<Box<dyn Optimiser>> {
-        self.config.training.optimiser(Vec::new(), self.heads.current_vars())
+    fn step(&mut self, loss: Loss, epoch: usize) -> Result<Losses> {
+        let Some(optimiser) = &mut self.optimiser else {
+            return Err(Error::Protocol("a step outside a task".into()));
+        };
+        optimiser.set_learning_rate(self.training.rate(epoch));
+        optimiser.step(&loss.total().backward()?)?;
+        loss.losses()
     }
 }
 
-impl Method for MyMethod {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        self.config.training.plan()
+impl Model for Network {
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(self.training.plan())
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.heads.grow(task, ctx)?; // initial weights are drawn from the harness' stream
-        self.optimiser = Some(self.new_optimiser()?);
+    /// Everything that is carried is declared here, once: a new task's head is drawn from the
+    /// harness' stream, and a run that resumes gets the saved one.
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.heads.grow(task, carry)?;
+        if carry.training() {
+            let head = self.heads.current_variables();
+            self.optimiser = Some(self.training.optimiser(Vec::new(), head, carry)?);
+        }
         Ok(())
     }
 
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        let logits = self.heads.current(&self.features(&batch.data.images)?)?;
-        let ce = (nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)? * self.config.loss_weight)?;
-        let Some(optimiser) = &mut self.optimiser else { return Err(Error::Protocol("a step outside a task".into())) };
-        optimiser.set_learning_rate(self.config.training.rate(batch.epoch));
-        optimiser.step(&ce.backward()?)?;
-        Losses::read(&[("ce", &ce)])
-    }
-
-    fn end_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
+    fn settle(&mut self, _: &TaskInfo, _: &mut Carry) -> Result<()> {
         self.optimiser = None;
         Ok(())
     }
@@ -107,23 +127,5 @@ impl Method for MyMethod {
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
         Ok(self.backbone.forward(images, Pass { cls_tokens: true, ..Pass::default() })?.blocks)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        self.heads.save(&mut state)?;
-        save_optimiser(self.optimiser.as_deref(), &mut state)?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.heads.restore(state, tasks, self.dtype, &self.device)?;
-        self.optimiser = None;
-        if running {
-            let mut optimiser = self.new_optimiser()?;
-            restore_optimiser(optimiser.as_mut(), state, &self.device)?;
-            self.optimiser = Some(optimiser);
-        }
-        Ok(())
     }
 }

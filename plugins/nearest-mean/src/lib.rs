@@ -7,13 +7,13 @@
 //! assert!(cilbench::method::find("nearest-mean").is_ok());
 //! ```
 
-use candle_core::{D, DType, Device, Tensor};
+use candle_core::{D, Tensor};
 use cilbench::backbone::{Backbone, Pass};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use cilbench::method::{About, Carry, Fresh, Method, MethodEntry, Model, Plan, Setup, Value};
 use cilbench::scenario::TaskInfo;
-use cilbench::state::{Kind, State};
+use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ inventory::submit! { MethodEntry::of::<NearestMean>() }
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Config {
-    /// Images a forward pass.
+    /// Images per forward pass.
     batch_size: usize,
 }
 
@@ -34,88 +34,86 @@ impl Default for Config {
     }
 }
 
-/// The mean feature of every class seen, (classes, dim).
+/// Nearest class mean.
 pub struct NearestMean {
-    config: Config,
-    backbone: Box<dyn Backbone>,
-    means: Vec<Tensor>,
-    device: Device,
-    dtype: DType,
+    features: UnitFeatures,
+    /// The mean feature (dim) of every class seen.
+    means: Vec<Value>,
 }
 
-impl Registered for NearestMean {
+/// Features of length one of a frozen backbone.
+pub struct UnitFeatures {
+    backbone: Box<dyn Backbone>,
+    batch_size: usize,
+}
+
+impl Method for NearestMean {
     type Config = Config;
-    const ABOUT: About = About {
-        name: "nearest-mean",
-        version: "1",
-        summary: "nearest class mean on frozen features, by cosine",
-        paper: "",
-        access: Access::Stream,
-        trains: "nothing",
-        presets: "",
-    };
+    type Model = UnitFeatures;
+    const ABOUT: About =
+        About { name: "nearest-mean", summary: "nearest class mean on frozen features, by cosine", trains: "nothing", ..About::DEFAULT };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if config.batch_size == 0 {
             return Err(Error::usage("batch_size = 0: a pass needs at least one image"));
         }
-        Ok(Self { config, backbone: setup.backbone, means: Vec::new(), device: setup.device, dtype: setup.dtype })
-    }
-}
-
-impl NearestMean {
-    fn features(&self, images: &Tensor) -> Result<Tensor> {
-        let x = self.backbone.forward(images, Pass::default())?.cls;
-        Ok(x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?)
-    }
-}
-
-impl Method for NearestMean {
-    fn plan(&self, _: &TaskInfo) -> Plan {
-        Plan { epochs: 0, batch_size: self.config.batch_size, view: View::Test } // one pass of its own, in end_task
+        let features = UnitFeatures { backbone: setup.backbone, batch_size: config.batch_size };
+        Ok(Self { features, means: Vec::new() })
     }
 
-    fn begin_task(&mut self, _: &TaskInfo, _: &mut Context) -> Result<()> {
+    fn model(&self) -> &UnitFeatures {
+        &self.features
+    }
+
+    fn model_mut(&mut self) -> &mut UnitFeatures {
+        &mut self.features
+    }
+
+    /// Declares the means of the task's classes. A run that resumes gets the saved ones here.
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        let dim = self.features.backbone.info().dim;
+        for class in &task.classes {
+            self.means.push(carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?);
+        }
         Ok(())
-    }
-
-    fn observe(&mut self, _: &Batch, _: &TaskInfo, _: &mut Context) -> Result<Losses> {
-        Ok(Losses(Vec::new()))
     }
 
     fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
-        ctx.pass(View::Test, self.config.batch_size, |batch| {
-            features.push(self.features(&batch.images)?);
-            labels.extend(batch.classes);
+        ctx.pass(View::Test, self.features.batch_size, |batch| {
+            features.push(self.features.of(&batch.images)?);
+            labels.extend(batch.host_labels);
             Ok(())
         })?;
         let features = Tensor::cat(&features, 0)?;
         for class in &task.classes {
-            let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == *class as i64).collect();
-            self.means.push(features.index_select(&Tensor::new(rows, &self.device)?, 0)?.mean(0)?);
+            let rows: Vec<u32> = (0..).zip(&labels).filter(|(_, l)| **l == *class as i64).map(|(i, _)| i).collect();
+            let rows = features.index_select(&Tensor::new(rows, ctx.device())?, 0)?;
+            self.means[*class].replace(&rows.mean(0)?)?;
         }
         Ok(())
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        Ok(self.features(images)?.matmul(&Tensor::stack(&self.means, 0)?.t()?)?)
+        let means = self.means.iter().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
+        Ok(self.features.of(images)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
+    }
+}
+
+impl UnitFeatures {
+    fn of(&self, images: &Tensor) -> Result<Tensor> {
+        let x = self.backbone.forward(images, Pass::default())?.cls;
+        Ok(x.broadcast_div(&x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?)?)
+    }
+}
+
+impl Model for UnitFeatures {
+    /// No epochs: one pass of the method's own, in `end_task`.
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(Plan::epochs(0, self.batch_size, View::Test))
     }
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
         Ok(self.backbone.forward(images, Pass { cls_tokens: true, ..Pass::default() })?.blocks)
-    }
-
-    fn state(&self) -> Result<State> {
-        let mut state = State::new();
-        self.means.iter().enumerate().try_for_each(|(class, mean)| state.put(format!("mean.{class}"), Kind::Statistic, mean))?;
-        Ok(state)
-    }
-
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        let finished = &tasks[..tasks.len() - usize::from(running)];
-        let classes: usize = finished.iter().map(|t| t.classes.len()).sum();
-        self.means = (0..classes).map(|c| state.tensor(&format!("mean.{c}"), self.dtype, &self.device)).collect::<Result<_>>()?;
-        Ok(())
     }
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use cilbench::backbone::Backbone;
 use cilbench::config::{Layer, parse_setting};
+use cilbench::context::Placement;
 use cilbench::method::{self, Setup};
 use cilbench::results::Machine;
-use cilbench::run::bench_steps;
+use cilbench::run::{BenchAt, bench_steps};
 use cilbench::scenario::{ScenarioOptions, ScenarioSpec, TaskStream};
 use cilbench::toml::Table;
 use cilbench::{Error, Result, device};
@@ -41,7 +42,8 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
     let mut backbone = vit(args.size, args.weights.as_deref(), args.image_size, (dtype, &device))?;
     backbone.keep_activations(args.activations.kept_images()?)?;
     let info = backbone.info().clone();
-    let mut method = entry.build(&config, Setup { backbone: Box::new(backbone), device: device.clone(), dtype })?;
+    let placement = Placement { device: device.clone(), dtype };
+    let mut player = entry.build(&config, Setup { backbone: Box::new(backbone), placement: placement.clone() })?;
     let per_class = args.batch_size.div_ceil(CLASSES);
     let dataset = Arc::new(MadeUp::new(args.tasks * CLASSES, per_class, args.image_size));
     let spec = ScenarioSpec::even("bench", "made-up images", args.tasks);
@@ -49,8 +51,8 @@ pub(crate) fn step(args: &BenchStepArgs) -> Result<()> {
     let mut scenario = TaskStream::new(&spec, &options, dataset, "official".parse()?)?;
     let speed = product_speed(dtype, &device)?;
     device::reset_peak_memory(&device);
-    let places = (entry.about.access, args.task - 1, args.batch_size, args.steps);
-    let found = bench_steps(&mut *method, &mut scenario, places, (dtype, &device))?;
+    let at = BenchAt { task: args.task - 1, batch: args.batch_size, steps: args.steps };
+    let found = bench_steps(&mut *player, entry.about.access, &mut scenario, at, &placement)?;
 
     let rate = |seconds: Option<f64>| seconds.map(|s| args.batch_size as f64 / s);
     let (train, predict) = found.medians();

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use cilbench::backbone::Backbone;
 use cilbench::candle_core::{DType, Device};
-use cilbench::context::{Context, Drawn, Host, Law, PlainBatch, Reply, Request};
+use cilbench::context::{Carried, Context, Drawn, Host, Law, Placement, PlainBatch, Reply, Request};
 use cilbench::data::View;
-use cilbench::method::{Access, Setup};
-use cilbench::parts::{Alignment, AlignmentLoss, ClassStatistics, DualGpm, Heads, Learner, LoraConfig, Training};
+use cilbench::method::{Access, Model, Setup};
+use cilbench::parts::{AlignmentLoss, ClassifierAlignment, DualGpm, Heads, Learner, LoraConfig, Training};
 use cilbench::results::Machine;
 use cilbench::run::{Memory, TaskHost};
 use cilbench::scenario::{Scenario, ScenarioOptions, ScenarioSpec, TaskInfo, TaskStream};
@@ -65,10 +65,9 @@ pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
     }
     let device = device::open(&args.device)?;
     let (dtype, precision) = args.dtype.dtype();
-    let place = (dtype, &device);
-    let backbone = vit(args.size, args.weights.as_deref(), args.image_size, place)?;
+    let backbone = vit(args.size, args.weights.as_deref(), args.image_size, (dtype, &device))?;
     let info = backbone.info().clone();
-    let parts = measure(args, Box::new(backbone), place)?;
+    let parts = measure(args, Box::new(backbone), &Placement { device: device.clone(), dtype })?;
 
     let mut out = table(&["what", "seconds", "of its products' speed"]);
     for Part(what, seconds, products) in &parts {
@@ -112,7 +111,8 @@ pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, (dtype, device): (DType, &Device)) -> Result<Vec<Part>> {
+fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, placement: &Placement) -> Result<Vec<Part>> {
+    let (dtype, device) = (placement.dtype, &placement.device);
     let info = backbone.info().clone();
     let (dim, tokens) = (info.dim as f64, ((info.image_size / info.patch).pow(2) + 1) as f64);
     let speed = product_speed(dtype, device)?;
@@ -127,7 +127,8 @@ fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, (dtype, device)
     let draws = TaskHost::new(0, 0, Access::Stream, &first.train, &transforms, &mut memory);
     let mut host = Ready { draws, batches: Vec::new(), next: 0 };
     host.batches = batches(args, &mut host)?;
-    let ctx = &mut Context::new(&mut host, device, dtype);
+    let carried = Carried::new();
+    let ctx = &mut Context::new(&mut host, &carried, placement);
     let clock = |work: &mut dyn FnMut() -> Result<()>| -> Result<f64> {
         device.synchronize()?;
         let began = Instant::now();
@@ -142,26 +143,29 @@ fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, (dtype, device)
     let rows = args.classes * args.images_per_class;
     let features = ctx.draw("bench.features", &[rows, info.dim], Law::Normal)?;
     let labels: Vec<i64> = (0..rows).map(|i| (i % args.classes) as i64).collect();
-    let mut statistics = ClassStatistics::default();
-    let seconds = clock(&mut || statistics.fit(&task, &features, &labels))?;
+    let training = Training { batch_size: args.batch_size, ..Training::default() };
+    let mut classifier = ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &training);
+    classifier.settle(&task, &mut ctx.carry())?;
+    let seconds = clock(&mut || classifier.fit(&task, &features, &labels))?;
     // Both triangles of a covariance are counted, of which one is computed.
     let products = 2.0 * args.images_per_class as f64 * dim.powi(2) / speed + dim.powi(3) / 3.0 / host_speed;
     parts.push(Part("class statistics", seconds, Some(classes * products)));
     drop(features);
 
     let mut heads = Heads::new(info.dim);
-    heads.grow(&task, ctx)?;
-    let alignment = Alignment { loss: AlignmentLoss::EntropyNormalised, batch_size: args.batch_size, weight_decay: 0.0 };
-    let seconds = clock(&mut || alignment.run(&heads, &statistics, ctx))?;
+    heads.grow(&task, &mut ctx.carry())?;
+    let seconds = clock(&mut || classifier.align(&heads, ctx))?;
     // A drawn feature goes through its class's factor (counted whole; half of it is zeros), the head, and the head's gradient.
-    let drawn = (Alignment::EPOCHS * alignment.samples_per_class()) as f64 * classes;
+    let drawn = (ClassifierAlignment::EPOCHS * classifier.samples_per_class()) as f64 * classes;
     let products = drawn * (2.0 * dim.powi(2) + 4.0 * dim * classes);
     parts.push(Part("classifier alignment", seconds, Some(products / speed)));
 
-    let (training, lora) = (Training::default(), LoraConfig::default());
+    drop((classifier, heads));
+    let lora = LoraConfig::default();
     let rank = lora.rank;
-    let mut learner = Learner::lora("bench", training, lora, Setup { backbone, device: device.clone(), dtype })?;
-    learner.begin_task(&task, ctx)?;
+    let setup = Setup { backbone, placement: placement.clone() };
+    let mut learner = Learner::lora("bench", training, lora, setup)?;
+    learner.grow(&task, &mut ctx.carry())?;
     let images = args.images as f64;
     let forward = forward_flops(&info) / speed;
     let mut covariances = Vec::new();
@@ -175,6 +179,7 @@ fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, (dtype, device)
     parts.push(Part("input covariances (InfLoRA)", seconds, Some(images * products)));
 
     let mut gpm = DualGpm::default();
+    gpm.settle(info.blocks, &mut ctx.carry())?;
     let seconds = clock(&mut || gpm.design(&covariances, rank).map(drop))?;
     parts.push(Part("design of A (InfLoRA)", seconds, None));
     parts.push(Part("bases after the first task (DualGPM)", clock(&mut || gpm.update(&covariances, 0.95))?, None));

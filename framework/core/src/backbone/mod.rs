@@ -29,6 +29,15 @@ pub use weights::WeightsFile;
 
 use crate::{Error, Result};
 
+/// A model as plain tensors.
+#[derive(Debug, Clone, Default)]
+pub struct Exported {
+    /// Tensors by name.
+    pub tensors: Vec<(String, Tensor)>,
+    /// The metadata of a weights file.
+    pub metadata: Vec<(String, String)>,
+}
+
 /// What is known of a backbone.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackboneInfo {
@@ -163,7 +172,7 @@ pub trait Backbone {
     ///
     /// # Errors
     /// [`Error::Unsupported`] if it has no such form.
-    fn export(&self) -> Result<crate::method::Exported> {
+    fn export(&self) -> Result<Exported> {
         Err(Error::Unsupported(format!("backbone '{}' cannot be exported", self.info().name)))
     }
 

@@ -12,9 +12,9 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use super::layers::{Linear, Norm};
 use super::{
-    Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Features, LowRank, Pass, Projection, Site, WeightsFile, position,
+    Backbone, BackboneEntry, BackboneInfo, BackboneOptions, Capability, Exported, Features, LowRank, Pass, Projection, Site, WeightsFile,
+    position,
 };
-use crate::method::Exported;
 use crate::{Error, Result};
 use fused::Fused;
 

@@ -9,12 +9,11 @@
 
 pub(crate) mod trial;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
-use crate::context::{Context, Serialised};
-use crate::data::View;
-use crate::method::{Access, Batch, Method, MethodEntry};
-use crate::run::{Memory, TaskHost};
+use crate::context::{Host, Placement, Serialised};
+use crate::method::{Access, MethodEntry, Player};
+use crate::run::{Course, EpochFeed, Memory, Shown, TaskDrive, TaskHost};
 use crate::scenario::Scenario;
 use crate::state::{Kind, State};
 use crate::{Error, Result};
@@ -75,52 +74,57 @@ fn amnesia(entry: &MethodEntry) -> Result<()> {
     equal("with and without forgetting all but its state", &trial.run(entry)?, &Trial { audit: true, ..trial }.run(entry)?)
 }
 
-/// The method by itself, through two tasks; with `bytes`, every call in either direction goes through bytes and back.
+/// The method by itself, through two tasks, with its state before and after every step.
 struct Alone {
-    method: Box<dyn Method>,
+    player: Box<dyn Player>,
     states: Vec<State>,
 }
 
-fn alone(entry: &MethodEntry, bytes: bool) -> Result<Alone> {
-    let (trial, device) = (Trial::default(), Device::Cpu);
-    let mut method = if bytes { trial.method_behind_messages(entry)? } else { trial.method(entry)? };
+/// Whether the calls of a method stay in this process as they are.
+#[derive(Clone, Copy, PartialEq)]
+enum Calls {
+    AsTheyAre,
+    /// Every call in either direction goes through bytes and back.
+    ThroughBytes,
+}
+
+fn alone(entry: &MethodEntry, calls: Calls) -> Result<Alone> {
+    let (trial, placement) = (Trial::default(), Placement::cpu(DType::F32));
+    let mut player = match calls {
+        Calls::AsTheyAre => trial.player(entry)?,
+        Calls::ThroughBytes => trial.player_behind_messages(entry)?,
+    };
     let mut scenario = trial.scenario()?;
     let transforms = scenario.info().transforms.clone();
-    let (mut memory, mut states, mut task_number) = (Memory::default(), Vec::new(), 0);
-    let mut before = None;
-    while let Some(task) = scenario.next_task()? {
-        let task = task.shown(entry.about.access, before.as_ref())?;
-        let mut host = TaskHost::new(0, task_number, entry.about.access, &task.train, &transforms, &mut memory);
+    let (mut memory, mut states, access) = (Memory::default(), Vec::new(), entry.about.access);
+    let mut course = Course::open(&mut scenario, [(&*player, access)], None)?;
+    while let Some(Shown { tasks: [task], .. }) = course.next_task()? {
+        let mut host = TaskHost::new(0, task.info.index, access, &task.train, &transforms, &mut memory);
         let mut by_bytes;
-        let mut ctx = if bytes {
-            by_bytes = Serialised(&mut host);
-            Context::new(&mut by_bytes, &device, DType::F32)
-        } else {
-            Context::new(&mut host, &device, DType::F32)
-        };
-        let plan = method.plan(&task.info);
-        method.begin_task(&task.info, &mut ctx)?;
-        if plan.epochs > 0 {
-            let mut batches = Vec::new();
-            ctx.pass(View::Test, plan.batch_size, |batch| {
-                batches.push(batch);
-                Ok(())
-            })?;
-            for (step, data) in batches.into_iter().enumerate() {
-                states.push(method.state()?);
-                method.observe(&Batch { data, epoch: 0, step }, &task.info, &mut ctx)?;
-                states.push(method.state()?);
+        let host: &mut dyn Host = match calls {
+            Calls::AsTheyAre => &mut host,
+            Calls::ThroughBytes => {
+                by_bytes = Serialised(&mut host);
+                &mut by_bytes
             }
+        };
+        let feed = EpochFeed { task: &task, transforms: &transforms, seed: 0 };
+        let mut drive = TaskDrive::plan(&mut *player, &task.info, host, feed, &placement)?;
+        drive.begin()?;
+        states.push(drive.player().state()?);
+        while drive.step()?.is_some() {
+            let state = drive.player().state()?;
+            // The state after a step is the one before the next.
+            states.extend([state.clone(), state]);
         }
-        method.end_task(&task.info, &mut ctx)?;
-        task_number += 1;
-        before = Some(task);
+        states.pop();
+        drive.end()?;
     }
-    Ok(Alone { method, states })
+    Ok(Alone { player, states })
 }
 
 fn only_declared(entry: &MethodEntry) -> Result<()> {
-    for pair in alone(entry, false)?.states.chunks(2) {
+    for pair in alone(entry, Calls::AsTheyAre)?.states.chunks(2) {
         let [before, after] = pair else { continue };
         for (name, entry) in after.iter() {
             let same = before.get(name) == Some(entry);
@@ -136,7 +140,7 @@ fn only_declared(entry: &MethodEntry) -> Result<()> {
 }
 
 fn serialised(entry: &MethodEntry) -> Result<()> {
-    let (plain, bytes) = (alone(entry, false)?.method.state()?, alone(entry, true)?.method.state()?);
+    let (plain, bytes) = (alone(entry, Calls::AsTheyAre)?.player.state()?, alone(entry, Calls::ThroughBytes)?.player.state()?);
     if plain.hash() != bytes.hash() {
         return Err(Error::Protocol("with every call sent through bytes the method ends in another state".into()));
     }

@@ -11,8 +11,9 @@ use toml::{Table, Value};
 
 use crate::backbone::{BackboneOptions, Vit, WeightsFile};
 use crate::config::Layer;
+use crate::context::Placement;
 use crate::data::{Dataset, RgbImage, Sample, Split};
-use crate::method::{Method, MethodEntry, Setup};
+use crate::method::{MethodEntry, Player, Setup, TrialBackbone};
 use crate::plugin::loopback;
 use crate::results::{Identity, Record, RunFolder};
 use crate::rng::{Purpose, stream};
@@ -66,21 +67,31 @@ impl Progress for Quiet<'_> {
 impl Trial {
     /// The method's configuration: its defaults, made small where they have the usual names.
     fn config(&self, entry: &MethodEntry) -> Result<Table> {
-        let small = [("epochs", 2), ("batch_size", self.batch as i64), ("rank", 2), ("projection", 32), ("adapter_width", 4)];
+        let small = [("epochs", 2), ("batch_size", self.batch as i64), ("rank", 2)];
         let known = entry.fields();
-        let table = small.iter().filter(|(key, _)| known.iter().any(|f| f.key == *key)).map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
-        entry.configure("", &[Layer { origin: "conformance".into(), table: Table::from_iter(table) }])
+        let small = small.iter().filter(|(key, _)| known.iter().any(|f| f.key == *key));
+        let usual = small.map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
+        let usual = Layer { origin: "conformance".into(), table: Table::from_iter(usual) };
+        let name = entry.about.name;
+        let table = toml::from_str(entry.about.trial.settings)
+            .map_err(|e| Error::Protocol(format!("the trial settings of method '{name}' are not valid TOML: {e}")))?;
+        entry.configure("", &[usual, Layer { origin: format!("trial settings of {name}"), table }])
     }
 
-    pub(crate) fn method(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
-        let backbone = Box::new(backbone(DType::F32)?);
-        entry.build(&self.config(entry)?, Setup { backbone, device: Device::Cpu, dtype: DType::F32 })
+    fn setup(entry: &MethodEntry) -> Result<Setup> {
+        let backbone = match entry.about.trial.backbone {
+            TrialBackbone::Vit => Box::new(backbone(DType::F32)?),
+        };
+        Ok(Setup { backbone, placement: Placement::cpu(DType::F32) })
+    }
+
+    pub(crate) fn player(&self, entry: &MethodEntry) -> Result<Box<dyn Player>> {
+        entry.build(&self.config(entry)?, Self::setup(entry)?)
     }
 
     /// The method as a plugin's would be: every call of it a message, in bytes.
-    pub(crate) fn method_behind_messages(&self, entry: &MethodEntry) -> Result<Box<dyn Method>> {
-        let setup = Setup { backbone: Box::new(backbone(DType::F32)?), device: Device::Cpu, dtype: DType::F32 };
-        loopback(entry, &self.config(entry)?, setup)
+    pub(crate) fn player_behind_messages(&self, entry: &MethodEntry) -> Result<Box<dyn Player>> {
+        loopback(entry, &self.config(entry)?, Self::setup(entry)?)
     }
 
     pub(crate) fn scenario(&self) -> Result<TaskStream> {
@@ -93,13 +104,12 @@ impl Trial {
     pub(crate) fn run(&self, entry: &MethodEntry) -> Result<Outcome> {
         let place = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
         let stop = AtomicBool::new(false);
-        let build = || self.method(entry);
+        let (build, placement) = (|| self.player(entry), Placement::cpu(DType::F32));
         let plan = RunPlan {
             build: &build,
             seed: 0,
             access: entry.about.access,
-            dtype: DType::F32,
-            device: &Device::Cpu,
+            placement: &placement,
             stop: &stop,
             keep: 1,
             every: Duration::MAX,

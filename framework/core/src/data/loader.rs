@@ -108,7 +108,7 @@ impl Loader {
         std::thread::spawn(move || {
             for positions in order.chunks(batch_size.max(1)).skip(first) {
                 // A panic must not look like the end of the images.
-                let batch = crate::plugin::catching(|| set.load(positions, &transforms, view, augmentation));
+                let batch = crate::error::catching(|| set.load(positions, &transforms, view, augmentation));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;

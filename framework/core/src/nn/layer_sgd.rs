@@ -1,5 +1,6 @@
 //! SGD of one linear layer on stored features. On the CPU a step's rows are gathered, scored and learned from in one go; elsewhere the step is composed.
 
+use candle_core::backprop::GradStore;
 use candle_core::{DType, Tensor, Var};
 use rayon::prelude::*;
 
@@ -10,7 +11,6 @@ use super::layer_loss::{LayerLoss, padded};
 use super::linear::linear;
 use super::logits::normalised;
 use super::loss::{cross_entropy, mean_entropy};
-use super::optim::{Optimiser, Sgd};
 use super::product::{Old, View, product};
 use super::{Features, gaussian::Kept};
 use crate::{Error, Result};
@@ -26,7 +26,7 @@ const BLOCKS: usize = 8;
 /// So many rows ahead of the one that is gathered, rows are fetched: they lie anywhere.
 const AHEAD: usize = 4;
 
-/// A linear layer (classes, dim) with its bias (classes), trained by SGD with momentum and weight decay as [`Sgd`] does it.
+/// A linear layer (classes, dim) with its bias (classes), trained by SGD with momentum and weight decay as [`Sgd`](crate::optim::Sgd) does it.
 pub struct LayerSgd {
     loss: LayerLoss,
     layer: Layer,
@@ -35,7 +35,35 @@ pub struct LayerSgd {
 enum Layer {
     F32(Own<f32>),
     F64(Own<f64>),
-    Composed { weight: Var, bias: Var, optimiser: Sgd },
+    Composed { weight: Momentum, bias: Momentum, momentum: f64, weight_decay: f64 },
+}
+
+/// A variable with its momentum, for the composed way.
+struct Momentum {
+    var: Var,
+    /// None before the first step.
+    buffer: Option<Tensor>,
+}
+
+impl Momentum {
+    fn new(value: &Tensor) -> Result<Self> {
+        Ok(Self { var: Var::from_tensor(&value.detach())?, buffer: None })
+    }
+
+    fn step(&mut self, grads: &GradStore, rate: f64, momentum: f64, weight_decay: f64) -> Result<()> {
+        let Some(grad) = grads.get(&self.var) else { return Ok(()) };
+        let mut grad = grad.detach();
+        if weight_decay != 0.0 {
+            grad = (grad + (self.var.as_tensor().detach() * weight_decay)?)?;
+        }
+        let buffer = match &self.buffer {
+            Some(buffer) => ((buffer * momentum)? + grad)?,
+            None => grad,
+        };
+        self.var.set(&(self.var.as_tensor().detach() - (&buffer * rate)?)?)?;
+        self.buffer = Some(buffer);
+        Ok(())
+    }
 }
 
 impl LayerSgd {
@@ -58,10 +86,8 @@ impl LayerSgd {
             DType::F32 if super::own(weight) => Layer::F32(Own::new(weight, bias, momentum, weight_decay)?),
             DType::F64 if super::own(weight) => Layer::F64(Own::new(weight, bias, momentum, weight_decay)?),
             _ => {
-                let (weight, bias) = (Var::from_tensor(&weight.detach())?, Var::from_tensor(&bias.detach())?);
-                let vars = [("weight", &weight), ("bias", &bias)].map(|(name, var)| (name.to_owned(), var.clone(), 1.0));
-                let optimiser = Sgd::new(vars.into(), 0.0, momentum, weight_decay)?;
-                Layer::Composed { weight, bias, optimiser }
+                let (weight, bias) = (Momentum::new(weight)?, Momentum::new(bias)?);
+                Layer::Composed { weight, bias, momentum, weight_decay }
             }
         };
         Ok(Self { loss, layer })
@@ -82,21 +108,22 @@ impl LayerSgd {
             (Layer::F64(own), Kept::Tensor(t)) => {
                 with_values(&t.contiguous()?, |values| own.epoch(loss, rate, values, (labels, order), step))?
             }
-            (Layer::Composed { weight, bias, optimiser }, Kept::Tensor(features)) => {
-                optimiser.set_learning_rate(rate);
+            (Layer::Composed { weight, bias, momentum, weight_decay }, Kept::Tensor(features)) => {
                 let total = order.dim(0)?;
                 // Summed where they are and read once: on a GPU, reading each would cost more than its step.
                 let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
                 for start in (0..total).step_by(step) {
                     let rows = order.narrow(0, start, step.min(total - start))?;
-                    let logits = linear(&features.index_select(&rows, 0)?, weight, bias)?;
+                    let logits = linear(&features.index_select(&rows, 0)?, &weight.var, &bias.var)?;
                     let labels = labels.index_select(&rows, 0)?;
                     let loss = match loss {
                         LayerLoss::CrossEntropy => cross_entropy(&logits, &labels)?,
                         LayerLoss::EntropyNormalised => (mean_entropy(&logits)? + cross_entropy(&normalised(&logits)?, &labels)?)?,
                     };
                     sum = (sum + loss.detach())?;
-                    optimiser.step(&loss.backward()?)?;
+                    let grads = loss.backward()?;
+                    weight.step(&grads, rate, *momentum, *weight_decay)?;
+                    bias.step(&grads, rate, *momentum, *weight_decay)?;
                 }
                 Ok(sum.to_dtype(DType::F64)?.to_scalar::<f64>()?)
             }
@@ -112,7 +139,7 @@ impl LayerSgd {
         match &self.layer {
             Layer::F32(own) => own.layer(),
             Layer::F64(own) => own.layer(),
-            Layer::Composed { weight, bias, .. } => Ok((weight.as_tensor().detach(), bias.as_tensor().detach())),
+            Layer::Composed { weight, bias, .. } => Ok((weight.var.as_tensor().detach(), bias.var.as_tensor().detach())),
         }
     }
 }

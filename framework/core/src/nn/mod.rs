@@ -1,4 +1,4 @@
-//! Training operations: frozen-aware linear layers, norms, attention, losses, spectra, optimisers, schedules.
+//! Training operations: frozen-aware linear layers, norms, attention, losses, spectra.
 //!
 //! Everything a frozen backbone needs has its own backward pass, which computes gradients to activations only: frozen weights cost no
 //! gradient work. Linear layers and norms come in a trained form too. On the CPU the operations run on all threads, and give the same bits at any number of them.
@@ -20,11 +20,9 @@ mod measure;
 mod moments;
 mod norm;
 mod normals;
-mod optim;
 mod panels;
 mod product;
 mod rows;
-mod schedule;
 mod spectrum;
 mod trunk;
 
@@ -41,8 +39,6 @@ pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, 
 pub use measure::Product;
 pub use norm::{frozen_layer_norm, layer_norm};
 pub use normals::Normals;
-pub use optim::{Adam, Optimiser, Sgd};
-pub use schedule::{authors_cosine, cosine};
 pub use spectrum::{eigenvalues, relation, spectra};
 pub(crate) use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
 

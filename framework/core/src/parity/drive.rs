@@ -6,14 +6,14 @@ use super::ledger::{Ledger, of_side};
 use super::recorder::Recorder;
 use super::{Options, Report, Side};
 use crate::array::Array;
-use crate::context::{Context, Images};
-use crate::data::{Loader, Transforms, View, epoch_order};
-use crate::method::{Batch, Losses, Plan};
-use crate::run::{Memory, TaskHost, to_tensors};
+use crate::context::Images;
+use crate::data::{Loader, Transforms, View};
+use crate::method::{Losses, Player};
+use crate::run::{Course, EpochFeed, Memory, Shown, TaskDrive, TaskHost, to_tensors};
 use crate::scenario::{Scenario, Task, TaskInfo};
 use crate::{Error, Result};
 
-/// Images a forward pass over the test images.
+/// Images per forward pass over the test images.
 const BATCH: usize = 64;
 
 pub(super) struct Pair<'a> {
@@ -23,108 +23,112 @@ pub(super) struct Pair<'a> {
     report: Report,
 }
 
-/// The hosts of a task, one for each side.
-type Hosts<'a> = [Recorder<'a>; 2];
+/// One side in a task.
+type Drive<'a> = TaskDrive<'a, Recorder<'a>, EpochFeed<'a>>;
 
 impl<'a> Pair<'a> {
     pub(super) fn new(a: Side, b: Side, options: &'a Options) -> Self {
         Self { sides: [a, b], options, ledger: Ledger::new(options.tolerance), report: Report::default() }
     }
 
-    pub(super) fn run(mut self, scenario: &mut dyn Scenario) -> Result<Report> {
+    pub(super) fn run(self, scenario: &mut dyn Scenario) -> Result<Report> {
         let transforms = scenario.info().transforms.clone();
-        let classes = scenario.info().classes();
-        self.sides.iter().try_for_each(|side| of_side(&side.name, side.method.check(classes)))?;
+        let Self { mut sides, options, ledger, report } = self;
+        let players = [0, 1].map(|i| (&*sides[i].player, sides[i].access));
+        let facts = scenario.info().facts();
+        sides.iter().try_for_each(|side| of_side(&side.name, side.player.check(&facts)))?;
+        let mut course = Course::open(scenario, players, options.until)?;
+        let names = [0, 1].map(|i| sides[i].name.clone());
         let (mut memories, mut seen) = ([Memory::default(), Memory::default()], Vec::<[Task; 2]>::new());
-        while let Some(task) = scenario.next_task()? {
-            if self.options.until.is_some_and(|n| task.info.index >= n) {
-                break;
-            }
-            let before = seen.last();
-            let shown = |i: usize| task.clone().shown(self.sides[i].access, before.map(|b: &[Task; 2]| &b[i]));
-            seen.push([shown(0)?, shown(1)?]);
-            self.task(&seen, &transforms, &mut memories)?;
-            if self.ledger.parting.is_some() {
+        let mut notebook = Notebook { names, options, ledger, report };
+        while let Some(Shown { tasks, .. }) = course.next_task()? {
+            seen.push(tasks);
+            notebook.task(&mut sides, &seen, &transforms, &mut memories)?;
+            if notebook.parted() {
                 break;
             }
         }
-        let Ledger { quantities, parting, notes, .. } = self.ledger;
-        Ok(Report { quantities, parting, notes, ..self.report })
+        let Ledger { quantities, parting, notes, .. } = notebook.ledger;
+        Ok(Report { quantities, parting, notes, ..notebook.report })
     }
+}
 
+/// What is written down about the two.
+struct Notebook<'a> {
+    names: [String; 2],
+    options: &'a Options,
+    ledger: Ledger,
+    report: Report,
+}
+
+impl Notebook<'_> {
     fn parted(&self) -> bool {
         self.ledger.parting.is_some()
     }
 
-    /// One task: begin, steps, end, test images. Ends early when they part.
-    fn task(&mut self, seen: &[[Task; 2]], transforms: &Transforms, [ma, mb]: &mut [Memory; 2]) -> Result<()> {
-        let Some([a, b]) = seen.last() else { return Ok(()) };
-        let (info, number) = (&a.info, a.info.index + 1);
-        let begun = format!("task {number}, as it begins");
-        self.ledger.equal("training images", &begun, &a.info.train_images, &b.info.train_images);
-        let plans = [self.sides[0].method.plan(info), self.sides[1].method.plan(info)];
-        self.ledger.equal("plan", &begun, &plans[0], &plans[1]);
+    /// One task of both in step. It ends early when they part.
+    fn task(&mut self, sides: &mut [Side; 2], seen: &[[Task; 2]], transforms: &Transforms, memories: &mut [Memory; 2]) -> Result<()> {
+        let Some(tasks) = seen.last() else { return Ok(()) };
+        let number = tasks[0].info.index + 1;
+        self.drive(sides, tasks, transforms, memories)?;
         if self.parted() {
             return Ok(());
         }
-        let host = |side: &Side, task: &Task, memory| {
-            Recorder::new(TaskHost::new(self.options.seed, info.index, side.access, &task.train, transforms, memory))
-        };
-        let mut hosts: Hosts = [host(&self.sides[0], a, ma), host(&self.sides[1], b, mb)];
-        self.both(&mut hosts, |side, ctx| side.method.begin_task(info, ctx))?;
-        self.probes(&mut hosts, &begun)?;
-        self.states(&begun)?;
+        self.states(sides, &format!("task {number}, at its end"))?;
         if !self.parted() {
-            self.steps(a, &plans[0], transforms, &mut hosts)?;
-        }
-        if self.parted() {
-            return Ok(());
-        }
-        let ended = format!("task {number}, at its end");
-        self.both(&mut hosts, |side, ctx| side.method.end_task(info, ctx))?;
-        self.probes(&mut hosts, &ended)?;
-        self.draws(&hosts, number);
-        if hosts.iter().any(|h| !h.trace.stored.is_empty()) {
-            self.ledger.equal("exemplars stored", &ended, &hosts[0].trace.stored, &hosts[1].trace.stored);
-        }
-        self.states(&ended)?;
-        drop(hosts);
-        if !self.parted() {
-            self.outputs(seen, transforms, number)?;
+            self.outputs(sides, seen, transforms, number)?;
         }
         Ok(())
     }
 
-    /// The same call of both, each with a context of its own.
-    fn both<T>(&mut self, hosts: &mut Hosts, mut call: impl FnMut(&mut Side, &mut Context) -> Result<T>) -> Result<[T; 2]> {
-        let [a, b] = hosts;
-        let mut one = |side: &mut Side, host: &mut Recorder| {
-            let outcome = call(side, &mut Context::new(host, &self.options.device, self.options.dtype));
-            of_side(&side.name, outcome)
-        };
-        let [sa, sb] = &mut self.sides;
-        Ok([one(sa, a)?, one(sb, b)?])
+    /// Plan, begin, steps and end of both, compared after every call.
+    fn drive(&mut self, sides: &mut [Side; 2], tasks: &[Task; 2], transforms: &Transforms, memories: &mut [Memory; 2]) -> Result<()> {
+        let (options, number) = (self.options, tasks[0].info.index + 1);
+        let begun = format!("task {number}, as it begins");
+        let images = tasks.each_ref().map(|t| t.info.train_images);
+        self.ledger.equal("training images", &begun, &images[0], &images[1]);
+        let [side_a, side_b] = sides;
+        let [memory_a, memory_b] = memories;
+        let mut a = open_side(side_a, &tasks[0], memory_a, transforms, options)?;
+        let mut b = open_side(side_b, &tasks[1], memory_b, transforms, options)?;
+        self.ledger.equal("plan", &begun, a.planned(), b.planned());
+        if self.parted() {
+            return Ok(());
+        }
+        of_side(&self.names[0], a.begin())?;
+        of_side(&self.names[1], b.begin())?;
+        self.probes([a.host_mut(), b.host_mut()], &begun)?;
+        self.drive_states(&a, &b, &begun)?;
+        self.steps(&mut a, &mut b)?;
+        if self.parted() {
+            return Ok(());
+        }
+        let ended = format!("task {number}, at its end");
+        let mut hosts = [of_side(&self.names[0], a.end())?, of_side(&self.names[1], b.end())?];
+        self.probes(hosts.each_mut(), &ended)?;
+        self.draws(&hosts, number);
+        if hosts.iter().any(|h| !h.trace.stored.is_empty()) {
+            self.ledger.equal("exemplars stored", &ended, &hosts[0].trace.stored, &hosts[1].trace.stored);
+        }
+        Ok(())
     }
 
-    fn steps(&mut self, task: &Task, plan: &Plan, transforms: &Transforms, hosts: &mut Hosts) -> Result<()> {
-        let (info, options) = (&task.info, self.options);
-        let mut step = 0;
-        for epoch in 0..plan.epochs {
-            let order = epoch_order(options.seed, info.index, epoch, task.train.len());
-            let augmentation = (options.seed, info.index, epoch);
-            for loaded in Loader::new(&task.train, order, plan.batch_size, 0, transforms, plan.view, augmentation) {
-                let data = to_tensors(loaded?, transforms.image_size, options.dtype, &options.device)?;
-                let place = format!("task {}, epoch {}, step {}", info.index + 1, epoch + 1, step + 1);
-                let batch = Batch { data, epoch, step };
-                let losses = self.both(hosts, |side, ctx| side.method.observe(&batch, info, ctx))?;
-                self.losses(&losses, &place);
-                self.probes(hosts, &place)?;
-                step += 1;
-                self.report.steps += 1;
-                if self.parted() {
+    fn steps<'d>(&mut self, a: &mut Drive<'d>, b: &mut Drive<'d>) -> Result<()> {
+        while !self.parted() {
+            let steps = (of_side(&self.names[0], a.step())?, of_side(&self.names[1], b.step())?);
+            let (ours, theirs) = match steps {
+                (Some(ours), Some(theirs)) => (ours, theirs),
+                (None, None) => return Ok(()),
+                (ours, theirs) => {
+                    let steps = [ours.is_some(), theirs.is_some()];
+                    self.ledger.equal("whether there is one more step", "after the last common step", &steps[0], &steps[1]);
                     return Ok(());
                 }
-            }
+            };
+            let place = format!("task {}, epoch {}, step {}", ours.task + 1, ours.epoch + 1, ours.step + 1);
+            self.losses(&[ours.losses, theirs.losses], &place);
+            self.probes([a.host_mut(), b.host_mut()], &place)?;
+            self.report.steps += 1;
         }
         Ok(())
     }
@@ -149,17 +153,19 @@ impl<'a> Pair<'a> {
 
     /// A side's name, told apart where both have the same.
     fn label(&self, side: usize) -> String {
-        let name = &self.sides[side].name;
-        if self.sides[0].name == self.sides[1].name { format!("{name} ({})", ["A", "B"][side]) } else { name.clone() }
+        let name = &self.names[side];
+        if self.names[0] == self.names[1] { format!("{name} ({})", ["A", "B"][side]) } else { name.clone() }
     }
 
     /// Compares the probes since the last call: the n-th of a name with the n-th of the same name.
-    fn probes(&mut self, hosts: &mut Hosts, place: &str) -> Result<()> {
-        let [a, b] = hosts.each_mut().map(|h| std::mem::take(&mut h.trace.probes));
-        let mut theirs = b;
+    fn probes<'h>(&mut self, hosts: [&mut Recorder<'h>; 2], place: &str) -> Result<()> {
+        let [a, mut theirs] = hosts.map(|h| std::mem::take(&mut h.trace.probes));
         for (name, value) in a {
             match theirs.iter().position(|(n, _)| *n == name) {
-                Some(i) => self.ledger.arrays(&format!("probe {name}"), "", place, &value, &theirs.remove(i).1)?,
+                Some(i) => {
+                    let quantity = format!("probe {name}");
+                    self.ledger.arrays(&quantity, "", place, &value, &theirs.remove(i).1)?;
+                }
                 None => self.only(0, "probe", &name),
             }
         }
@@ -168,7 +174,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Draws are answered by name: one that only one side makes is the likeliest reason to part later on.
-    fn draws(&mut self, hosts: &Hosts, number: usize) {
+    fn draws(&mut self, hosts: &[Recorder; 2], number: usize) {
         let [a, b] = [&hosts[0].trace.draws, &hosts[1].trace.draws];
         for (name, drawn) in a.iter().filter(|(name, drawn)| b.get(*name) != Some(drawn)) {
             let theirs = b.get(name).map_or("never".to_owned(), |(times, shape)| format!("{times} times as {shape:?}"));
@@ -181,10 +187,18 @@ impl<'a> Pair<'a> {
         }
     }
 
+    fn states(&mut self, sides: &[Side; 2], place: &str) -> Result<()> {
+        self.compare_states([&*sides[0].player, &*sides[1].player], place)
+    }
+
+    fn drive_states(&mut self, a: &Drive, b: &Drive, place: &str) -> Result<()> {
+        self.compare_states([a.player(), b.player()], place)
+    }
+
     /// Compares the tensors of both states where names agree.
-    fn states(&mut self, place: &str) -> Result<()> {
-        let [a, b] = [0, 1].map(|i| of_side(&self.sides[i].name, self.sides[i].method.state()));
-        let (a, b) = (a?, b?);
+    fn compare_states(&mut self, players: [&dyn Player; 2], place: &str) -> Result<()> {
+        let a = of_side(&self.names[0], players[0].state())?;
+        let b = of_side(&self.names[1], players[1].state())?;
         for (name, entry) in a.iter() {
             match b.get(name) {
                 Some(other) => {
@@ -199,7 +213,7 @@ impl<'a> Pair<'a> {
     }
 
     /// Compares logits, predicted classes and CLS tokens on the test images of all tasks so far.
-    fn outputs(&mut self, seen: &[[Task; 2]], transforms: &Transforms, number: usize) -> Result<()> {
+    fn outputs(&mut self, sides: &[Side; 2], seen: &[[Task; 2]], transforms: &Transforms, number: usize) -> Result<()> {
         let place = format!("task {number}, on its test images");
         let classes = seen.iter().flat_map(|t| &t[0].info.classes).max().map_or(0, |c| c + 1);
         let (mut labels, mut logits) = (Vec::new(), [Vec::new(), Vec::new()]);
@@ -207,14 +221,14 @@ impl<'a> Pair<'a> {
             for (i, batch) in
                 Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, (0, 0, 0)).enumerate()
             {
-                let data = to_tensors(batch?, transforms.image_size, self.options.dtype, &self.options.device)?;
-                for (side, all) in self.sides.iter().zip(&mut logits) {
+                let data = to_tensors(batch?, transforms.image_size, &self.options.placement)?;
+                for (side, all) in sides.iter().zip(&mut logits) {
                     all.extend(of_side(&side.name, predict(side, &data, classes, &task.info))?);
                 }
                 if i == 0 {
-                    self.cls_tokens(&data, &place)?;
+                    self.cls_tokens(sides, &data, &place)?;
                 }
-                labels.extend(data.classes);
+                labels.extend(data.host_labels);
             }
         }
         let [a, b] = logits;
@@ -243,9 +257,9 @@ impl<'a> Pair<'a> {
         self.report.accuracy.push((accuracy(&ours), accuracy(&theirs)));
     }
 
-    fn cls_tokens(&mut self, data: &Images, place: &str) -> Result<()> {
-        let tokens = |side: &Side| of_side(&side.name, side.method.cls_tokens(&data.images));
-        match (tokens(&self.sides[0])?, tokens(&self.sides[1])?) {
+    fn cls_tokens(&mut self, sides: &[Side; 2], data: &Images, place: &str) -> Result<()> {
+        let tokens = |side: &Side| of_side(&side.name, side.player.cls_tokens(&data.images));
+        match (tokens(&sides[0])?, tokens(&sides[1])?) {
             (Some(a), Some(b)) => self.ledger.arrays("CLS tokens", "", place, &Array::from_tensor(&a)?, &Array::from_tensor(&b)?)?,
             (None, None) => {}
             (Some(_), None) => self.ledger.note(format!("the CLS tokens were not compared: {} has none", self.label(1))),
@@ -255,10 +269,24 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// The logits of a batch, one row an image.
+/// Plans a task of one side.
+fn open_side<'a>(
+    side: &'a mut Side,
+    task: &'a Task,
+    memory: &'a mut Memory,
+    transforms: &'a Transforms,
+    options: &'a Options,
+) -> Result<Drive<'a>> {
+    let host = TaskHost::new(options.seed, task.info.index, side.access, &task.train, transforms, memory);
+    let feed = EpochFeed { task, transforms, seed: options.seed };
+    let drive = TaskDrive::plan(&mut *side.player, &task.info, Recorder::new(host), feed, &options.placement);
+    of_side(&side.name, drive)
+}
+
+/// The logits of a batch, one row per image.
 fn predict(side: &Side, data: &Images, classes: usize, task: &TaskInfo) -> Result<Vec<Vec<f64>>> {
-    let logits = side.method.predict(&data.images)?.to_dtype(DType::F64)?;
-    let expected = [data.classes.len(), classes];
+    let logits = side.player.predict(&data.images)?.to_dtype(DType::F64)?;
+    let expected = [data.host_labels.len(), classes];
     if logits.dims() != expected {
         return Err(Error::Protocol(format!(
             "predicted logits of shape {:?} where {expected:?} (images, classes seen) is due",

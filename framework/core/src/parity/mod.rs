@@ -8,10 +8,9 @@ mod drive;
 mod ledger;
 mod recorder;
 
-use candle_core::{DType, Device};
-
 use crate::Result;
-use crate::method::{Access, Method};
+use crate::context::Placement;
+use crate::method::{Access, Player};
 use crate::scenario::Scenario;
 
 pub use ledger::{Parting, Quantity};
@@ -21,7 +20,7 @@ pub struct Side {
     /// What it is called in the report.
     pub name: String,
     /// The method.
-    pub method: Box<dyn Method>,
+    pub player: Box<dyn Player>,
     /// What it may see of past images.
     pub access: Access,
 }
@@ -31,10 +30,8 @@ pub struct Side {
 pub struct Options {
     /// The seed of data order, augmentation and draws.
     pub seed: u64,
-    /// The floating-point type.
-    pub dtype: DType,
-    /// The device.
-    pub device: Device,
+    /// The device and the floating-point type.
+    pub placement: Placement,
     /// The largest relative error that passes, ‖a − b‖ / max(‖a‖, ‖b‖).
     pub tolerance: f64,
     /// Stop after so many tasks.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Result;
 use crate::array::Array;
-use crate::context::{Drawn, Host, MemoryRequest, Reply, Request};
+use crate::context::{Drawn, Host, MemoryRequest, Reply, Request, TaskCall};
 use crate::run::TaskHost;
 
 /// What a method did through its context.
@@ -54,5 +54,9 @@ impl Host for Recorder<'_> {
 
     fn probing(&self) -> bool {
         true
+    }
+
+    fn enter(&mut self, call: TaskCall) {
+        self.host.enter(call);
     }
 }

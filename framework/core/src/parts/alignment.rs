@@ -7,9 +7,11 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ClassStatistics, Heads};
-use crate::context::Context;
-use crate::nn::{self, Features, LayerLoss, LayerSgd};
+use super::{ClassStatistics, Heads, Learner, Training};
+use crate::context::{Carry, Context};
+use crate::nn::{Features, Gaussian, LayerLoss, LayerSgd};
+use crate::optim;
+use crate::scenario::TaskInfo;
 use crate::{Error, Result};
 
 const RATE: f64 = 0.005;
@@ -28,18 +30,42 @@ pub enum AlignmentLoss {
     CrossEntropy,
 }
 
-/// Classifier alignment with the method's batch size and weight decay.
-#[derive(Debug, Clone, Copy)]
-pub struct Alignment {
-    /// Which loss.
-    pub loss: AlignmentLoss,
+/// Classifier alignment: class statistics of every task, and all heads trained anew on features that
+/// are drawn from them.
+pub struct ClassifierAlignment {
+    loss: AlignmentLoss,
     /// The method's batch size; a step takes 5 times as many features.
-    pub batch_size: usize,
+    batch_size: usize,
     /// The method's weight decay.
-    pub weight_decay: f64,
+    weight_decay: f64,
+    statistics: ClassStatistics,
 }
 
-impl Alignment {
+impl ClassifierAlignment {
+    /// An alignment with the method's batch size and weight decay, and no statistics yet.
+    pub fn new(loss: AlignmentLoss, training: &Training) -> Self {
+        let Training { batch_size, weight_decay, .. } = *training;
+        Self { loss, batch_size, weight_decay, statistics: ClassStatistics::default() }
+    }
+
+    /// Declares the statistics of a task's classes.
+    pub fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.statistics.settle(task, carry)
+    }
+
+    /// The task is over: fits the statistics of its classes and, from the second task on, aligns
+    /// all heads.
+    pub fn realign(&mut self, learner: &Learner, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+        let (features, labels) = learner.features_of_task(task, ctx)?;
+        self.fit(task, &features, &labels)?;
+        if task.index == 0 { Ok(()) } else { self.align(&learner.heads, ctx) }
+    }
+
+    /// Fits the statistics of a task's classes from its features (n, dim) and labels (n).
+    pub fn fit(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
+        self.statistics.fit(task, features, labels)
+    }
+
     /// Epochs of an alignment.
     pub const EPOCHS: usize = 20;
 
@@ -52,7 +78,7 @@ impl Alignment {
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss stops being finite.
-    pub fn run(&self, heads: &Heads, statistics: &ClassStatistics, ctx: &mut Context) -> Result<()> {
+    pub fn align(&self, heads: &Heads, ctx: &mut Context) -> Result<()> {
         let loss = match self.loss {
             AlignmentLoss::CrossEntropy => LayerLoss::CrossEntropy,
             AlignmentLoss::EntropyNormalised => LayerLoss::EntropyNormalised,
@@ -62,8 +88,8 @@ impl Alignment {
         let mut layer = LayerSgd::new(loss, (&weight, &bias), MOMENTUM, self.weight_decay)?;
         let mut features = Features::default();
         for epoch in 0..Self::EPOCHS {
-            let (labels, order) = self.samples(epoch, &mut features, statistics, ctx)?;
-            let rate = nn::cosine(RATE, epoch as f64, COSINE_EPOCHS);
+            let (labels, order) = self.samples(epoch, &mut features, ctx)?;
+            let rate = optim::cosine(RATE, epoch as f64, COSINE_EPOCHS);
             let sum = layer.epoch(rate, &features, (&labels, &order), self.samples_per_class())?;
             if !sum.is_finite() {
                 return Err(Error::Diverged(format!("classifier alignment, epoch {}: the losses of its steps sum to {sum}", epoch + 1)));
@@ -74,13 +100,14 @@ impl Alignment {
     }
 
     /// An epoch's features, drawn or those that a replay prescribes; their labels (n), i64, and the order in which they are learned (n), i64.
-    fn samples(&self, epoch: usize, features: &mut Features, statistics: &ClassStatistics, ctx: &mut Context) -> Result<(Tensor, Tensor)> {
+    fn samples(&self, epoch: usize, features: &mut Features, ctx: &mut Context) -> Result<(Tensor, Tensor)> {
         if let (Some(given), Some(labels)) = (ctx.given(format!("align.samples.{epoch}"))?, ctx.given(format!("align.labels.{epoch}"))?) {
             *features = Features::of(given.to_dtype(ctx.dtype(), ctx.device())?);
             return Ok((labels.to_tensor(ctx.device())?, Tensor::arange(0, labels.len() as i64, ctx.device())?));
         }
         let per_class = self.samples_per_class();
-        let (classes, gaussians): (Vec<_>, Vec<_>) = statistics.gaussians().unzip();
+        let (classes, gaussians): (Vec<_>, Vec<_>) = self.statistics.gaussians()?.into_iter().unzip();
+        let gaussians: Vec<&Gaussian> = gaussians.iter().map(AsRef::as_ref).collect();
         let labels: Vec<i64> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, per_class)).collect();
         features.draw(&gaussians, |i, gaussian| ctx.normals(format!("align.normals.{epoch}.{i}"), [per_class, gaussian.dim()]))?;
         let order = ctx.permutation(format!("align.order.{epoch}"), labels.len())?;

@@ -1,39 +1,46 @@
 //! Frozen features: what closed-form methods share — one pass over a task with the test transform, no gradient.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use crate::backbone::{Backbone, Capability, Pass};
-use crate::context::Context;
+use crate::context::{Context, Placement};
 use crate::data::View;
-use crate::method::{Plan, Setup};
+use crate::method::{Model, Plan, Setup};
 use crate::scenario::TaskInfo;
-use crate::state::State;
 use crate::{Error, Result};
 
-/// Images a forward pass.
+/// Images per forward pass.
 const BATCH: usize = 64;
 
 /// A backbone that nothing changes.
 pub struct FrozenFeatures {
     backbone: Box<dyn Backbone>,
-    device: Device,
-    dtype: DType,
+    placement: Placement,
+}
+
+impl Model for FrozenFeatures {
+    /// No epochs: the method makes a pass of its own when the task ends.
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
+        Ok(Plan::epochs(0, BATCH, View::Test))
+    }
+
+    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        if !self.backbone.supports(Capability::ClsTokens) {
+            return Ok(None);
+        }
+        Ok(self.backbone.forward(images, Pass { cls_tokens: true, ..Pass::default() })?.blocks)
+    }
 }
 
 impl FrozenFeatures {
     /// The features of a setup's backbone.
     pub fn new(setup: Setup) -> Self {
-        Self { backbone: setup.backbone, device: setup.device, dtype: setup.dtype }
+        Self { backbone: setup.backbone, placement: setup.placement }
     }
 
-    /// No epochs: the method makes a pass of its own when the task ends.
-    pub fn plan() -> Plan {
-        Plan { epochs: 0, batch_size: BATCH, view: View::Test }
-    }
-
-    /// The number of classes of finished tasks; tasks that share their classes count them once.
-    pub fn classes(tasks: &[TaskInfo], running: bool) -> usize {
-        tasks[..tasks.len() - usize::from(running)].iter().flat_map(|t| &t.classes).max().map_or(0, |c| c + 1)
+    /// The width of a feature.
+    pub fn dim(&self) -> usize {
+        self.backbone.info().dim
     }
 
     /// Features (batch, dim) of images.
@@ -44,17 +51,6 @@ impl FrozenFeatures {
         Ok(self.backbone.forward(images, Pass::default())?.cls)
     }
 
-    /// The normalised CLS token after every block, if the backbone has them.
-    ///
-    /// # Errors
-    /// If the backbone fails.
-    pub fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
-        if !self.backbone.supports(Capability::ClsTokens) {
-            return Ok(None);
-        }
-        Ok(self.backbone.forward(images, Pass { cls_tokens: true, ..Pass::default() })?.blocks)
-    }
-
     /// Features (n, dim) of all the task's training images with the test transform, and their classes.
     ///
     /// # Errors
@@ -63,7 +59,7 @@ impl FrozenFeatures {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         ctx.pass(View::Test, BATCH, |batch| {
             features.push(self.of(&batch.images)?);
-            labels.extend(batch.classes);
+            labels.extend(batch.host_labels);
             Ok(())
         })?;
         if features.is_empty() {
@@ -81,24 +77,8 @@ impl FrozenFeatures {
         rows.ok_or_else(|| Error::Protocol(format!("class {class} has no training image")))
     }
 
-    /// The run's type and device.
-    pub fn placement(&self) -> (DType, &Device) {
-        (self.dtype, &self.device)
-    }
-
-    /// A tensor of a state, in the run's type on its device.
-    ///
-    /// # Errors
-    /// Names what is missing.
-    pub fn tensor(&self, state: &State, name: &str) -> Result<Tensor> {
-        state.tensor(name, self.dtype, &self.device)
-    }
-
-    /// A tensor in the run's type on its device.
-    ///
-    /// # Errors
-    /// If it cannot be moved.
-    pub fn placed(&self, tensor: &Tensor) -> Result<Tensor> {
-        Ok(tensor.to_dtype(self.dtype)?.to_device(&self.device)?)
+    /// The run's device and floating-point type.
+    pub fn placement(&self) -> &Placement {
+        &self.placement
     }
 }

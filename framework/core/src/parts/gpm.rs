@@ -9,7 +9,8 @@ use nalgebra::{DMatrix, SymmetricEigen};
 use rayon::prelude::*;
 
 use crate::array::Array;
-use crate::state::{Kind, State};
+use crate::context::{Carry, Held, Loader, Stored};
+use crate::state::Kind;
 use crate::{Error, Result};
 
 /// What a block's basis stands for.
@@ -28,10 +29,23 @@ struct Basis {
     side: Side,
 }
 
-/// One basis for each block; none before the first task is over.
+/// The vectors of a basis, (dim, rank) in double precision.
+impl Stored for DMatrix<f64> {
+    fn save(&self, name: &str) -> Result<Vec<(String, Array)>> {
+        Ok(vec![(name.to_owned(), array(self)?)])
+    }
+
+    fn load(name: &str, from: &Loader) -> Result<Option<Self>> {
+        from.find(name).map(|a| matrix(&a.to_tensor(&Device::Cpu)?)).transpose()
+    }
+}
+
+/// One basis per block; none before the first task is over.
 #[derive(Debug, Clone, Default)]
 pub struct DualGpm {
-    bases: Vec<Basis>,
+    vectors: Vec<Held<DMatrix<f64>>>,
+    /// Of each block, 1 if its basis is to be stayed in.
+    retain: Option<Held<Vec<i64>>>,
 }
 
 /// Left singular vectors and squared singular values of a matrix, the largest first.
@@ -64,15 +78,37 @@ fn array(matrix: &DMatrix<f64>) -> Result<Array> {
 }
 
 impl DualGpm {
+    /// Declares the bases of so many blocks: `gpm.basis.<block>` (dim, rank), `gpm.retain` (blocks).
+    pub fn settle(&mut self, blocks: usize, carry: &mut Carry) -> Result<()> {
+        for block in self.vectors.len()..blocks {
+            self.vectors.push(carry.held(format!("gpm.basis.{block}"), Kind::Statistic)?);
+        }
+        if self.retain.is_none() {
+            self.retain = Some(carry.held("gpm.retain", Kind::Buffer)?);
+        }
+        Ok(())
+    }
+
+    /// The bases as they are; none before the first task is over.
+    fn bases(&self) -> Vec<Basis> {
+        let retain = self.retain.as_ref().and_then(Held::find).unwrap_or_default();
+        let one = |(held, retain): (&Held<DMatrix<f64>>, &i64)| {
+            let side = if *retain == 1 { Side::Retain } else { Side::Remove };
+            held.find().map(|vectors| Basis { vectors: vectors.as_ref().clone(), side })
+        };
+        self.vectors.iter().zip(retain.iter()).filter_map(one).collect()
+    }
+
     /// The matrices A (rank, dim) of a task, one for each block, from the covariances M (dim, dim) of the blocks' inputs: the leading left singular
     /// vectors of M, of M − P·M ("remove") or of P·M ("retain"), divided by √3. The first non-zero entry of each row is positive.
     ///
     /// # Errors
     /// [`Error::Diverged`] if a covariance is not finite.
     pub fn design(&self, covariances: &[Tensor], rank: usize) -> Result<Vec<Tensor>> {
+        let bases = self.bases();
         let one = |(block, m): (usize, &Tensor)| {
             let m = matrix(m)?;
-            let m = match self.bases.get(block) {
+            let m = match bases.get(block) {
                 None => m,
                 Some(Basis { vectors, side: Side::Remove }) => &m - projected(vectors, &m),
                 Some(Basis { vectors, side: Side::Retain }) => projected(vectors, &m),
@@ -93,41 +129,17 @@ impl DualGpm {
     /// # Errors
     /// [`Error::Diverged`] if a covariance is not finite.
     pub fn update(&mut self, covariances: &[Tensor], threshold: f64) -> Result<()> {
-        let old = std::mem::take(&mut self.bases);
+        let old = self.bases();
         let one = |(block, m): (usize, &Tensor)| match old.get(block) {
             None => first(&matrix(m)?, threshold),
             Some(basis) => next(basis, &matrix(m)?, threshold),
         };
-        self.bases = covariances.par_iter().enumerate().map(one).collect::<Result<_>>()?;
-        Ok(())
-    }
-
-    /// Adds the bases to a state: `gpm.basis.<block>` (dim, rank), `gpm.retain` (blocks).
-    ///
-    /// # Errors
-    /// If a name is taken.
-    pub fn save(&self, state: &mut State) -> Result<()> {
-        if self.bases.is_empty() {
-            return Ok(());
-        }
-        for (block, basis) in self.bases.iter().enumerate() {
-            state.put_array(format!("gpm.basis.{block}"), Kind::Statistic, array(&basis.vectors)?)?;
-        }
-        let retain: Vec<i64> = self.bases.iter().map(|b| i64::from(b.side == Side::Retain)).collect();
-        state.put_array("gpm.retain", Kind::Buffer, Array::from_i64(&retain))
-    }
-
-    /// Takes the bases from a state.
-    ///
-    /// # Errors
-    /// Names a tensor that is missing.
-    pub fn restore(&mut self, state: &State) -> Result<()> {
-        self.bases.clear();
-        let Some(retain) = state.get("gpm.retain") else { return Ok(()) };
-        for (block, retain) in retain.value.to_f64()?.into_iter().enumerate() {
-            let vectors = matrix(&state.array(&format!("gpm.basis.{block}"))?.to_tensor(&Device::Cpu)?)?;
-            self.bases.push(Basis { vectors, side: if retain > 0.5 { Side::Retain } else { Side::Remove } });
-        }
+        let bases: Vec<Basis> = covariances.par_iter().enumerate().map(one).collect::<Result<_>>()?;
+        let Some(retain) = self.retain.as_ref().filter(|_| self.vectors.len() == bases.len()) else {
+            return Err(Error::Protocol(format!("the bases of {} blocks were never declared", bases.len())));
+        };
+        retain.set(bases.iter().map(|b| i64::from(b.side == Side::Retain)).collect());
+        self.vectors.iter().zip(bases).for_each(|(held, basis)| held.set(basis.vectors));
         Ok(())
     }
 }
@@ -205,6 +217,7 @@ fn next(basis: &Basis, m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::{Carried, NoHost, Placement};
 
     fn covariance(n: usize, dim: usize) -> Tensor {
         let x = Tensor::randn(0f64, 1.0, (n, dim), &Device::Cpu).expect("x");
@@ -213,30 +226,39 @@ mod tests {
         x.t().expect("t").matmul(&x).expect("mm")
     }
 
+    fn declared(carried: &Carried) -> DualGpm {
+        let (mut gpm, mut host, placement) = (DualGpm::default(), NoHost, Placement::cpu(DType::F64));
+        gpm.settle(1, &mut Carry::fresh(&mut host, carried, &placement)).expect("declared");
+        gpm
+    }
+
     #[test]
     fn designed_rows_are_orthogonal_and_outside_what_is_removed() {
-        let mut gpm = DualGpm::default();
+        let mut gpm = declared(&Carried::new());
         gpm.update(&[covariance(40, 12)], 0.9).expect("update");
-        assert_eq!(gpm.bases[0].side, Side::Remove);
+        let basis = gpm.bases()[0].clone();
+        assert_eq!(basis.side, Side::Remove);
         let a = matrix(&gpm.design(&[covariance(40, 12)], 3).expect("design")[0]).expect("matrix");
         let gram = &a * a.transpose() * 3.0;
         assert!((gram - DMatrix::<f64>::identity(3, 3)).norm() < 1e-9);
-        assert!((&a * &gpm.bases[0].vectors).norm() < 1e-9);
+        assert!((&a * &basis.vectors).norm() < 1e-9);
     }
 
     #[test]
     fn a_basis_above_half_turns_into_its_complement_and_survives_the_state() {
-        let mut gpm = DualGpm::default();
+        let carried = Carried::new();
+        let mut gpm = declared(&carried);
         gpm.update(&[covariance(40, 12)], 0.6).expect("first");
-        let before = gpm.bases[0].vectors.clone();
+        let before = gpm.bases()[0].vectors.clone();
         gpm.update(&[covariance(40, 12)], 0.999_999).expect("second");
-        assert_eq!(gpm.bases[0].side, Side::Retain);
-        assert!(2 * gpm.bases[0].vectors.ncols() <= 12);
-        assert!((gpm.bases[0].vectors.transpose() * before).norm() < 1e-7, "what was known is not to be used");
-        let mut state = State::new();
-        gpm.save(&mut state).expect("save");
+        let basis = gpm.bases()[0].clone();
+        assert_eq!(basis.side, Side::Retain);
+        assert!(2 * basis.vectors.ncols() <= 12);
+        assert!((basis.vectors.transpose() * before).norm() < 1e-7, "what was known is not to be used");
+        let (state, other, placement) = (carried.state().expect("state"), Carried::new(), Placement::cpu(DType::F64));
         let mut again = DualGpm::default();
-        again.restore(&state).expect("restore");
-        assert_eq!(again.bases[0].vectors, gpm.bases[0].vectors);
+        again.settle(1, &mut Carry::saved(&state, false, &other, &placement)).expect("restored");
+        assert_eq!(again.bases()[0].vectors, basis.vectors);
+        assert_eq!(again.bases()[0].side, Side::Retain);
     }
 }

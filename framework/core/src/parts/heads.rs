@@ -1,21 +1,20 @@
 //! Linear classification heads: one for each task, concatenated for prediction.
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::Tensor;
 
-use super::var_from;
-use crate::context::{Context, Law};
+use crate::context::{Carry, Fresh, Law, Variable};
 use crate::nn;
 use crate::scenario::TaskInfo;
-use crate::state::{Kind, State};
+use crate::state::Kind;
 use crate::{Error, Result};
 
 /// One linear layer.
 #[derive(Debug, Clone)]
 struct Head {
     /// (classes, dim).
-    weight: Var,
+    weight: Variable,
     /// (classes).
-    bias: Var,
+    bias: Variable,
 }
 
 /// The heads of all tasks so far. Where tasks share their classes (domain-incremental) there is one head for all of them.
@@ -41,20 +40,18 @@ impl Heads {
         Ok(task.first_class + task.classes.len() > self.classes()?)
     }
 
-    /// Makes the head of a new task, drawn from U(−1/√dim, 1/√dim) as PyTorch's linear layer; keeps the shared head if the classes are known.
-    ///
-    /// # Errors
-    /// If the draw fails.
-    pub fn grow(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+    /// Declares the head of a new task, `head.<n>.weight` and `head.<n>.bias`. A fresh one is drawn
+    /// from U(−1/√dim, 1/√dim) as PyTorch's linear layer. If no class is new the shared head is kept.
+    pub fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         if !self.is_new(task)? {
             return Ok(());
         }
         let bound = 1.0 / (self.dim as f64).sqrt();
-        let law = Law::Uniform { low: -bound, high: bound };
-        let name = |part: &str| format!("init.head.{}.{part}", self.heads.len());
-        let weight = ctx.draw(name("weight"), &[task.classes.len(), self.dim], law)?;
-        let bias = ctx.draw(name("bias"), &[task.classes.len()], law)?;
-        self.heads.push(Head { weight: Var::from_tensor(&weight)?, bias: Var::from_tensor(&bias)? });
+        let fresh = Fresh::Draw(Law::Uniform { low: -bound, high: bound });
+        let (head, classes) = (self.heads.len(), task.classes.len());
+        let weight = carry.variable(format!("head.{head}.weight"), Kind::Trained, &[classes, self.dim], fresh)?;
+        let bias = carry.variable(format!("head.{head}.bias"), Kind::Trained, &[classes], fresh)?;
+        self.heads.push(Head { weight, bias });
         Ok(())
     }
 
@@ -108,39 +105,13 @@ impl Heads {
         Ok(())
     }
 
-    /// The newest head's variables, with their names in the state.
-    pub fn current_vars(&self) -> Vec<(String, Var)> {
-        self.vars().into_iter().skip(2 * self.heads.len().saturating_sub(1)).collect()
+    /// The newest head's variables.
+    pub fn current_variables(&self) -> Vec<Variable> {
+        self.variables().into_iter().skip(2 * self.heads.len().saturating_sub(1)).collect()
     }
 
-    /// All heads' variables, with their names in the state: `head.<task>.weight`, `head.<task>.bias`.
-    pub fn vars(&self) -> Vec<(String, Var)> {
-        let named = |(i, h): (usize, &Head)| [(format!("head.{i}.weight"), h.weight.clone()), (format!("head.{i}.bias"), h.bias.clone())];
-        self.heads.iter().enumerate().flat_map(named).collect()
-    }
-
-    /// Adds all heads to a state.
-    ///
-    /// # Errors
-    /// If a name is taken.
-    pub fn save(&self, state: &mut State) -> Result<()> {
-        self.vars().iter().try_for_each(|(name, var)| state.put(name, Kind::Trained, var))
-    }
-
-    /// Takes the heads of `tasks` from a state.
-    ///
-    /// # Errors
-    /// Names a tensor that is missing or of another shape.
-    pub fn restore(&mut self, state: &State, tasks: &[TaskInfo], dtype: DType, device: &Device) -> Result<()> {
-        self.heads.clear();
-        for task in tasks {
-            if self.is_new(task)? {
-                let (i, classes) = (self.heads.len(), task.classes.len());
-                let weight = var_from(state, &format!("head.{i}.weight"), &[classes, self.dim], dtype, device)?;
-                let bias = var_from(state, &format!("head.{i}.bias"), &[classes], dtype, device)?;
-                self.heads.push(Head { weight, bias });
-            }
-        }
-        Ok(())
+    /// All heads' variables, weight and bias of each.
+    pub fn variables(&self) -> Vec<Variable> {
+        self.heads.iter().flat_map(|h| [h.weight.clone(), h.bias.clone()]).collect()
     }
 }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::var_from;
 use crate::backbone::{Backbone, LowRank, Pair, Projection, Site};
-use crate::context::{Context, Law};
-use crate::state::{Kind, State};
+use crate::context::{Carry, Fresh, Law, Variable};
+use crate::state::Kind;
 use crate::{Error, Result};
 
 /// Where LoRA pairs go and how wide they are.
@@ -32,8 +31,8 @@ impl Default for LoraConfig {
 #[derive(Debug, Clone)]
 struct VarPair {
     site: Site,
-    a: Var,
-    b: Var,
+    a: Variable,
+    b: Variable,
 }
 
 /// Σ B·A of pairs, site by site, in the order of sites.
@@ -120,22 +119,24 @@ impl Pairs {
         (first..blocks).flat_map(|block| self.config.targets.iter().map(move |p| Site { block, projection: *p })).collect()
     }
 
-    /// Adds the running pair of a new task: A from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), B zero.
+    /// Declares the running pair of a new task, `lora.<task>.blocks.<i>.<projection>.<A|B>`. A fresh
+    /// A is drawn from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), a fresh B is zero.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the last task's pair was not folded.
-    pub fn add(&mut self, backbone: &dyn Backbone, ctx: &mut Context) -> Result<()> {
+    pub fn grow(&mut self, backbone: &dyn Backbone, carry: &mut Carry) -> Result<()> {
         if self.folded != self.tasks.len() {
             return Err(Error::Protocol("a task began while the last task's LoRA pair was still running".into()));
         }
-        let task = self.tasks.len();
+        let (task, rank) = (self.tasks.len(), self.config.rank);
+        let kind_of_a = if self.designed { Kind::Statistic } else { Kind::Trained };
         let pairs = self.sites(backbone.info().blocks).into_iter().map(|site| {
             let (outputs, inputs) = backbone.projection(site)?;
             let bound = 1.0 / (inputs as f64).sqrt();
-            let a =
-                ctx.draw(format!("init.lora.{task}.{site}.A"), &[self.config.rank, inputs], Law::Uniform { low: -bound, high: bound })?;
-            let b = Tensor::zeros((outputs, self.config.rank), ctx.dtype(), ctx.device())?;
-            Ok(VarPair { site, a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? })
+            let fresh = Fresh::Draw(Law::Uniform { low: -bound, high: bound });
+            let a = carry.variable(format!("lora.{task}.{site}.A"), kind_of_a, &[rank, inputs], fresh)?;
+            let b = carry.variable(format!("lora.{task}.{site}.B"), Kind::Trained, &[outputs, rank], Fresh::Zeros)?;
+            Ok(VarPair { site, a, b })
         });
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
         self.tasks.push(pairs);
@@ -161,9 +162,14 @@ impl Pairs {
         paths
     }
 
-    /// The running pair's variables, with their names in the state.
-    pub fn running_vars(&self) -> Vec<(String, Var)> {
-        self.named(self.folded).into_iter().filter(|(name, _)| !(self.designed && name.ends_with(".A"))).collect()
+    /// The variables of the running pair that train: A and B, or B alone where A is designed.
+    pub fn running_variables(&self) -> Vec<Variable> {
+        let running = self.tasks.iter().skip(self.folded).flatten();
+        let of = |pair: &VarPair| match self.designed {
+            true => vec![pair.b.clone()],
+            false => vec![pair.a.clone(), pair.b.clone()],
+        };
+        running.flat_map(of).collect()
     }
 
     /// Multiplies the running pair's B, and so its part in the weights, by `factor`.
@@ -193,17 +199,6 @@ impl Pairs {
         products(self.tasks.iter().take(self.folded).flatten())
     }
 
-    fn named(&self, from: usize) -> Vec<(String, Var)> {
-        let mut list = Vec::new();
-        for (task, pairs) in self.tasks.iter().enumerate().skip(from) {
-            for pair in pairs {
-                list.push((format!("lora.{task}.{}.A", pair.site), pair.a.clone()));
-                list.push((format!("lora.{task}.{}.B", pair.site), pair.b.clone()));
-            }
-        }
-        list
-    }
-
     /// Makes the running pair part of the frozen weights.
     ///
     /// # Errors
@@ -214,45 +209,6 @@ impl Pairs {
             backbone.fold(&running)?;
         }
         self.folded = self.tasks.len();
-        Ok(())
-    }
-
-    /// Adds all pairs to a state: `lora.<task>.blocks.<i>.<projection>.<A|B>`.
-    ///
-    /// # Errors
-    /// If a name is taken.
-    pub fn save(&self, state: &mut State) -> Result<()> {
-        let kind = |name: &str| if self.designed && name.ends_with(".A") { Kind::Statistic } else { Kind::Trained };
-        self.named(0).iter().try_for_each(|(name, var)| state.put(name, kind(name), var))
-    }
-
-    /// Takes `tasks` tasks' pairs from a state and folds them in order, but for the last one if it is still `running`.
-    ///
-    /// # Errors
-    /// Names a tensor that is missing or of another shape.
-    pub fn restore(
-        &mut self,
-        state: &State,
-        tasks: usize,
-        running: bool,
-        backbone: &mut dyn Backbone,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<()> {
-        self.tasks.clear();
-        self.folded = 0;
-        for task in 0..tasks {
-            let pairs = self.sites(backbone.info().blocks).into_iter().map(|site| {
-                let (outputs, inputs) = backbone.projection(site)?;
-                let var = |part: &str, shape: [usize; 2]| var_from(state, &format!("lora.{task}.{site}.{part}"), &shape, dtype, device);
-                Ok(VarPair { site, a: var("A", [self.config.rank, inputs])?, b: var("B", [outputs, self.config.rank])? })
-            });
-            let pairs = pairs.collect::<Result<Vec<_>>>()?;
-            self.tasks.push(pairs);
-            if task + 1 < tasks || !running {
-                self.fold(backbone)?;
-            }
-        }
         Ok(())
     }
 }

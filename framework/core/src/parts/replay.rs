@@ -10,10 +10,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::herding;
-use crate::array::Array;
-use crate::context::{Context, Exemplar, Images};
+use crate::context::{Carry, Context, Exemplar, Held, Images};
 use crate::data::View;
-use crate::state::{Kind, State};
+use crate::scenario::ScenarioFacts;
+use crate::state::Kind;
 use crate::{Error, Result};
 
 /// Something computed from a batch of rows.
@@ -108,8 +108,8 @@ struct Change {
 /// The memory of a method.
 pub struct Replay {
     config: ReplayConfig,
-    /// Images that the reservoir was offered so far.
-    seen: usize,
+    /// Images that the reservoir was offered so far, one number.
+    seen: Option<Held<Vec<i64>>>,
     /// The exemplars as they were listed last; they only change in [`Replay::end_task`].
     listed: Option<Vec<Exemplar>>,
 }
@@ -121,15 +121,32 @@ impl Replay {
     /// [`Error::Usage`] for no budget, two budgets, or a reservoir without a total.
     pub fn new(config: ReplayConfig) -> Result<Self> {
         config.check()?;
-        Ok(Self { config, seen: 0, listed: None })
+        Ok(Self { config, seen: None, listed: None })
     }
 
-    /// Whether the budget suffices for a scenario of so many classes.
+    /// Declares the reservoir's counter, `replay.seen`.
+    pub fn grow(&mut self, carry: &mut Carry) -> Result<()> {
+        if self.seen.is_none() {
+            self.seen = Some(carry.held_from(SEEN, Kind::Buffer, vec![0])?);
+        }
+        self.listed = None;
+        Ok(())
+    }
+
+    /// Images that the reservoir was offered so far.
+    fn seen(&self) -> Result<usize> {
+        match &self.seen {
+            Some(seen) => Ok(seen.get()?.first().map_or(0, |n| *n as usize)),
+            None => Err(Error::Protocol("the memory's counter was never declared".into())),
+        }
+    }
+
+    /// Whether the budget suffices for a scenario.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a budget below one image a class.
-    pub fn check(&self, classes: usize) -> Result<()> {
-        let total = self.config.memory_total;
+    /// [`Error::Usage`] for a budget below one image per class.
+    pub fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        let (total, classes) = (self.config.memory_total, scenario.classes);
         if total > 0 && total < classes {
             return Err(Error::usage(format!(
                 "memory_total = {total}: less than one image for each of the scenario's {classes} classes; raise it to {classes} at least, or use memory_per_class"
@@ -180,7 +197,7 @@ impl Replay {
                 rows.push(features(&batch.images)?.detach());
             }
             candidates.positions.extend(batch.positions);
-            candidates.labels.extend(batch.classes);
+            candidates.labels.extend(batch.host_labels);
             Ok(())
         })?;
         if !rows.is_empty() {
@@ -191,7 +208,8 @@ impl Replay {
             Selection::Reservoir => self.reservoir(&kept, &candidates, ctx)?,
             Selection::Herding | Selection::Random => self.balanced(&kept, &candidates, ctx)?,
         };
-        self.seen += candidates.labels.len();
+        let seen = self.seen()? + candidates.labels.len();
+        self.seen.iter().for_each(|held| held.set(vec![seen as i64]));
         self.listed = None;
         ctx.forget(&change.remove)?;
         if change.insert.is_empty() {
@@ -248,32 +266,15 @@ impl Replay {
     /// A uniform sample of the images seen and the candidates, given that the memory is one of the images seen (Vitter 1985): of K places as many fall to
     /// candidates as do in a sample of K from all.
     fn reservoir(&self, kept: &[Exemplar], candidates: &Candidates, ctx: &mut Context) -> Result<Change> {
-        let all = self.seen + candidates.labels.len();
+        let seen = self.seen()?;
+        let all = seen + candidates.labels.len();
         let chosen = ctx.order("replay.sample", all)?.into_iter().take(self.config.memory_total);
-        let (old, mut insert): (Vec<usize>, Vec<usize>) = chosen.partition(|i| *i < self.seen);
-        insert.iter_mut().for_each(|i| *i -= self.seen);
+        let (old, mut insert): (Vec<usize>, Vec<usize>) = chosen.partition(|i| *i < seen);
+        insert.iter_mut().for_each(|i| *i -= seen);
         let order = ctx.order("replay.keep", kept.len())?;
         let mut remove: Vec<u64> = order.into_iter().skip(old.len()).map(|i| kept[i].id).collect();
         remove.sort_unstable();
         Ok(Change { remove, insert })
-    }
-
-    /// Adds the reservoir's counter to a state.
-    ///
-    /// # Errors
-    /// If a name is taken.
-    pub fn save(&self, state: &mut State) -> Result<()> {
-        state.put_array(SEEN, Kind::Buffer, Array::from_i64(&[self.seen as i64]))
-    }
-
-    /// Takes the reservoir's counter from a state.
-    ///
-    /// # Errors
-    /// Names what is missing.
-    pub fn restore(&mut self, state: &State) -> Result<()> {
-        self.seen = state.array(SEEN)?.to_f64()?.first().map_or(0, |n| *n as usize);
-        self.listed = None;
-        Ok(())
     }
 }
 
@@ -285,16 +286,22 @@ fn select(rows: &Tensor, indices: &[usize]) -> Result<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::{DType, Device};
+    use candle_core::DType;
 
     use super::*;
+    use crate::array::Array;
     use crate::conformance::trial::Trial;
+    use crate::context::{Carried, Placement};
     use crate::method::Access;
     use crate::run::{Memory, TaskHost};
     use crate::scenario::Scenario;
 
     fn config(per_class: usize, total: usize, selection: Selection) -> ReplayConfig {
         ReplayConfig { memory_per_class: per_class, memory_total: total, selection, memory_batch_size: 3 }
+    }
+
+    fn facts(classes: usize) -> ScenarioFacts {
+        ScenarioFacts { classes, tasks: 1, domain_incremental: false }
     }
 
     /// The mean colour of images, (batch, 3).
@@ -308,13 +315,15 @@ mod tests {
         let mut scenario = trial.scenario().expect("scenario");
         let transforms = scenario.info().transforms.clone();
         let (mut memory, mut replay, mut stored) = (Memory::default(), Replay::new(config).expect("valid"), Vec::new());
+        let (carried, placement) = (Carried::new(), Placement::cpu(DType::F32));
         while let Some(task) = scenario.next_task().expect("task") {
             let mut host = TaskHost::new(seed, task.info.index, Access::Memory, &task.train, &transforms, &mut memory);
-            let mut ctx = Context::new(&mut host, &Device::Cpu, DType::F32);
+            let mut ctx = Context::new(&mut host, &carried, &placement);
+            replay.grow(&mut ctx.carry()).expect("declared");
             let drawn = replay.batch("step", &mut ctx).expect("batch");
             assert_eq!(drawn.is_none(), task.info.index == 0);
             if let Some(drawn) = drawn {
-                assert_eq!(drawn.data.classes, drawn.exemplars.iter().map(|e| e.label).collect::<Vec<_>>());
+                assert_eq!(drawn.data.host_labels, drawn.exemplars.iter().map(|e| e.label).collect::<Vec<_>>());
                 assert_eq!(drawn.exemplars.iter().map(|e| e.id).collect::<BTreeSet<_>>().len(), 3, "without replacement");
             }
             replay.end_task(&mut ctx, &colours, Some(&|rows| Ok(rows.clone()))).expect("end");
@@ -323,7 +332,7 @@ mod tests {
                 let image = ctx.recall(&[exemplar.id], View::Test).expect("read");
                 let row = exemplar.payload.as_ref().expect("payload").to_f64().expect("row");
                 let again = Array::from_tensor(&colours(&image.images).expect("colours")).expect("array").to_f64().expect("row");
-                assert_eq!((row, image.classes), (again, vec![exemplar.label]), "payload and label stay with the image");
+                assert_eq!((row, image.host_labels), (again, vec![exemplar.label]), "payload and label stay with the image");
             }
             stored.push(listed);
         }
@@ -381,7 +390,7 @@ mod tests {
         refused(config(20, 0, Selection::Reservoir), "memory_total");
         refused(ReplayConfig { memory_batch_size: 0, ..ReplayConfig::default() }, "memory_batch_size = 0");
         let replay = Replay::new(config(0, 9, Selection::Herding)).expect("valid");
-        assert!(replay.check(9).is_ok());
-        assert!(replay.check(10).expect_err("too small").to_string().contains("raise it to 10"));
+        assert!(replay.check(&facts(9)).is_ok());
+        assert!(replay.check(&facts(10)).expect_err("too small").to_string().contains("raise it to 10"));
     }
 }

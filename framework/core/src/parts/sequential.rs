@@ -1,8 +1,9 @@
-//! What sequential LoRA methods do with a learner: SR²-LoRA, LoRA, LoRA-CA, InfLoRA, P&M. One pair and one head a task, everything else frozen.
+//! What sequential LoRA methods do with a learner: one pair and one head per task, everything else
+//! frozen.
 
 use candle_core::{DType, Device, Tensor};
 
-use super::{ClassStatistics, Classes, Learner, LearnerConfig, LoraConfig, Trainable, Training};
+use super::{Classes, Learner, LearnerConfig, LoraConfig, Training, Want};
 use crate::backbone::{Features, Pass};
 use crate::context::Context;
 use crate::data::View;
@@ -19,7 +20,7 @@ impl Learner {
     /// # Errors
     /// [`Error::Usage`] for a bad hyper-parameter, [`Error::Unsupported`] for a backbone without low-rank paths.
     pub fn lora(method: &str, training: Training, lora: LoraConfig, setup: Setup) -> Result<Self> {
-        Self::new(method, LearnerConfig { training, trainable: Trainable::Lora, lora }, Classes::Current, setup)
+        Self::new(method, LearnerConfig::lora(training, lora), Classes::Current, setup)
     }
 
     /// Features of the model as it was before this task: the same network without its running pair. No graph.
@@ -36,7 +37,7 @@ impl Learner {
     /// [`Error::Unsupported`] if the backbone does not show its attention's inputs.
     pub fn input_covariances(&self, view: View, ctx: &mut Context) -> Result<Vec<Tensor>> {
         let info = self.backbone.info();
-        let mut sums = vec![Tensor::zeros((info.dim, info.dim), DType::F64, self.placement().1)?; info.blocks];
+        let mut sums = vec![Tensor::zeros((info.dim, info.dim), DType::F64, &self.placement().device)?; info.blocks];
         let mut tokens = 0;
         let running = self.pairs.running_detached();
         ctx.pass(view, INFERENCE_BATCH, |batch| {
@@ -54,20 +55,20 @@ impl Learner {
         sums.iter().map(|s| Ok((s / tokens.max(1) as f64)?.to_device(&Device::Cpu)?)).collect()
     }
 
-    /// Fits the statistics of the task's classes: features of its training images with the test transform.
+    /// Features (n, dim) and labels of the task's training images with the test transform.
     ///
     /// # Errors
-    /// If an image cannot be read.
-    pub fn fit_statistics(&self, statistics: &mut ClassStatistics, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
+    /// [`Error::Protocol`] for a task without a training image.
+    pub fn features_of_task(&self, task: &TaskInfo, ctx: &mut Context) -> Result<(Tensor, Vec<i64>)> {
         let (mut features, mut labels) = (Vec::new(), Vec::new());
         ctx.pass(View::Test, INFERENCE_BATCH, |batch| {
-            features.push(self.infer(&batch.images, false)?.cls);
-            labels.extend_from_slice(&batch.classes);
+            features.push(self.infer(&batch.images, Want::Features)?.cls.detach());
+            labels.extend(batch.host_labels);
             Ok(())
         })?;
         if features.is_empty() {
             return Err(Error::Protocol(format!("task {} has no training image", task.index + 1)));
         }
-        statistics.fit(task, &Tensor::cat(&features, 0)?, &labels)
+        Ok((Tensor::cat(&features, 0)?, labels))
     }
 }

@@ -1,13 +1,16 @@
 //! Class statistics: mean and covariance of each class's features, fitted when the class is learned and never updated.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
+use crate::array::Array;
+use crate::context::{Carry, Held, Loader, Stored};
 use crate::nn::{self, Gaussian};
 use crate::scenario::TaskInfo;
-use crate::state::{Kind, State};
+use crate::state::Kind;
 use crate::{Error, Result};
 
 /// Added to the diagonal of every covariance.
@@ -17,10 +20,47 @@ pub const RIDGE: f64 = 0.01;
 #[derive(Debug, Clone, Default)]
 pub struct ClassStatistics {
     /// By task and class, as the model numbers it.
-    classes: BTreeMap<(usize, i64), Gaussian>,
+    classes: BTreeMap<(usize, i64), Held<Gaussian>>,
+}
+
+/// `class_mean.<id>` (dim) and `class_factor.<id>`, Lᵀ of the covariance L·Lᵀ as
+/// [`Gaussian::packed_factor`] gives it.
+impl Stored for Gaussian {
+    fn save(&self, id: &str) -> Result<Vec<(String, Array)>> {
+        Ok(vec![
+            (format!("class_mean.{id}"), Array::from_tensor(self.mean())?),
+            (format!("class_factor.{id}"), Array::from_tensor(&self.packed_factor()?)?),
+        ])
+    }
+
+    fn load(id: &str, from: &Loader) -> Result<Option<Self>> {
+        let (mean, factor) = (format!("class_mean.{id}"), format!("class_factor.{id}"));
+        if from.find(&mean).is_none() && from.find(&factor).is_none() {
+            return Ok(None);
+        }
+        let (dtype, device) = (from.placement.dtype, &from.placement.device);
+        // Packed factors are unpacked on the host where that is needed.
+        let packed = from.array(&factor)?.to_dtype(dtype, &Device::Cpu)?;
+        let gaussian = Gaussian::from_packed(from.array(&mean)?.to_dtype(dtype, device)?, &packed);
+        gaussian.map(Some).map_err(|e| {
+            Error::Protocol(format!(
+                "state, {factor} with {mean}: {e}; if an older cilbench wrote it, remove the run's \
+                 folder and begin anew"
+            ))
+        })
+    }
 }
 
 impl ClassStatistics {
+    /// Declares the statistics of a task's classes, to be fitted by [`ClassStatistics::fit`].
+    pub fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        for class in &task.classes {
+            let held = carry.held(format!("{}.{class}", task.index), Kind::Statistic)?;
+            self.classes.insert((task.index, *class as i64), held);
+        }
+        Ok(())
+    }
+
     /// Fits the classes of a task from its features (n, dim) and labels (n): mean, unbiased covariance + 0.01·I, one Cholesky factor each.
     ///
     /// # Errors
@@ -47,56 +87,28 @@ impl ClassStatistics {
             false => task.classes.iter().map(one).collect(),
         };
         for (class, gaussian) in task.classes.iter().zip(fitted) {
-            self.classes.insert((task.index, *class as i64), gaussian?);
+            let held = self
+                .classes
+                .get(&(task.index, *class as i64))
+                .ok_or_else(|| Error::Protocol(format!("task {}: the statistics of class {class} were never declared", task.index + 1)))?;
+            held.set(gaussian?);
         }
         Ok(())
     }
 
     /// The Gaussians, with their classes, in the order of tasks and classes.
-    pub fn gaussians(&self) -> impl ExactSizeIterator<Item = (i64, &Gaussian)> {
-        self.classes.iter().map(|((_, class), gaussian)| (*class, gaussian))
-    }
-
-    /// Adds them to a state: `class_mean.<task>.<class>` (dim) and `class_factor.<task>.<class>`, Lᵀ of the covariance L·Lᵀ as [`Gaussian::packed_factor`] gives it.
-    ///
-    /// # Errors
-    /// If a name is taken.
-    pub fn save(&self, state: &mut State) -> Result<()> {
-        for ((task, class), gaussian) in &self.classes {
-            state.put(format!("class_mean.{task}.{class}"), Kind::Statistic, gaussian.mean())?;
-            state.put(format!("class_factor.{task}.{class}"), Kind::Statistic, &gaussian.packed_factor()?)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the statistics of finished tasks from a state.
-    ///
-    /// # Errors
-    /// Names a tensor that is missing.
-    pub fn restore(&mut self, state: &State, finished: &[TaskInfo], dtype: DType, device: &Device) -> Result<()> {
-        self.classes.clear();
-        for task in finished {
-            for class in &task.classes {
-                let name = |part: &str| format!("class_{part}.{}.{class}", task.index);
-                // Packed factors are unpacked on the host where that is needed.
-                let (mean, factor) = (state.tensor(&name("mean"), dtype, device)?, state.tensor(&name("factor"), dtype, &Device::Cpu)?);
-                let gaussian = Gaussian::from_packed(mean, &factor).map_err(|e| {
-                    Error::Protocol(format!(
-                        "state, {} with {}: {e}; if an older cilbench wrote it, remove the run's folder and begin anew",
-                        name("factor"),
-                        name("mean")
-                    ))
-                })?;
-                self.classes.insert((task.index, *class as i64), gaussian);
-            }
-        }
-        Ok(())
+    pub fn gaussians(&self) -> Result<Vec<(i64, Arc<Gaussian>)>> {
+        self.classes.iter().map(|((_, class), held)| Ok((*class, held.get()?))).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use candle_core::DType;
+
     use super::*;
+    use crate::context::{Carried, NoHost, Placement};
+    use crate::state::State;
 
     #[test]
     fn come_back_from_a_state_on_the_cpu_and_elsewhere() {
@@ -111,29 +123,40 @@ mod tests {
             domain: None,
         };
         let features = Tensor::randn(0f32, 1.0, (9, dim), &Device::Cpu).expect("randn");
-        let mut fitted = ClassStatistics::default();
+        let placement = Placement::cpu(DType::F32);
+        let declared = |saved: Option<&State>| {
+            let (carried, mut statistics) = (Carried::new(), ClassStatistics::default());
+            let mut host = NoHost;
+            let mut carry = match saved {
+                Some(state) => Carry::saved(state, false, &carried, &placement),
+                None => Carry::fresh(&mut host, &carried, &placement),
+            };
+            statistics.settle(&task, &mut carry).map(|()| (carried.clone(), statistics))
+        };
+        let (carried, mut fitted) = declared(None).expect("declared");
         fitted.fit(&task, &features, &[0, 1, 0, 1, 0, 1, 0, 1, 0]).expect("fit");
         let values = |statistics: &ClassStatistics| {
-            let all = statistics.gaussians().map(|(class, g)| (class, g.mean().to_vec1().expect("mean"), g.factor().expect("factor")));
-            all.map(|(class, mean, factor)| (class, mean, factor.to_vec2().expect("factor")))
+            let all = statistics.gaussians().expect("set").into_iter();
+            all.map(|(class, g)| (class, g.mean().to_vec1().expect("mean"), g.factor().expect("factor").to_vec2().expect("factor")))
                 .collect::<Vec<(i64, Vec<f32>, Vec<Vec<f32>>)>>()
         };
-        let through = |statistics: &ClassStatistics| {
-            let (mut state, mut restored) = (State::new(), ClassStatistics::default());
-            statistics.save(&mut state).expect("save");
-            restored.restore(&state, std::slice::from_ref(&task), DType::F32, &Device::Cpu).expect("restore");
-            (state, restored)
+        let state = carried.state().expect("state");
+        let through = |state: &State| {
+            let (carried, restored) = declared(Some(state)).expect("restored");
+            (carried.state().expect("state"), restored)
         };
-        let (state, restored) = through(&fitted);
-        let (there, moved) = nn::as_on_a_device(|| through(&restored));
-        let (back, again) = through(&moved);
-        assert!(state.hash() == there.hash() && state.hash() == back.hash());
-        assert!(values(&fitted) == values(&restored) && values(&fitted) == values(&moved) && values(&fitted) == values(&again));
+        let (again, restored) = through(&state);
+        let (there, moved) = nn::as_on_a_device(|| through(&state));
+        let (back, last) = through(&there);
+        assert!(state.hash() == again.hash() && state.hash() == there.hash() && state.hash() == back.hash());
+        assert!(values(&fitted) == values(&restored) && values(&fitted) == values(&moved) && values(&fitted) == values(&last));
         let mut bad = State::new();
         bad.put("class_mean.0.0", Kind::Statistic, &features.get(0).expect("row")).expect("mean");
         bad.put("class_factor.0.0", Kind::Statistic, &features.get(1).expect("row")).expect("factor");
-        let error = ClassStatistics::default().restore(&bad, &[task], DType::F32, &Device::Cpu).expect_err("too few numbers");
+        let error = declared(Some(&bad)).err().expect("too few numbers");
         let said = "class_factor.0.0 with class_mean.0.0: a packed upper triangle of 70 dimensions";
         assert!(error.to_string().contains(said), "{error}");
+        let error = declared(Some(&State::new())).err().expect("nothing there");
+        assert!(error.to_string().contains("there is no tensor"), "{error}");
     }
 }

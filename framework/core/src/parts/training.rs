@@ -1,12 +1,12 @@
 //! The settings of a task's training that gradient methods share: epochs, batch size, optimiser, schedule.
 
-use candle_core::Var;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::context::{Carry, Variable};
 use crate::data::View;
 use crate::method::Plan;
-use crate::nn::{self, Adam, Optimiser, Sgd};
+use crate::optim::{self, Adam, Group, Optimiser, Sgd};
 use crate::{Error, Result};
 
 /// Which optimiser, with the schedule that goes with it in the authors' code.
@@ -97,18 +97,17 @@ impl Training {
 
     /// The plan for a task.
     pub fn plan(&self) -> Plan {
-        Plan { epochs: self.epochs, batch_size: self.batch_size, view: View::Train }
+        Plan::epochs(self.epochs, self.batch_size, View::Train)
     }
 
-    /// A new optimiser of these variables and, at its own rate, of the head's.
-    ///
-    /// # Errors
-    /// If its buffers cannot be made.
-    pub fn optimiser(&self, vars: Vec<(String, Var)>, head: Vec<(String, Var)>) -> Result<Box<dyn Optimiser>> {
-        let vars = vars.into_iter().map(|(n, v)| (n, v, 1.0)).chain(head.into_iter().map(|(n, v)| (n, v, self.head_rate_factor))).collect();
+    /// Declares a new optimiser of `variables` and, at its own rate, of the head's.
+    pub fn optimiser(&self, variables: Vec<Variable>, head: Vec<Variable>, carry: &mut Carry) -> Result<Box<dyn Optimiser>> {
+        let group = |factor: f64| move |variable: Variable| Group { variable, factor };
+        let groups = variables.into_iter().map(group(1.0)).chain(head.into_iter().map(group(self.head_rate_factor)));
+        let (groups, rate, decay) = (groups.collect(), self.learning_rate, self.weight_decay);
         Ok(match self.optimiser {
-            OptimiserKind::Adam => Box::new(Adam::new(vars, self.learning_rate, self.weight_decay)?),
-            OptimiserKind::Sgd => Box::new(Sgd::new(vars, self.learning_rate, 0.9, self.weight_decay)?),
+            OptimiserKind::Adam => Box::new(Adam::new(groups, rate, decay, carry)?),
+            OptimiserKind::Sgd => Box::new(Sgd::new(groups, rate, 0.9, decay, carry)?),
         })
     }
 
@@ -118,8 +117,8 @@ impl Training {
             return self.learning_rate * 0.1f64.powi(self.milestones.iter().filter(|m| epoch >= **m).count() as i32);
         }
         match self.optimiser {
-            OptimiserKind::Adam => nn::authors_cosine(self.learning_rate, epoch, self.epochs),
-            OptimiserKind::Sgd => nn::cosine(self.learning_rate, epoch as f64, self.epochs as f64),
+            OptimiserKind::Adam => optim::authors_cosine(self.learning_rate, epoch, self.epochs),
+            OptimiserKind::Sgd => optim::cosine(self.learning_rate, epoch as f64, self.epochs as f64),
         }
     }
 }

@@ -6,9 +6,9 @@ use super::abi::*;
 use super::flat::{self, Kept, Read};
 use super::messages::{Answer, Call, Construction, Failure, FailureClass, PlainModel};
 use super::remote::{Connect, Link};
-use super::serve::catching;
 use crate::array::Array;
 use crate::context::{Host, Law, MemoryRequest, PlainBatch, Reply, Request};
+use crate::error::catching;
 use crate::method::{Losses, Plan};
 use crate::{Error, Result};
 
@@ -127,12 +127,12 @@ unsafe fn dispatch(method: &CilMethod, instance: *mut c_void, call: Call, contex
     match call {
         Call::Build(_) => return Err("the method is built already".into()),
         Call::Check { .. } if method.check.is_none() => {}
-        Call::Check { classes } => run!(check(classes as u64)),
+        Call::Check { scenario } => run!(check(scenario.classes as u64)),
         Call::Plan { task } => {
             let mut plan = CilPlan { epochs: 0, batch_size: 0, view: 0 };
             run!(plan(&kept.task(&task), &mut plan));
             let [epochs, batch_size] = [plan.epochs as usize, plan.batch_size as usize];
-            return Ok(Answer::Plan(Plan { epochs, batch_size, view: flat::view(plan.view)? }));
+            return Ok(Answer::Plan(Plan::epochs(epochs, batch_size, flat::view(plan.view)?)));
         }
         Call::BeginTask { task } => run!(begin_task(&kept.task(&task), context)),
         Call::EndTask { task } => run!(end_task(&kept.task(&task), context)),

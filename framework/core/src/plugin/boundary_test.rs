@@ -9,16 +9,17 @@ use super::messages::{MethodOffer, Offer};
 use super::{Kind, Plugin, export, register_offer};
 use crate::array::Array;
 use crate::conformance::trial::{Trial, backbone};
+use crate::context::Placement;
 use crate::context::{Context, Exemplar, Host, Law, MemoryRequest, PlainBatch, Reply, Request};
 use crate::data::View;
-use crate::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Registered, Setup};
+use crate::method::{About, Access, Batch, Losses, Method, MethodEntry, Plan, Player, Setup};
 use crate::scenario::{Scenario, TaskInfo};
-use crate::state::State;
 use crate::{Error, Result};
 
 /// Asks for everything, and panics or fails where its hyper-parameter says.
 struct Curious {
     fault: String,
+    model: (),
 }
 
 #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -28,31 +29,31 @@ struct Config {
     fault: String,
 }
 
-impl Registered for Curious {
+impl Method for Curious {
     type Config = Config;
-    const ABOUT: About = About {
-        name: "curious",
-        version: "1",
-        summary: "asks for everything",
-        paper: "",
-        access: Access::Memory,
-        trains: "nothing",
-        presets: "",
-    };
+    type Model = ();
+    const ABOUT: About =
+        About { name: "curious", summary: "asks for everything", access: Access::Memory, trains: "nothing", ..About::DEFAULT };
 
     fn new(config: Config, _: Setup) -> Result<Self> {
         match config.fault.as_str() {
             "refuse" => Err(Error::usage("fault = \"refuse\": choose another")),
             "panic-in-new" => panic!("no such luck"),
-            _ => Ok(Self { fault: config.fault }),
+            _ => Ok(Self { fault: config.fault, model: () }),
         }
     }
-}
 
-impl Method for Curious {
-    fn plan(&self, _: &TaskInfo) -> Plan {
+    fn model(&self) -> &() {
+        &self.model
+    }
+
+    fn model_mut(&mut self) -> &mut () {
+        &mut self.model
+    }
+
+    fn plan(&self, _: &TaskInfo) -> Result<Plan> {
         assert!(self.fault != "plan", "no plan");
-        Plan { epochs: 1, batch_size: 2, view: View::Train }
+        Ok(Plan::epochs(1, 2, View::Train))
     }
 
     fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
@@ -65,7 +66,7 @@ impl Method for Curious {
         ctx.probe("sum", || Ok((uniform.get(0)? + given.to_dtype(DType::F32, &Device::Cpu)?.sum_all()?)?))?;
         let mut images = 0;
         ctx.pass(View::Test, 2, |batch| {
-            images += batch.classes.len();
+            images += batch.host_labels.len();
             Ok(())
         })?;
         assert_eq!((images, order.to_vec1::<i64>()?), (2, vec![3, 1, 0, 2]));
@@ -87,18 +88,6 @@ impl Method for Curious {
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
         Ok(images.flatten_from(1)?.narrow(1, 0, 2)?)
-    }
-
-    fn cls_tokens(&self, _: &Tensor) -> Result<Option<Tensor>> {
-        Ok(None)
-    }
-
-    fn state(&self) -> Result<State> {
-        Ok(State::new())
-    }
-
-    fn restore(&mut self, _: &State, _: &[TaskInfo], _: bool) -> Result<()> {
-        Ok(())
     }
 }
 
@@ -162,9 +151,9 @@ fn entry() -> &'static MethodEntry {
     })
 }
 
-fn build(fault: &str) -> Result<Box<dyn Method>> {
+fn build(fault: &str) -> Result<Box<dyn Player>> {
     let layer = crate::config::Layer { origin: "test".into(), table: toml::Table::from_iter([("fault".to_owned(), fault.into())]) };
-    let setup = Setup { backbone: Box::new(backbone(DType::F32)?), device: Device::Cpu, dtype: DType::F32 };
+    let setup = Setup { backbone: Box::new(backbone(DType::F32)?), placement: Placement::cpu(DType::F32) };
     entry().build(&entry().configure("", &[layer])?, setup)
 }
 
@@ -177,7 +166,7 @@ fn task() -> TaskInfo {
 fn every_request_crosses_as_it_was_meant() {
     let (mut method, mut host) = (build("").expect("built"), Answers(Vec::new()));
     let task = task();
-    method.begin_task(&task, &mut Context::new(&mut host, &Device::Cpu, DType::F32)).expect("all its assertions hold");
+    method.begin_task(&task, &mut host).expect("all its assertions hold");
     let probes: Vec<_> =
         host.0.iter().filter_map(|r| if let Request::Probe { name, value } = r { Some((name.as_str(), value)) } else { None }).collect();
     assert_eq!(probes, [("normal", &Array::from_f32([2, 3], &[1.5; 6])), ("sum", &Array::from_f32(Vec::new(), &[4.5]))]);
@@ -186,7 +175,7 @@ fn every_request_crosses_as_it_was_meant() {
     assert!(host.0.contains(&Request::Memory(MemoryRequest::Insert { positions: vec![1], payload: None })));
     assert!(host.0.contains(&Request::Memory(MemoryRequest::Remove { ids: vec![7] })));
     assert!(host.0.contains(&Request::OpenPass { view: View::Test, batch_size: 2 }));
-    assert_eq!(method.plan(&task), Plan { epochs: 1, batch_size: 2, view: View::Train });
+    assert_eq!(method.plan(&task).expect("a plan"), Plan::epochs(1, 2, View::Train));
     let images = Tensor::new(&[[[[0.25f32, 0.5]], [[0.0, 1.0]], [[0.5, 0.75]]]], &Device::Cpu).expect("images");
     assert_eq!(method.predict(&images).expect("logits").to_vec2::<f32>().expect("values"), [[0.25, 0.5]]);
     assert!(method.cls_tokens(&images).expect("none").is_none());
@@ -199,15 +188,11 @@ fn panics_and_failures_name_plugin_and_call() {
     assert!(matches!(build("refuse"), Err(Error::Usage(_))));
     assert_eq!(text("panic-in-new"), "plugin asking (asking.so), in build: panicked: no such luck");
     let task = task();
-    let begin = |fault: &str, host: &mut dyn Host| {
-        let mut method = build(fault).expect("built");
-        method.plan(&task);
-        method.begin_task(&task, &mut Context::new(host, &Device::Cpu, DType::F32)).expect_err("must fail")
-    };
+    let begin = |fault: &str, host: &mut dyn Host| build(fault).expect("built").begin_task(&task, host).expect_err("must fail");
     let error = begin("begin", &mut Answers(Vec::new())).to_string();
     assert!(error.starts_with("plugin asking (asking.so), in begin_task: panicked: cannot begin with class"), "{error}");
-    // A call that cannot fail in Rust fails at the next one that can.
-    assert_eq!(begin("plan", &mut Answers(Vec::new())).to_string(), "plugin asking (asking.so), in plan: panicked: no plan");
+    let error = build("plan").expect("built").plan(&task).expect_err("must fail");
+    assert_eq!(error.to_string(), "plugin asking (asking.so), in plan: panicked: no plan");
     // What the harness itself failed with comes back as it was.
     let error = begin("", &mut Refuses);
     assert!(matches!(&error, Error::File { what, .. } if what == "damaged"), "{error}");

@@ -7,11 +7,14 @@ use std::sync::OnceLock;
 use super::abi::{self, *};
 use super::flat::{self, Kept, Read};
 use super::messages::{Answer, BackboneOffer, Call, Construction, Failure};
-use super::serve::{Instance, NoHost, build, catching};
+use super::serve::{Instance, build};
 use crate::array::{Array, Element};
 use crate::config;
+use crate::context::NoHost;
 use crate::context::{Host, Law, MemoryRequest, Reply, Request};
-use crate::method::{MethodEntry, Registered};
+use crate::error::catching;
+use crate::method::{Method, MethodEntry};
+use crate::scenario::ScenarioFacts;
 use crate::state::Kind;
 use crate::{Error, Result};
 
@@ -53,7 +56,7 @@ pub fn plugin(name: &str, version: &str, methods: fn() -> Vec<CilMethod>) -> *co
 }
 
 /// The functions of a method; `name` is another name for it, if there is one.
-pub fn method<M: Registered>(name: &[&str]) -> CilMethod {
+pub fn method<M: Method>(name: &[&str]) -> CilMethod {
     let about = M::ABOUT;
     CilMethod {
         name: forever(name.first().unwrap_or(&about.name)),
@@ -94,7 +97,7 @@ fn misread(what: String) -> Error {
     Error::Protocol(format!("from the harness: {what}"))
 }
 
-unsafe extern "C" fn create<M: Registered>(setup: *const CilSetup, out: *mut *mut c_void) -> CilStatus {
+unsafe extern "C" fn create<M: Method>(setup: *const CilSetup, out: *mut *mut c_void) -> CilStatus {
     thread_local!(static KEPT: RefCell<Kept> = RefCell::default());
     let made = catching(|| {
         // SAFETY: the host passes a whole setup, which is valid until this returns.
@@ -186,7 +189,14 @@ fn nothing(_: &mut Kept, _: Answer) -> Result<()> {
 
 unsafe extern "C" fn check(instance: *mut c_void, classes: u64) -> CilStatus {
     // SAFETY: what the host passes is whole, here and in the functions below.
-    unsafe { respond(instance, std::ptr::null(), || Ok(Call::Check { classes: classes as usize }), nothing) }
+    unsafe {
+        respond(
+            instance,
+            std::ptr::null(),
+            || Ok(Call::Check { scenario: ScenarioFacts { classes: classes as usize, tasks: 0, domain_incremental: false } }),
+            nothing,
+        )
+    }
 }
 
 unsafe extern "C" fn plan(instance: *mut c_void, task: *const CilTask, out: *mut CilPlan) -> CilStatus {

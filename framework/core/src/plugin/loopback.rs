@@ -6,16 +6,17 @@ use toml::Table;
 
 use super::messages::{Answer, Call, Failure};
 use super::remote::{Connect, Link, RemoteRecipe};
-use super::serve::{Instance, NoHost, build};
+use super::serve::{Instance, build};
+use crate::context::NoHost;
 use crate::context::{Host, Serialised, round_trip};
-use crate::method::{Method, MethodEntry, Recipe, Setup};
+use crate::method::{MethodEntry, Player, Recipe, Setup};
 use crate::{Error, Result};
 
 /// Builds the method of `entry` on the other side of a boundary.
 ///
 /// # Errors
 /// As [`MethodEntry::build`].
-pub fn loopback(entry: &MethodEntry, config: &Table, setup: Setup) -> Result<Box<dyn Method>> {
+pub fn loopback(entry: &MethodEntry, config: &Table, setup: Setup) -> Result<Box<dyn Player>> {
     let name = entry.about.name;
     let connect: Arc<dyn Connect> = Arc::new(Here(entry.clone()));
     RemoteRecipe { method: name.to_owned(), whom: format!("{name} behind a boundary"), fields: entry.fields(), connect }

@@ -12,7 +12,7 @@ use crate::Error;
 use crate::array::{Array, Element};
 use crate::context::{PlainBatch, Reply, Request};
 use crate::method::{Access, Losses, Plan};
-use crate::scenario::TaskInfo;
+use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::State;
 
 /// The version of these messages. Raised whenever one of them changes.
@@ -102,10 +102,10 @@ pub struct BackboneOffer {
 pub enum Call {
     /// Builds the method; always the first call. Answered by [`Answer::Done`].
     Build(Construction),
-    /// Whether its hyper-parameters suit so many classes. Answered by [`Answer::Done`].
+    /// Whether its hyper-parameters suit the scenario. Answered by [`Answer::Done`].
     Check {
-        /// The number of classes of the whole scenario.
-        classes: usize,
+        /// What is known of the scenario.
+        scenario: ScenarioFacts,
     },
     /// Answered by [`Answer::Plan`].
     Plan {

@@ -9,11 +9,11 @@ use toml::Table;
 use super::messages::{Answer, BackboneOffer, Call, Construction, MethodOffer, Offer};
 use super::{Plugin, weights};
 use crate::array::{Array, Element};
-use crate::backbone::BackboneSource;
+use crate::backbone::{BackboneSource, Exported};
 use crate::config::{self, Field, Layer};
-use crate::context::{Context, Host, PlainBatch};
-use crate::method::{About, Batch, Exported, Losses, Method, MethodEntry, Plan, Recipe, Setup, register};
-use crate::scenario::TaskInfo;
+use crate::context::{Host, Placement, PlainBatch};
+use crate::method::{About, Batch, Losses, MethodEntry, Plan, Player, Recipe, Saved, Setup, check_plan, register};
+use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::State;
 use crate::{Error, Result, device};
 
@@ -55,6 +55,7 @@ pub fn register_offer(offer: &Offer, plugin: &Plugin, place: &str, connect: Arc<
             access: m.access,
             trains: keep(&m.trains),
             presets: keep(&m.presets),
+            ..About::DEFAULT
         };
         let recipe =
             RemoteRecipe { method: m.name.clone(), whom: format!("plugin {} ({place})", plugin.name), fields, connect: connect.clone() };
@@ -80,7 +81,7 @@ impl Recipe for RemoteRecipe {
         config::merge_fields(&self.method, &self.fields, layers)
     }
 
-    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
         let config = serde_json::to_string(config).map_err(|e| Error::Protocol(format!("the configuration is no JSON: {e}")))?;
         let info = setup.backbone.info().clone();
         let (entry, file) = weights::file(setup.backbone.as_ref(), source)?;
@@ -102,12 +103,12 @@ impl Recipe for RemoteRecipe {
             method: self.method.clone(),
             config,
             backbone,
-            device: device::name(&setup.device),
-            dtype: Element::of(setup.dtype)?,
+            device: device::name(&setup.placement.device),
+            dtype: Element::of(setup.placement.dtype)?,
         };
         drop(setup.backbone); // the plugin builds its own
         let link = RefCell::new(self.connect.connect()?);
-        let remote = Remote { whom: self.whom.clone(), link, failed: RefCell::new(None), device: setup.device, dtype: setup.dtype };
+        let remote = Remote { whom: self.whom.clone(), link, placement: setup.placement };
         remote.done(Call::Build(construction), None)?;
         Ok(Box::new(remote))
     }
@@ -118,17 +119,11 @@ struct Remote {
     /// The plugin, in words.
     whom: String,
     link: RefCell<Box<dyn Link>>,
-    /// What went wrong in a call that cannot say so; the next one that can does.
-    failed: RefCell<Option<Error>>,
-    device: Device,
-    dtype: DType,
+    placement: Placement,
 }
 
 impl Remote {
     fn call(&self, call: Call, host: Option<&mut dyn Host>) -> Result<Answer> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
-        }
         let name = call.name();
         match self.link.borrow_mut().call(call, host)? {
             Answer::Failed(failure) => Err(failure.into_error(&format!("{}, in {name}", self.whom))),
@@ -155,7 +150,7 @@ impl Remote {
             let text = format!("answered with shape {:?} for {rows} images; expected {expected}", array.shape);
             return Err(Error::Protocol(format!("{}, in {call}: {text}", self.whom)));
         }
-        array.to_dtype(self.dtype, &self.device)
+        array.to_dtype(self.placement.dtype, &self.placement.device)
     }
 }
 
@@ -164,38 +159,35 @@ fn plain(images: &Tensor) -> Result<Array> {
     Array::from_tensor(&images.to_dtype(DType::F32)?)
 }
 
-impl Method for Remote {
-    fn check(&self, classes: usize) -> Result<()> {
-        self.done(Call::Check { classes }, None)
+impl Player for Remote {
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.done(Call::Check { scenario: scenario.clone() }, None)
     }
 
-    fn plan(&self, task: &TaskInfo) -> Plan {
-        let error = match self.call(Call::Plan { task: task.clone() }, None) {
-            Ok(Answer::Plan(plan)) if plan.batch_size > 0 => return plan,
-            Ok(Answer::Plan(_)) => Error::Protocol(format!("{}, in plan: it planned a batch size of 0", self.whom)),
-            Ok(other) => self.unexpected("plan", &other),
-            Err(error) => error,
-        };
-        self.failed.replace(Some(error));
-        Plan { epochs: 0, batch_size: 1, view: crate::data::View::Test }
+    fn plan(&self, task: &TaskInfo) -> Result<Plan> {
+        match self.call(Call::Plan { task: task.clone() }, None)? {
+            Answer::Plan(plan) => check_plan(plan, task).map_err(|e| Error::Protocol(format!("{}, in plan: {e}", self.whom))),
+            other => Err(self.unexpected("plan", &other)),
+        }
     }
 
-    fn begin_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.done(Call::BeginTask { task: task.clone() }, Some(ctx.host()))
+    fn begin_task(&mut self, task: &TaskInfo, host: &mut dyn Host) -> Result<()> {
+        self.done(Call::BeginTask { task: task.clone() }, Some(host))
     }
 
-    fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let data = &batch.data;
-        let plain = PlainBatch { images: plain(&data.images)?, labels: data.classes.clone(), positions: data.positions.clone() };
-        let call = Call::Observe { batch: plain, epoch: batch.epoch, step: batch.step, task: task.clone() };
-        match self.call(call, Some(ctx.host()))? {
+    fn observe(&mut self, batch: &Batch, task: &TaskInfo, host: &mut dyn Host) -> Result<Losses> {
+        let Batch { data, epoch, step } = batch;
+        let (labels, positions) = (data.host_labels.clone(), data.positions.clone());
+        let batch = PlainBatch { images: plain(&data.images)?, labels, positions };
+        let call = Call::Observe { batch, epoch: *epoch, step: *step, task: task.clone() };
+        match self.call(call, Some(host))? {
             Answer::Losses(losses) => Ok(losses),
             other => Err(self.unexpected("observe", &other)),
         }
     }
 
-    fn end_task(&mut self, task: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        self.done(Call::EndTask { task: task.clone() }, Some(ctx.host()))
+    fn end_task(&mut self, task: &TaskInfo, host: &mut dyn Host) -> Result<()> {
+        self.done(Call::EndTask { task: task.clone() }, Some(host))
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
@@ -219,8 +211,9 @@ impl Method for Remote {
         }
     }
 
-    fn restore(&mut self, state: &State, tasks: &[TaskInfo], running: bool) -> Result<()> {
-        self.done(Call::Restore { state: state.clone(), tasks: tasks.to_vec(), running }, None)?;
+    fn restore(&mut self, saved: &Saved) -> Result<()> {
+        let Saved { state, tasks, running } = saved;
+        self.done(Call::Restore { state: state.clone(), tasks: tasks.clone(), running: *running }, None)?;
         // A method that takes over less than it gave would be scored as something it is not.
         let again = self.state()?;
         let added = || again.iter().find(|(name, _)| state.get(name).is_none());

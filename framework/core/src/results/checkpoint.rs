@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::folder::replace;
-use crate::run::MemoryImage;
+use crate::context::MemoryImage;
 use crate::state::State;
 use crate::{Error, Result};
 

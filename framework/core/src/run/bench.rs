@@ -1,24 +1,25 @@
 //! How long a training step and a prediction take at a given task of a scenario.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
-use super::drive::to_tensors;
-use super::host::TaskHost;
-use super::memory::Memory;
-use crate::context::Context;
-use crate::data::View;
-use crate::method::{Access, Batch, Method};
-use crate::scenario::Scenario;
+use super::exemplars::Memory;
+use super::protocol::{Batches, Course, Feed, TaskDrive, to_tensors};
+use super::task_host::TaskHost;
+use crate::context::Placement;
+use crate::data::{LoadedBatch, Transforms, View};
+use crate::method::{Access, Plan, Player};
+use crate::scenario::{Scenario, Task};
 use crate::{Error, Result};
 
 /// Seconds of each timed step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepSeconds {
-    /// Of training steps; none of a method that learns nothing before the task's end.
+    /// Seconds of each training step; none of a method that learns nothing before the task's end.
     pub train: Vec<f64>,
-    /// Of predictions on as many images; none likewise.
+    /// Seconds of each prediction on as many images, once the task has ended.
     pub predict: Vec<f64>,
     /// The step's loss terms, to see that the work is done.
     pub losses: Vec<(String, f64)>,
@@ -36,57 +37,124 @@ impl StepSeconds {
     }
 }
 
-/// Takes `method` through the tasks before `task` with one step each, then times `steps` training steps and predictions of that task, on the first
-/// `batch` of its images, after one step to warm up. Loading is not timed; a device has done all its work when a clock is read. The method is of no use
-/// afterwards.
+/// What is timed.
+#[derive(Debug, Clone, Copy)]
+pub struct BenchAt {
+    /// The task, from 0.
+    pub task: usize,
+    /// Images per step; at most as many as the task has.
+    pub batch: usize,
+    /// Timed steps.
+    pub steps: usize,
+}
+
+/// The first images of a task, augmented anew for each step, and loaded before the clock runs.
+struct Loaded {
+    steps: VecDeque<LoadedBatch>,
+    image_size: usize,
+}
+
+impl Loaded {
+    fn new(task: &Task, count: usize, steps: usize, transforms: &Transforms) -> Result<Self> {
+        let positions: Vec<usize> = (0..count).collect();
+        let load = |step| task.train.load(&positions, transforms, View::Train, (0, task.info.index, step));
+        Ok(Self { steps: (0..steps).map(load).collect::<Result<_>>()?, image_size: transforms.image_size })
+    }
+}
+
+impl Feed for Loaded {
+    fn epoch(&mut self, _: usize, _: usize, _: &Plan) -> Result<Batches> {
+        Ok(Box::new(self.steps.pop_front().into_iter().map(Ok)))
+    }
+
+    fn image_size(&self) -> usize {
+        self.image_size
+    }
+}
+
+/// Seconds of `work`; a device has done all its work when the clock is read.
+fn timed<T>(placement: &Placement, work: impl FnOnce() -> Result<T>) -> Result<(f64, T)> {
+    placement.device.synchronize()?;
+    let began = Instant::now();
+    let done = work()?;
+    placement.device.synchronize()?;
+    Ok((began.elapsed().as_secs_f64(), done))
+}
+
+/// Takes a method through the tasks before `at.task` with one step each, then times training steps
+/// of that task on its first images, after one step to warm up, and predictions on as many of them
+/// once the task has ended. Loading is not timed. The method is of no use afterwards.
 ///
 /// # Errors
 /// [`Error::Usage`] if the scenario has no such task; whatever the method fails with.
 pub fn bench_steps(
-    method: &mut dyn Method,
+    player: &mut dyn Player,
+    access: Access,
     scenario: &mut dyn Scenario,
-    (access, task, batch, steps): (Access, usize, usize, usize),
-    (dtype, device): (DType, &Device),
+    at: BenchAt,
+    placement: &Placement,
 ) -> Result<StepSeconds> {
-    const WARM: usize = 1;
     let transforms = scenario.info().transforms.clone();
     let mut memory = Memory::default();
-    while let Some(current) = scenario.next_task()? {
-        let last = current.info.index == task;
-        let mut host = TaskHost::new(0, current.info.index, access, &current.train, &transforms, &mut memory);
-        let learns = method.plan(&current.info).epochs > 0;
-        method.begin_task(&current.info, &mut Context::new(&mut host, device, dtype))?;
-        let count = if last { batch } else { batch.min(8) }.min(current.train.len());
-        let positions: Vec<usize> = (0..count).collect();
-        let mut found = StepSeconds::default();
-        for step in 0..if last { WARM + steps } else { 1 } {
-            let loaded = current.train.load(&positions, &transforms, View::Train, (0, current.info.index, step))?;
-            let data = to_tensors(loaded, transforms.image_size, dtype, device)?;
-            let images = data.images.clone();
-            device.synchronize()?;
-            let began = Instant::now();
-            let losses = method.observe(&Batch { data, epoch: 0, step }, &current.info, &mut Context::new(&mut host, device, dtype))?;
-            device.synchronize()?;
-            let trained = began.elapsed().as_secs_f64();
-            if !last {
-                continue;
-            }
-            let began = Instant::now();
-            if learns {
-                // Read, as scoring reads them.
-                method.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?;
-            }
-            let predicted = began.elapsed().as_secs_f64();
-            if step >= WARM && learns {
-                found.train.push(trained);
-                found.predict.push(predicted);
-                found.losses = losses.0;
-            }
-        }
+    let mut course = Course::open(scenario, [(&*player, access)], None)?;
+    while let Some(shown) = course.next_task()? {
+        let [task] = shown.tasks;
+        let last = task.info.index == at.task;
+        let count = if last { at.batch } else { at.batch.min(8) }.min(task.train.len());
+        let host = TaskHost::new(0, task.info.index, access, &task.train, &transforms, &mut memory);
+        let steps = if last { at.steps } else { 0 };
+        let feed = Loaded::new(&task, count, 1 + steps, &transforms)?;
+        let found = train(player, &task, host, feed, steps, placement)?;
         if last {
-            return Ok(found);
+            return predict(player, &task, count, &transforms, placement, found);
         }
-        method.end_task(&current.info, &mut Context::new(&mut host, device, dtype))?;
     }
-    Err(Error::usage(format!("there is no task {}", task + 1)))
+    Err(Error::usage(format!("there is no task {}", at.task + 1)))
+}
+
+/// One step, then `timed_steps` that are timed, and the end of the task.
+fn train(
+    player: &mut dyn Player,
+    task: &Task,
+    host: TaskHost,
+    feed: Loaded,
+    timed_steps: usize,
+    placement: &Placement,
+) -> Result<StepSeconds> {
+    let mut found = StepSeconds::default();
+    let mut drive = TaskDrive::plan(player, &task.info, host, feed, placement)?;
+    drive.begin()?;
+    if drive.planned().epochs > 0 {
+        drive.set_steps(1 + timed_steps);
+        drive.step()?;
+        for _ in 0..timed_steps {
+            let (seconds, step) = timed(placement, || drive.step())?;
+            found.train.push(seconds);
+            found.losses = step.map_or_else(Vec::new, |step| step.losses.0);
+        }
+    }
+    drive.end()?;
+    Ok(found)
+}
+
+/// As many predictions as there were timed steps, or as many as asked for if there was none.
+fn predict(
+    player: &dyn Player,
+    task: &Task,
+    count: usize,
+    transforms: &Transforms,
+    placement: &Placement,
+    mut found: StepSeconds,
+) -> Result<StepSeconds> {
+    let positions: Vec<usize> = (0..count).collect();
+    let loaded = task.train.load(&positions, transforms, View::Test, (0, 0, 0))?;
+    let images = to_tensors(loaded, transforms.image_size, placement)?.images;
+    for round in 0..=found.train.len().max(1) {
+        // Read, as scoring reads them.
+        let (seconds, _) = timed(placement, || Ok(player.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?))?;
+        if round > 0 {
+            found.predict.push(seconds);
+        }
+    }
+    Ok(found)
 }

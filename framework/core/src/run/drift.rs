@@ -1,11 +1,10 @@
 //! Relation drift: how far the spectra of inter-layer relations move while a task is learned, measured by the harness for every method.
 
-use candle_core::{DType, Device};
-
-use super::drive::to_tensors;
+use super::protocol::to_tensors;
 use crate::Result;
+use crate::context::Placement;
 use crate::data::{ImageSet, Transforms, View, shuffled};
-use crate::method::Method;
+use crate::method::Player;
 use crate::nn;
 use crate::rng::{Purpose, stream};
 
@@ -16,11 +15,12 @@ const BATCH: usize = 64;
 /// The spectra of the model as it is, on a fixed sample of up to 512 of a task's own training images with the test transform.
 /// None if the method has no CLS tokens, and for the first task, which has no model before it.
 pub(super) fn spectra(
-    method: &dyn Method,
-    (index, images): (usize, &ImageSet),
+    player: &dyn Player,
+    index: usize,
+    images: &ImageSet,
     seed: u64,
     transforms: &Transforms,
-    (dtype, device): (DType, &Device),
+    placement: &Placement,
 ) -> Result<Option<Vec<f64>>> {
     if index == 0 {
         return Ok(None);
@@ -31,7 +31,8 @@ pub(super) fn spectra(
     let mut all = Vec::new();
     for positions in positions.chunks(BATCH) {
         let batch = images.load(positions, transforms, View::Test, (0, 0, 0))?;
-        let Some(tokens) = method.cls_tokens(&to_tensors(batch, transforms.image_size, dtype, device)?.images)? else { return Ok(None) };
+        let batch = to_tensors(batch, transforms.image_size, placement)?;
+        let Some(tokens) = player.cls_tokens(&batch.images)? else { return Ok(None) };
         all.extend(nn::spectra(&tokens)?);
     }
     Ok(Some(all))

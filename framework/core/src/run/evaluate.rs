@@ -1,15 +1,16 @@
 //! Scoring: one forward pass over the test images of all tasks seen so far.
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 
-use super::drive::to_tensors;
+use super::protocol::to_tensors;
+use crate::context::Placement;
 use crate::data::{Loader, Transforms, View};
-use crate::method::Method;
+use crate::method::Player;
 use crate::metrics::{self, Prediction};
 use crate::scenario::Task;
 use crate::{Error, Result};
 
-/// Images a forward pass.
+/// Images per forward pass.
 const BATCH: usize = 64;
 
 /// Predictions for the test images of `tasks`; `watch` is called after every batch and may stop the run.
@@ -17,10 +18,10 @@ const BATCH: usize = 64;
 /// # Errors
 /// [`Error::Protocol`] for logits of another shape, [`Error::Diverged`] for logits that are not finite.
 pub fn evaluate(
-    method: &dyn Method,
+    player: &dyn Player,
     tasks: &[Task],
     transforms: &Transforms,
-    (dtype, device): (DType, &Device),
+    placement: &Placement,
     watch: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Prediction>> {
     let classes: Vec<Vec<usize>> = tasks.iter().map(|t| t.info.classes.clone()).collect();
@@ -28,11 +29,11 @@ pub fn evaluate(
     let mut all = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
         for batch in Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, (0, 0, 0)) {
-            let data = to_tensors(batch?, transforms.image_size, dtype, device)?;
-            let logits = method.predict(&data.images)?.to_dtype(DType::F64)?;
+            let data = to_tensors(batch?, transforms.image_size, placement)?;
+            let logits = player.predict(&data.images)?.to_dtype(DType::F64)?;
             let (n, width) = logits.dims2()?;
-            if (n, width) != (data.classes.len(), seen) {
-                let expected = data.classes.len();
+            if (n, width) != (data.host_labels.len(), seen) {
+                let expected = data.host_labels.len();
                 return Err(Error::Protocol(format!(
                     "the method predicted logits of {n}×{width} for {expected} images and {seen} classes seen"
                 )));
@@ -46,7 +47,7 @@ pub fn evaluate(
                 )));
             }
             let keys: Vec<&str> = data.positions.iter().map(|p| task.test.key(*p)).collect();
-            all.extend(metrics::predictions(&logits, &keys, &data.classes, index, &classes));
+            all.extend(metrics::predictions(&logits, &keys, &data.host_labels, index, &classes));
             watch()?;
         }
     }

@@ -1,18 +1,21 @@
-//! The protocol engine: drives tasks, epochs and batches, answers the method's calls, scores, and records.
+//! The protocol and its driver: tasks, epochs and batches, the answers to a method's calls, scoring,
+//! and the record of a run.
 
 mod bench;
 mod drift;
-mod drive;
 mod engine;
 mod evaluate;
-mod host;
-mod memory;
+mod exemplars;
+mod protocol;
+mod session;
+mod task_host;
 
-pub use bench::{StepSeconds, bench_steps};
-pub(crate) use drive::to_tensors;
-pub use drive::{Feed, Start, Step, train_task};
+pub use bench::{BenchAt, StepSeconds, bench_steps};
 pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
 pub use evaluate::evaluate;
-pub use host::TaskHost;
-pub(crate) use memory::payload_rows;
-pub use memory::{Memory, MemoryImage};
+pub use exemplars::Memory;
+pub(crate) use exemplars::payload_rows;
+pub(crate) use protocol::to_tensors;
+pub use protocol::{Batches, Course, Feed, Position, Shown, Step, TaskDrive};
+pub use session::EpochFeed;
+pub use task_host::TaskHost;

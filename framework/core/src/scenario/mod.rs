@@ -16,8 +16,33 @@ pub use stream::{TaskStream, overlap};
 
 use crate::data::{self, Dataset, ImageSet, Source, SplitId, Transforms};
 use crate::hub::{Hub, Repository};
-use crate::method::Access;
 use crate::{Error, Result};
+
+/// What a method may see of past images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Access {
+    /// Only the current task's training images.
+    Stream,
+    /// Also the exemplars it put into the harness's memory.
+    Memory,
+    /// All training images seen so far (upper bounds): a task's passes and epochs go over the
+    /// images of all tasks up to it.
+    All,
+}
+
+/// What a method is told of a scenario before the first task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScenarioFacts {
+    /// The number of classes of all tasks.
+    pub classes: usize,
+    /// The number of tasks; 0 if the caller did not say.
+    #[serde(default)]
+    pub tasks: usize,
+    /// Whether each task is a domain with all classes.
+    #[serde(default)]
+    pub domain_incremental: bool,
+}
 
 /// What a method is told of a task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,6 +137,13 @@ impl ScenarioInfo {
     /// The number of classes of all tasks; one that several tasks share counts once.
     pub fn classes(&self) -> usize {
         self.tasks.iter().flatten().collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
+impl ScenarioInfo {
+    /// What a method is told before the first task.
+    pub fn facts(&self) -> ScenarioFacts {
+        ScenarioFacts { classes: self.classes(), tasks: self.tasks.len(), domain_incremental: !self.domains.is_empty() }
     }
 }
 

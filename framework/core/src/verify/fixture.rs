@@ -10,8 +10,9 @@ use super::memory::{Answer, FixtureMemory};
 use crate::array::Array;
 use crate::backbone::WeightsFile;
 use crate::context::{Host, Law, PlainBatch, Reply, Request};
-use crate::data::{LoadedBatch, View};
-use crate::run::Feed;
+use crate::data::LoadedBatch;
+use crate::method::Plan;
+use crate::run::{Batches, Feed};
 use crate::{Error, Result};
 
 /// The configuration in a fixture's metadata.
@@ -225,12 +226,9 @@ pub(super) struct FixtureFeed<'a> {
 }
 
 impl Feed for FixtureFeed<'_> {
-    fn epoch(&mut self, _: usize, skip: usize, batch_size: usize, _: View) -> Box<dyn Iterator<Item = Result<LoadedBatch>>> {
+    fn epoch(&mut self, _: usize, skip: usize, plan: &Plan) -> Result<Batches> {
         let host = FixtureHost { task: self.task, ..FixtureHost::new(self.fixture, self.all) };
-        match host.batches(batch_size) {
-            Ok(batches) => Box::new(batches.into_iter().skip(skip).map(Ok)),
-            Err(error) => Box::new(std::iter::once(Err(error))),
-        }
+        Ok(Box::new(host.batches(plan.batch_size)?.into_iter().skip(skip).map(Ok)))
     }
 
     fn image_size(&self) -> usize {

@@ -1,5 +1,6 @@
 //! The replay of one fixture.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -10,10 +11,10 @@ use super::compare::Comparison;
 use super::fixture::{Fixture, FixtureFeed, FixtureHost};
 use crate::backbone::{BackboneOptions, Vit};
 use crate::config::{Field, Layer};
-use crate::context::{Context, Serialised};
-use crate::method::{self, Access, Method, Setup};
+use crate::context::{Placement, Serialised};
+use crate::method::{self, Access, Player, Setup};
 use crate::nn::Gaussian;
-use crate::run::{Start, train_task};
+use crate::run::TaskDrive;
 use crate::scenario::TaskInfo;
 use crate::state::State;
 use crate::{Error, Result};
@@ -22,58 +23,79 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// If the file is not a whole fixture, or the method fails.
-pub fn replay(path: &Path, bytes: &[u8], dtype: DType, device: &Device) -> Result<Outcome> {
+pub fn replay(path: &Path, bytes: &[u8], placement: &Placement) -> Result<Outcome> {
     let fixture = Fixture::parse(path, bytes)?;
     let settings = &fixture.settings;
     let Ok(entry) = method::find(&fixture.method) else {
         return Ok(Outcome::Skipped(format!("there is no method '{}' in this build", fixture.method)));
     };
     let options = BackboneOptions { image_size: Some(settings.img), heads: Some(settings.heads), ..BackboneOptions::default() };
-    let backbone = Box::new(Vit::new("fixture", &fixture.backbone()?, &options, dtype, device)?);
+    let weights = fixture.backbone()?;
+    let backbone = Box::new(Vit::new("fixture", &weights, &options, placement.dtype, &placement.device)?);
     let table = configuration(&fixture, &entry.fields());
     let config = entry.configure("", &[Layer { origin: path.display().to_string(), table }])?;
-    let mut method = entry.build(&config, Setup { backbone, device: device.clone(), dtype })?;
-
-    let mut out = Comparison::new(dtype, settings.optim == "adam");
+    let player = entry.build(&config, Setup { backbone, placement: placement.clone() })?;
     let all = entry.about.access == Access::All;
-    let mut host = FixtureHost::new(&fixture, all);
-    let mut accuracy = Vec::new();
-    for task in 0..settings.tasks {
-        let info = task_info(&fixture, task)?;
-        host.task = task;
-        let plan = method.plan(&info);
-        {
-            let mut host = Serialised(&mut host);
-            method.begin_task(&info, &mut Context::new(&mut host, device, dtype))?;
-            let mut terms: std::collections::BTreeMap<String, Vec<f64>> = Default::default();
-            let feed = &mut FixtureFeed { fixture: &fixture, task, all };
-            train_task(&mut *method, &info, &plan, &mut host, feed, (dtype, device), Start::default(), &mut |step, _, _| {
-                step.losses.0.into_iter().for_each(|(name, value)| terms.entry(name).or_default().push(value));
-                Ok(())
-            })?;
-            for (term, ours) in terms {
-                let name = format!("task{task}.{term}_loss");
-                if fixture.file.shape(&name).is_some() {
-                    out.add(&format!("{term}_loss"), &name, &ours, &fixture.values(&name)?);
-                }
+    let out = Comparison::new(placement.dtype, settings.optim == "adam");
+    Replay { fixture: &fixture, player, placement, out, all }.run()
+}
+
+/// A replay in progress.
+struct Replay<'a> {
+    fixture: &'a Fixture,
+    player: Box<dyn Player>,
+    placement: &'a Placement,
+    out: Comparison,
+    /// Whether the method sees the images of all tasks so far.
+    all: bool,
+}
+
+impl Replay<'_> {
+    fn run(mut self) -> Result<Outcome> {
+        let mut host = FixtureHost::new(self.fixture, self.all);
+        let mut accuracy = Vec::new();
+        for task in 0..self.fixture.settings.tasks {
+            host.task = task;
+            self.task(task, &mut host)?;
+            accuracy.push(compare_outputs(self.fixture, &mut self.out, task, &*self.player, self.placement)?);
+        }
+        let recorded = percent_or_share(&self.fixture.values("accuracy")?);
+        self.out.add("accuracy", "accuracy", &accuracy, &recorded);
+        compare_probes(self.fixture, &mut self.out, &host)?;
+        for name in self.fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")) {
+            let input = name.ends_with(".test_index") || name.contains(".align.") || name.contains(".draw.");
+            if !input && !self.out.has(name) {
+                self.out.missing(name);
             }
-            compare_state(&fixture, &mut out, &format!("task{task}.trained."), "trained", &method.state()?)?;
-            method.end_task(&info, &mut Context::new(&mut host, device, dtype))?;
         }
-        let state = method.state()?;
-        compare_state(&fixture, &mut out, &format!("task{task}.after."), "after", &state)?;
-        compare_statistics(&fixture, &mut out, task, &state)?;
-        compare_projections(&fixture, &mut out, task, &state)?;
-        accuracy.push(compare_outputs(&fixture, &mut out, task, &*method, (dtype, device))?);
+        Ok(Outcome::Compared(self.out.finish()))
     }
-    out.add("accuracy", "accuracy", &accuracy, &percent_or_share(&fixture.values("accuracy")?));
-    compare_probes(&fixture, &mut out, &host)?;
-    for name in fixture.file.names().filter(|n| n.starts_with("task") || n.starts_with("probe")) {
-        if !name.ends_with(".test_index") && !name.contains(".align.") && !name.contains(".draw.") && !out.has(name) {
-            out.missing(name);
+
+    /// Drives the method through a task, every call through bytes and back, and compares losses and
+    /// states.
+    fn task(&mut self, task: usize, host: &mut FixtureHost) -> Result<()> {
+        let (fixture, info) = (self.fixture, task_info(self.fixture, task)?);
+        let feed = FixtureFeed { fixture, task, all: self.all };
+        let mut drive = TaskDrive::plan(&mut *self.player, &info, Serialised(host), feed, self.placement)?;
+        drive.begin()?;
+        let mut terms: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+        while let Some(step) = drive.step()? {
+            step.losses.0.into_iter().for_each(|(name, value)| terms.entry(name).or_default().push(value));
         }
+        for (term, ours) in terms {
+            let name = format!("task{task}.{term}_loss");
+            if fixture.file.shape(&name).is_some() {
+                self.out.add(&format!("{term}_loss"), &name, &ours, &fixture.values(&name)?);
+            }
+        }
+        let trained = drive.player().state()?;
+        compare_state(fixture, &mut self.out, &format!("task{task}.trained."), "trained", &trained)?;
+        drop(drive.end()?);
+        let state = self.player.state()?;
+        compare_state(fixture, &mut self.out, &format!("task{task}.after."), "after", &state)?;
+        compare_statistics(fixture, &mut self.out, task, &state)?;
+        compare_projections(fixture, &mut self.out, task, &state)
     }
-    Ok(Outcome::Compared(out.finish()))
 }
 
 /// The fixture's settings under the names of the configuration: those of training that the method has, and all that make it a variant.
@@ -176,15 +198,15 @@ fn compare_projections(fixture: &Fixture, out: &mut Comparison, task: usize, sta
 }
 
 /// Compares logits and CLS tokens after a task; gives the accuracy over all classes seen so far, as a share.
-fn compare_outputs(fixture: &Fixture, out: &mut Comparison, task: usize, method: &dyn Method, placement: (DType, &Device)) -> Result<f64> {
+fn compare_outputs(fixture: &Fixture, out: &mut Comparison, task: usize, player: &dyn Player, placement: &Placement) -> Result<f64> {
     let rows: Vec<usize> = fixture.labels(&format!("task{task}.test_index"))?.into_iter().map(|i| i as usize).collect();
-    let on_device = |rows: &[usize]| -> Result<_> { Ok(fixture.images("test", rows)?.to_dtype(placement.0)?.to_device(placement.1)?) };
-    let logits = method.predict(&on_device(&rows)?)?;
+    let on_device = |rows: &[usize]| -> Result<_> { placement.place(&fixture.images("test", rows)?) };
+    let logits = player.predict(&on_device(&rows)?)?;
     let name = format!("task{task}.test_logits");
     out.tensor("test_logits", &name, &logits, &fixture.values(&name)?)?;
     let name = format!("task{task}.cls_features");
     if fixture.file.shape(&name).is_some() {
-        let tokens = method.cls_tokens(&on_device(&rows[..rows.len().min(4)])?)?;
+        let tokens = player.cls_tokens(&on_device(&rows[..rows.len().min(4)])?)?;
         let tokens = tokens.ok_or_else(|| Error::Protocol("the method gave no CLS tokens".into()))?;
         out.tensor("cls_features", &name, &tokens, &fixture.values(&name)?)?;
     }

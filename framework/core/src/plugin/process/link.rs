@@ -13,9 +13,10 @@ use super::frame::{self, Broken, Place, shown};
 use super::payload::{self, Sink};
 use super::shared::SharedFile;
 use crate::context::Host;
+use crate::context::NoHost;
+use crate::error::catching;
 use crate::plugin::Link;
 use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
-use crate::plugin::serve::{NoHost, catching};
 use crate::{Error, Result};
 
 /// A process and what is between us.

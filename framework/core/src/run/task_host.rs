@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use rand::Rng;
 use rayon::prelude::*;
 
-use super::memory::Memory;
+use super::exemplars::Memory;
 use crate::array::{Array, Element};
-use crate::context::{Drawn, Host, Law, PlainBatch, Reply, Request};
+use crate::context::{Drawn, Host, Law, PlainBatch, Reply, Request, TaskCall};
 use crate::data::{ImageSet, Loader, Transforms};
 use crate::method::Access;
 use crate::rng::{GROUP, Purpose, normals, stream};
@@ -24,12 +24,32 @@ pub struct TaskHost<'a> {
     /// How often each name was drawn in this task.
     draws: BTreeMap<String, u64>,
     passes: Vec<Loader>,
+    call: TaskCall,
+}
+
+/// The random key of a pass: the random crops of a method's own passes differ from those of the
+/// epochs, of every step, and of each other.
+fn pass_key(call: TaskCall, pass: usize) -> usize {
+    match call {
+        TaskCall::Begin | TaskCall::End => usize::MAX / 2 - pass,
+        TaskCall::Step(step) => usize::MAX / 4 - (step << 16) - pass,
+    }
 }
 
 impl<'a> TaskHost<'a> {
     /// The host of task `task`, whose training images are `set`.
     pub fn new(seed: u64, task: usize, access: Access, set: &ImageSet, transforms: &Transforms, memory: &'a mut Memory) -> Self {
-        Self { seed, task, access, set: set.clone(), transforms: transforms.clone(), memory, draws: BTreeMap::new(), passes: Vec::new() }
+        Self {
+            seed,
+            task,
+            access,
+            set: set.clone(),
+            transforms: transforms.clone(),
+            memory,
+            draws: BTreeMap::new(),
+            passes: Vec::new(),
+            call: TaskCall::default(),
+        }
     }
 }
 
@@ -45,7 +65,7 @@ impl TaskHost<'_> {
     }
 
     /// The memory as plain data.
-    pub fn memory(&self) -> super::MemoryImage {
+    pub fn memory(&self) -> crate::context::MemoryImage {
         self.memory.save()
     }
 }
@@ -72,8 +92,7 @@ impl Host for TaskHost<'_> {
                     return Err(Error::Protocol("a pass with a batch size of 0".into()));
                 }
                 let pass = self.passes.len();
-                // Random crops of a pass of the method's own must differ from those of the epochs.
-                let augmentation = (self.seed, self.task, usize::MAX / 2 - pass);
+                let augmentation = (self.seed, self.task, pass_key(self.call, pass));
                 let order = (0..self.set.len()).collect();
                 self.passes.push(Loader::new(&self.set, order, batch_size, 0, &self.transforms, view, augmentation));
                 Ok(Reply::Pass(pass as u32))
@@ -96,6 +115,11 @@ impl Host for TaskHost<'_> {
                 self.memory.answer(call, self.task, &self.set, &self.transforms, self.seed)
             }
         }
+    }
+
+    fn enter(&mut self, call: TaskCall) {
+        self.call = call;
+        self.passes.clear();
     }
 
     fn normals(&mut self, name: String, _: [usize; 2]) -> Result<Drawn> {

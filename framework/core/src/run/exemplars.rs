@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
 use crate::array::Array;
-use crate::context::{Exemplar, MemoryRequest, PlainBatch, Reply};
+use crate::context::{Exemplar, MemoryImage, MemoryRequest, PlainBatch, Reply};
 use crate::data::{ImageSet, Transforms};
 use crate::{Error, Result};
 
@@ -14,14 +13,6 @@ struct Stored {
     exemplar: Exemplar,
     set: ImageSet,
     position: usize,
-}
-
-/// A memory as plain data: the images are named by task and position, not held.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct MemoryImage {
-    exemplars: Vec<(Exemplar, usize)>,
-    next: u64,
-    reads: usize,
 }
 
 /// The exemplars of a run.

@@ -5,10 +5,9 @@ use std::sync::{PoisonError, RwLock};
 
 use toml::Table;
 
+use super::{About, Local, Method, Player, Plugin, Setup};
 use crate::backbone::BackboneSource;
 use crate::config::{self, Field, Layer};
-use crate::method::{About, Method, Registered, Setup};
-use crate::plugin::Plugin;
 use crate::{Error, Result};
 
 /// What an entry knows of its hyper-parameters, and how it builds its method.
@@ -25,8 +24,8 @@ pub trait Recipe: Send + Sync {
     /// Builds the method from a merged configuration. `source` says how its backbone can be built again, elsewhere.
     ///
     /// # Errors
-    /// As [`Registered::new`].
-    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Method>>;
+    /// As [`Method::new`].
+    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>>;
 }
 
 /// Where a method comes from.
@@ -80,7 +79,7 @@ inventory::collect!(MethodEntry);
 /// The recipe of a method of this program.
 struct Typed<M>(PhantomData<fn() -> M>);
 
-impl<M: Registered> Recipe for Typed<M> {
+impl<M: Method> Recipe for Typed<M> {
     fn fields(&self) -> Vec<Field> {
         config::fields::<M::Config>()
     }
@@ -89,16 +88,17 @@ impl<M: Registered> Recipe for Typed<M> {
         Ok(config::merge::<M::Config>(M::ABOUT.name, layers)?.1)
     }
 
-    fn build(&self, config: &Table, setup: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+    fn build(&self, config: &Table, setup: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
         let layer = Layer { origin: "configuration".into(), table: config.clone() };
         let (config, _) = config::merge::<M::Config>(M::ABOUT.name, &[layer])?;
-        Ok(Box::new(M::new(config, setup)?))
+        let placement = setup.placement.clone();
+        Ok(Box::new(Local::new(M::new(config, setup)?, placement)))
     }
 }
 
 impl MethodEntry {
     /// The entry of `M`.
-    pub const fn of<M: Registered>() -> Self {
+    pub const fn of<M: Method>() -> Self {
         Self { about: M::ABOUT, origin: Origin::BuiltIn { type_name: std::any::type_name::<M> }, recipe: &Typed::<M>(PhantomData) }
     }
 
@@ -154,16 +154,16 @@ impl MethodEntry {
     /// Builds the method.
     ///
     /// # Errors
-    /// As [`Registered::new`].
-    pub fn build(&self, config: &Table, setup: Setup) -> Result<Box<dyn Method>> {
+    /// As [`Method::new`].
+    pub fn build(&self, config: &Table, setup: Setup) -> Result<Box<dyn Player>> {
         self.build_on(config, setup, None)
     }
 
     /// Builds the method on a backbone that came from `source`: a plugin builds its own from there.
     ///
     /// # Errors
-    /// As [`Registered::new`].
-    pub fn build_on(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+    /// As [`Method::new`].
+    pub fn build_on(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
         self.recipe.build(config, setup, source)
     }
 }
@@ -221,8 +221,7 @@ pub fn find(name: &str) -> Result<&'static MethodEntry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::method::Access;
-    use crate::plugin::Kind;
+    use crate::method::PluginKind;
 
     struct Nothing;
 
@@ -233,14 +232,14 @@ mod tests {
         fn merge(&self, _: &[Layer]) -> Result<Table> {
             Ok(Table::new())
         }
-        fn build(&self, _: &Table, _: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Method>> {
+        fn build(&self, _: &Table, _: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
             Err(Error::Unsupported("nothing to build".into()))
         }
     }
 
     fn entry(name: &'static str, place: &str) -> MethodEntry {
-        let about = About { name, version: "1", summary: "", paper: "", access: Access::Stream, trains: "", presets: "" };
-        let plugin = Plugin { kind: Kind::Binary, name: "some".into(), version: "0.1".into(), protocol: 1, sha256: "ab".repeat(32) };
+        let about = About { name, ..About::DEFAULT };
+        let plugin = Plugin { kind: PluginKind::Binary, name: "some".into(), version: "0.1".into(), protocol: 1, sha256: "ab".repeat(32) };
         MethodEntry::loaded(about, plugin, place, Box::new(Nothing))
     }
 

@@ -71,7 +71,7 @@ pub struct Adapted {
 
 impl Method for AperAdapter {
     type Config = Config;
-    type Model = Adapted;
+    cilbench::model!(network: Adapted);
     const ABOUT: About = About {
         name: "aper-adapter",
         version: "1",
@@ -99,14 +99,6 @@ impl Method for AperAdapter {
         setup.backbone.require(Self::ABOUT.name, &[Capability::MlpAdapters])?;
         let network = Adapted { config, backbone: setup.backbone, adapters: None, heads: Heads::new(dim), optimiser: None };
         Ok(Self { network, prototypes: Prototypes::default() })
-    }
-
-    fn model(&self) -> &Adapted {
-        &self.network
-    }
-
-    fn model_mut(&mut self) -> &mut Adapted {
-        &mut self.network
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {

@@ -10,10 +10,10 @@
 
 use candle_core::Tensor;
 use cilbench::context::{Context, Exemplar};
-use cilbench::method::{About, Access, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Setup};
+use cilbench::method::{About, Access, Batch, Loss, Losses, Method, MethodEntry, Setup};
 use cilbench::nn;
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, Want, together};
-use cilbench::scenario::{ScenarioFacts, TaskInfo};
+use cilbench::parts::{LearnerConfig, Rehearsal, ReplayConfig, Selection, Want, together};
+use cilbench::scenario::TaskInfo;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -44,13 +44,12 @@ impl Default for Config {
 /// DER++.
 pub struct DerPlusPlus {
     config: Config,
-    learner: Learner,
-    replay: Replay,
+    model: Rehearsal,
 }
 
 impl Method for DerPlusPlus {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(model: Rehearsal);
     const ABOUT: About = About {
         name: "der++",
         version: "1",
@@ -72,47 +71,30 @@ impl Method for DerPlusPlus {
                 return Err(Error::usage(format!("{key} = {value}: a loss's weight must not be negative")));
             }
         }
-        let replay = Replay::new(config.replay.clone())?;
-        let learner = Learner::new(Self::ABOUT.name, config.learner.clone(), Classes::Seen, setup)?;
-        Ok(Self { config, learner, replay })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
-    }
-
-    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
-        self.replay.check(scenario)
-    }
-
-    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
-        self.replay.grow(carry)?;
-        self.learner.grow(task, carry)
+        let model = Rehearsal::new(Self::ABOUT.name, config.learner.clone(), config.replay.clone(), setup)?;
+        Ok(Self { config, model })
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let (Some(first), Some(second)) = (self.replay.batch("logits", ctx)?, self.replay.batch("labels", ctx)?) else {
-            return self.learner.learn(batch, task);
+        let Rehearsal { learner, replay } = &mut self.model;
+        let (Some(first), Some(second)) = (replay.batch("logits", ctx)?, replay.batch("labels", ctx)?) else {
+            return learner.learn(batch, task);
         };
         let data = together(&together(&batch.data, Some(&first.data))?, Some(&second.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images, Want::Features)?.cls)?;
+        let logits = learner.heads.all(&learner.forward(&data.images, Want::Features)?.cls)?;
         let (n, m, k) = (batch.data.host_labels.len(), first.exemplars.len(), second.exemplars.len());
         let ce = nn::cross_entropy(&logits.narrow(0, 0, n)?, &batch.data.labels)?;
         let mse = distance(&logits.narrow(0, n, m)?, &first.exemplars)?;
         let replayed = nn::cross_entropy(&logits.narrow(0, n + m, k)?, &second.data.labels)?;
         // Eq. (6) of the paper: CE + α·MSE on the first draw + β·CE on the second.
         let loss = Loss::new("ce", ce).add("mse", self.config.alpha, mse)?;
-        self.learner.step(loss.add("replay_ce", self.config.beta, replayed)?, batch.epoch)
+        learner.step(loss.add("replay_ce", self.config.beta, replayed)?, batch.epoch)
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let learner = &self.learner;
-        let logits = |features: &Tensor| Ok(learner.heads.all(features)?.detach());
-        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, Want::Features)?.cls), Some(&logits))
+        let heads = self.model.learner.heads.clone();
+        let logits = |features: &Tensor| Ok(heads.all(features)?.detach());
+        self.model.choose(ctx, Some(&logits))
     }
 }
 

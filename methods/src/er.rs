@@ -6,9 +6,9 @@
 
 use cilbench::Result;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Carry, Losses, Method, MethodEntry, Model, Setup};
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Want, together};
-use cilbench::scenario::{ScenarioFacts, TaskInfo};
+use cilbench::method::{About, Access, Batch, Losses, Method, MethodEntry, Setup};
+use cilbench::parts::{LearnerConfig, Rehearsal, ReplayConfig, together};
+use cilbench::scenario::TaskInfo;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -26,13 +26,12 @@ pub struct Config {
 
 /// Experience replay.
 pub struct Er {
-    learner: Learner,
-    replay: Replay,
+    model: Rehearsal,
 }
 
 impl Method for Er {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(model: Rehearsal);
     const ABOUT: About = About {
         name: "er",
         version: "1",
@@ -49,35 +48,16 @@ impl Method for Er {
     };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
-        let replay = Replay::new(config.replay)?;
-        Ok(Self { learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?, replay })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
-    }
-
-    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
-        self.replay.check(scenario)
-    }
-
-    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
-        self.replay.grow(carry)?;
-        self.learner.grow(task, carry)
+        Ok(Self { model: Rehearsal::new(Self::ABOUT.name, config.learner, config.replay, setup)? })
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let recalled = self.replay.batch("step", ctx)?;
+        let recalled = self.model.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        self.learner.learn_from(&data, batch.epoch, task)
+        self.model.learner.learn_from(&data, batch.epoch, task)
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let learner = &self.learner;
-        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, Want::Features)?.cls), None)
+        self.model.choose(ctx, None)
     }
 }

@@ -39,7 +39,7 @@ pub struct Finetune {
 
 impl Method for Finetune {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "finetune",
         version: "1",
@@ -57,14 +57,6 @@ impl Method for Finetune {
     fn new(config: Config, setup: Setup) -> Result<Self> {
         let training = LearnerConfig::without_pairs(config.training, Trainable::All);
         Ok(Self { learner: Learner::new(Self::ABOUT.name, training, config.classes, setup)? })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {

@@ -15,8 +15,8 @@ use candle_core::Tensor;
 use cilbench::context::Context;
 use cilbench::method::{About, Access, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Setup, Value};
 use cilbench::nn;
-use cilbench::parts::{Classes, Learner, LearnerConfig, Replay, ReplayConfig, Selection, Teacher, Want, together, unit};
-use cilbench::scenario::{ScenarioFacts, TaskInfo};
+use cilbench::parts::{LearnerConfig, Rehearsal, Replay, ReplayConfig, Selection, Teacher, Want, together, unit};
+use cilbench::scenario::TaskInfo;
 use cilbench::state::Kind;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
@@ -52,8 +52,7 @@ pub struct Config {
 /// iCaRL.
 pub struct Icarl {
     config: Config,
-    learner: Learner,
-    replay: Replay,
+    model: Rehearsal,
     /// The model before the running task.
     teacher: Option<Teacher>,
     /// The mean of each class's exemplars, features and mean of length one, (dim).
@@ -62,7 +61,7 @@ pub struct Icarl {
 
 impl Method for Icarl {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(model: Rehearsal);
     const ABOUT: About = About {
         name: "icarl",
         version: "1",
@@ -84,59 +83,44 @@ impl Method for Icarl {
                 "selection = \"reservoir\" may leave a class without an exemplar, and icarl classifies by them: use herding or random",
             ));
         }
-        let replay = Replay::new(config.replay.clone())?;
-        let learner = Learner::new(Self::ABOUT.name, config.learner.clone(), Classes::Seen, setup)?;
-        Ok(Self { config, learner, replay, teacher: None, means: BTreeMap::new() })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
-    }
-
-    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
-        self.replay.check(scenario)
+        let model = Rehearsal::new(Self::ABOUT.name, config.learner.clone(), config.replay.clone(), setup)?;
+        Ok(Self { config, model, teacher: None, means: BTreeMap::new() })
     }
 
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
-        self.replay.grow(carry)?;
         if carry.training() {
-            self.teacher = Teacher::grow(&self.learner, carry)?;
+            self.teacher = Teacher::grow(&self.model.learner, carry)?;
         }
-        self.learner.grow(task, carry)
+        self.model.grow(task, carry)
     }
 
     fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
-        let recalled = self.replay.batch("step", ctx)?;
+        let recalled = self.model.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        let logits = self.learner.heads.all(&self.learner.forward(&data.images, Want::Features)?.cls)?;
+        let logits = self.model.learner.heads.all(&self.model.learner.forward(&data.images, Want::Features)?.cls)?;
         let (learned, kept) = self.losses(&logits, &data.labels, &data.images)?;
-        self.learner.step(Loss::new("ce", learned).add_some("distillation", 1.0, kept)?, batch.epoch)
+        self.model.learner.step(Loss::new("ce", learned).add_some("distillation", 1.0, kept)?, batch.epoch)
     }
 
     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         self.teacher = None;
-        let dim = self.learner.backbone.info().dim;
+        let dim = self.model.learner.backbone.info().dim;
         for class in &task.classes {
             if !self.means.contains_key(&(*class as i64)) {
                 let mean = carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?;
                 self.means.insert(*class as i64, mean);
             }
         }
-        self.learner.settle(task, carry)
+        self.model.settle(task, carry)
     }
 
     fn end_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {
-        let learner = &self.learner;
-        let features = |images: &Tensor| Ok(learner.infer(images, Want::Features)?.cls);
-        self.replay.end_task(ctx, &features, None)?;
+        self.model.choose(ctx, None)?;
+        let learner = &self.model.learner;
         // The model has changed, so have the exemplars' features: all means are taken anew.
         let mut sums: BTreeMap<i64, Tensor> = BTreeMap::new();
         Replay::read_all(ctx, |batch| {
-            let rows = unit(&features(&batch.images)?)?;
+            let rows = unit(&learner.infer(&batch.images, Want::Features)?.cls)?;
             for (i, class) in batch.host_labels.iter().enumerate() {
                 let row = rows.get(i)?;
                 let sum = sums.remove(class).map_or(Ok(row.clone()), |sum| sum + row)?;
@@ -154,7 +138,7 @@ impl Method for Icarl {
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
         let means: Vec<Tensor> = self.means.values().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<_>>()?;
-        Ok(unit(&self.learner.infer(images, Want::Features)?.cls)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
+        Ok(unit(&self.model.learner.infer(images, Want::Features)?.cls)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
     }
 }
 
@@ -162,7 +146,7 @@ impl Icarl {
     /// The loss terms of logits (batch, classes) for labels (batch): what is learned, and what is kept.
     fn losses(&self, logits: &Tensor, labels: &Tensor, images: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let classes = logits.dim(1)?;
-        let old = self.teacher.as_ref().map(|t| t.logits(&self.learner, images)).transpose()?;
+        let old = self.teacher.as_ref().map(|t| t.logits(&self.model.learner, images)).transpose()?;
         let known = old.as_ref().map_or(Ok(0), |o| o.dim(1))?;
         let kept = logits.narrow(1, 0, known)?;
         match self.config.distillation {

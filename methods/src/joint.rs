@@ -37,7 +37,7 @@ pub struct Joint {
 
 impl Method for Joint {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "joint",
         version: "1",
@@ -57,14 +57,6 @@ impl Method for Joint {
         setup.backbone.require(Self::ABOUT.name, &[Capability::FullTraining])?;
         let pristine = setup.backbone.snapshot()?;
         Ok(Self { pristine, learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?, tasks: Vec::new() })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {

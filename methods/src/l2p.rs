@@ -84,7 +84,7 @@ struct Sizes {
 
 impl Method for L2p {
     type Config = Config;
-    type Model = Prompted;
+    cilbench::model!(network: Prompted);
     const ABOUT: About = About {
         name: "l2p",
         version: "1",
@@ -123,14 +123,6 @@ impl Method for L2p {
             sizes: Sizes { pool: config.pool_size, length: config.prompt_length, chosen: config.top_k },
         };
         Ok(Self { config, network })
-    }
-
-    fn model(&self) -> &Prompted {
-        &self.network
-    }
-
-    fn model_mut(&mut self) -> &mut Prompted {
-        &mut self.network
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {

@@ -24,7 +24,7 @@ pub use der::DerPlusPlus;
 pub use er::Er;
 pub use finetune::Finetune;
 pub use icarl::{Distillation, Icarl};
-pub use inflora::InfLora;
+pub use inflora::{DualGpm, InfLora};
 pub use joint::Joint;
 pub use l2p::L2p;
 pub use linear_probe::LinearProbe;

@@ -31,7 +31,7 @@ pub struct Lora {
 
 impl Method for Lora {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "lora",
         version: "1",
@@ -48,14 +48,6 @@ impl Method for Lora {
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         Ok(Self { learner: Learner::lora(Self::ABOUT.name, config.training, config.lora, setup)? })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {

@@ -34,7 +34,7 @@ pub struct LoraCa {
 
 impl Method for LoraCa {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "lora-ca",
         version: "2",
@@ -53,14 +53,6 @@ impl Method for LoraCa {
         let classifier = ClassifierAlignment::new(AlignmentLoss::CrossEntropy, &config.training);
         let learner = Learner::lora(Self::ABOUT.name, config.training, config.lora, setup)?;
         Ok(Self { learner, classifier })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {

@@ -83,7 +83,7 @@ pub struct PerturbAndMerge {
 
 impl Method for PerturbAndMerge {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "pm",
         version: "1",
@@ -109,14 +109,6 @@ impl Method for PerturbAndMerge {
         }
         let learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, learner, sums: BTreeMap::new(), alphas: None })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     /// Declares the sums over tasks, which [`Method::finish`] brings up to date.

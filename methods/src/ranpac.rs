@@ -81,7 +81,7 @@ pub struct RanPac {
 
 impl Method for RanPac {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "ranpac",
         version: "2",
@@ -108,14 +108,6 @@ impl Method for RanPac {
         let first_session = LearnerConfig { training: config.training.clone(), trainable, lora: config.lora.clone() };
         let learner = Learner::new(Self::ABOUT.name, first_session, Classes::Current, setup)?;
         Ok(Self { config, learner, sums: None, classifier: None })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn plan(&self, task: &TaskInfo) -> Result<Plan> {

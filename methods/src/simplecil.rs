@@ -28,7 +28,7 @@ pub struct SimpleCil {
 
 impl Method for SimpleCil {
     type Config = Config;
-    type Model = FrozenFeatures;
+    cilbench::model!(frozen: FrozenFeatures);
     const ABOUT: About = About {
         name: "simplecil",
         version: "1",
@@ -44,14 +44,6 @@ impl Method for SimpleCil {
 
     fn new(_: Config, setup: Setup) -> Result<Self> {
         Ok(Self { frozen: FrozenFeatures::new(setup), prototypes: Prototypes::default() })
-    }
-
-    fn model(&self) -> &FrozenFeatures {
-        &self.frozen
-    }
-
-    fn model_mut(&mut self) -> &mut FrozenFeatures {
-        &mut self.frozen
     }
 
     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {

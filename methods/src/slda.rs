@@ -71,7 +71,7 @@ pub struct Slda {
 
 impl Method for Slda {
     type Config = Config;
-    type Model = FrozenFeatures;
+    cilbench::model!(frozen: FrozenFeatures);
     const ABOUT: About = About {
         name: "slda",
         version: "2",
@@ -91,14 +91,6 @@ impl Method for Slda {
         }
         let frozen = FrozenFeatures::new(setup);
         Ok(Self { config, frozen, statistics: None, classifier: OnceCell::new() })
-    }
-
-    fn model(&self) -> &FrozenFeatures {
-        &self.frozen
-    }
-
-    fn model_mut(&mut self) -> &mut FrozenFeatures {
-        &mut self.frozen
     }
 
     fn settle(&mut self, _: &TaskInfo, carry: &mut Carry) -> Result<()> {

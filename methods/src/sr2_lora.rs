@@ -113,7 +113,7 @@ pub struct Sr2Lora {
 
 impl Method for Sr2Lora {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "sr2-lora",
         version: "2",
@@ -135,14 +135,6 @@ impl Method for Sr2Lora {
         let classifier = ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &config.training);
         let learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, learner, classifier })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, ctx: &mut Context) -> Result<Losses> {

@@ -29,7 +29,6 @@ struct PixelSoftmax {
     pixels: usize,
     /// (classes, pixels).
     weight: Option<Value>,
-    model: (),
 }
 
 impl PixelSoftmax {
@@ -40,20 +39,12 @@ impl PixelSoftmax {
 
 impl Method for PixelSoftmax {
     type Config = Config;
-    type Model = ();
+    cilbench::model!();
     const ABOUT: About =
         About { name: "pixel-softmax", summary: "softmax regression on pixels", trains: "a linear head on pixels", ..About::DEFAULT };
 
     fn new(_: Config, setup: Setup) -> Result<Self> {
-        Ok(Self { pixels: 3 * setup.backbone.info().image_size.pow(2), weight: None, model: () })
-    }
-
-    fn model(&self) -> &() {
-        &self.model
-    }
-
-    fn model_mut(&mut self) -> &mut () {
-        &mut self.model
+        Ok(Self { pixels: 3 * setup.backbone.info().image_size.pow(2), weight: None })
     }
 
     fn plan(&self, _: &TaskInfo) -> Result<Plan> {

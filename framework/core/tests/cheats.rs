@@ -50,7 +50,6 @@ struct Suspect<F> {
     hidden_means: Vec<Tensor>,
     hidden_images: Vec<Images>,
     twin: Option<Value>,
-    model: (),
     fault: PhantomData<F>,
 }
 
@@ -89,7 +88,7 @@ impl<F: Fault> Suspect<F> {
 
 impl<F: Fault> Method for Suspect<F> {
     type Config = Config;
-    type Model = ();
+    cilbench::model!();
     const ABOUT: About = About { name: "suspect", trains: "nothing", ..About::DEFAULT };
 
     fn new(_: Config, setup: Setup) -> Result<Self> {
@@ -99,17 +98,8 @@ impl<F: Fault> Method for Suspect<F> {
             hidden_means: Vec::new(),
             hidden_images: Vec::new(),
             twin: None,
-            model: (),
             fault: PhantomData,
         })
-    }
-
-    fn model(&self) -> &() {
-        &self.model
-    }
-
-    fn model_mut(&mut self) -> &mut () {
-        &mut self.model
     }
 
     fn plan(&self, _: &TaskInfo) -> Result<Plan> {

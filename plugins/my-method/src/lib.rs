@@ -49,7 +49,7 @@ pub struct Network {
 
 impl Method for MyMethod {
     type Config = Config;
-    type Model = Network;
+    cilbench::model!(network: Network);
     const ABOUT: About = About {
         name: "my-method",
         version: "1", // raise it whenever results change by more than rounding
@@ -66,14 +66,6 @@ impl Method for MyMethod {
         let heads = Heads::new(setup.backbone.info().dim);
         let training = config.training.clone();
         Ok(Self { config, network: Network { backbone: setup.backbone, heads, training, optimiser: None } })
-    }
-
-    fn model(&self) -> &Network {
-        &self.network
-    }
-
-    fn model_mut(&mut self) -> &mut Network {
-        &mut self.network
     }
 
     /// The loss of a step. Add a term with `.add("name", weight, term)?`.

@@ -49,7 +49,7 @@ pub struct UnitFeatures {
 
 impl Method for NearestMean {
     type Config = Config;
-    type Model = UnitFeatures;
+    cilbench::model!(features: UnitFeatures);
     const ABOUT: About =
         About { name: "nearest-mean", summary: "nearest class mean on frozen features, by cosine", trains: "nothing", ..About::DEFAULT };
 
@@ -59,14 +59,6 @@ impl Method for NearestMean {
         }
         let features = UnitFeatures { backbone: setup.backbone, batch_size: config.batch_size };
         Ok(Self { features, means: Vec::new() })
-    }
-
-    fn model(&self) -> &UnitFeatures {
-        &self.features
-    }
-
-    fn model_mut(&mut self) -> &mut UnitFeatures {
-        &mut self.features
     }
 
     /// Declares the means of the task's classes. A run that resumes gets the saved ones here.

@@ -8,11 +8,12 @@ use cilbench::candle_core::{DType, Device};
 use cilbench::context::{Carried, Context, Drawn, Host, Law, Placement, PlainBatch, Reply, Request};
 use cilbench::data::View;
 use cilbench::method::{Access, Model, Setup};
-use cilbench::parts::{AlignmentLoss, ClassifierAlignment, DualGpm, Heads, Learner, LoraConfig, Training};
+use cilbench::parts::{AlignmentLoss, ClassifierAlignment, Heads, Learner, LoraConfig, Training};
 use cilbench::results::Machine;
 use cilbench::run::{Memory, TaskHost};
 use cilbench::scenario::{Scenario, ScenarioOptions, ScenarioSpec, TaskInfo, TaskStream};
 use cilbench::{Error, Result, device};
+use cilbench_methods::DualGpm;
 
 use super::made_up::MadeUp;
 use super::{forward_flops, gigabytes, product_speed, vit};

@@ -6,6 +6,7 @@
 mod about;
 mod loss;
 mod player;
+mod recorded;
 mod registry;
 
 use candle_core::Tensor;
@@ -18,6 +19,7 @@ pub use about::{About, Kind as PluginKind, Plugin, Trial, TrialBackbone};
 pub use loss::{Loss, Losses};
 pub(crate) use player::check_plan;
 pub use player::{Local, Player, Saved};
+pub use recorded::{Recorded, RecordedQuantity, RecordedSetting};
 pub use registry::{MethodEntry, Origin, Recipe, all, find, register};
 
 use crate::Result;
@@ -92,6 +94,11 @@ pub struct Setup {
 ///
 /// A method without such a part uses `()`.
 pub trait Model {
+    /// Whether it suits a scenario; see [`Method::check`].
+    fn check(&self, _scenario: &ScenarioFacts) -> Result<()> {
+        Ok(())
+    }
+
     /// How the training images of a task are to be served.
     ///
     /// # Errors
@@ -135,6 +142,37 @@ pub trait Model {
 
 impl Model for () {}
 
+/// Names the field that holds a method's network: [`Method::Model`] and its two accessors.
+///
+/// `cilbench::model!(learner: Learner);` inside of `impl Method for …`; `cilbench::model!();` where
+/// there is no such field.
+#[macro_export]
+macro_rules! model {
+    ($field:ident: $type:ty) => {
+        type Model = $type;
+
+        fn model(&self) -> &$type {
+            &self.$field
+        }
+
+        fn model_mut(&mut self) -> &mut $type {
+            &mut self.$field
+        }
+    };
+    () => {
+        type Model = ();
+
+        fn model(&self) -> &() {
+            &()
+        }
+
+        fn model_mut(&mut self) -> &mut () {
+            // A box of nothing takes no memory.
+            ::std::boxed::Box::leak(::std::boxed::Box::new(()))
+        }
+    };
+}
+
 /// A class-incremental learner. The harness calls, the method answers.
 ///
 /// For every task the harness calls, in this order: [`plan`](Method::plan),
@@ -167,7 +205,7 @@ impl Model for () {}
 ///
 /// impl Method for NearestMean {
 ///     type Config = Config;
-///     type Model = FrozenFeatures;
+///     cilbench::model!(frozen: FrozenFeatures);
 ///     const ABOUT: About = About {
 ///         name: "doc-nearest-mean",
 ///         summary: "cosine to the mean feature of each class",
@@ -177,12 +215,6 @@ impl Model for () {}
 ///
 ///     fn new(_: Config, setup: Setup) -> Result<Self> {
 ///         Ok(Self { frozen: FrozenFeatures::new(setup), prototypes: Prototypes::default() })
-///     }
-///     fn model(&self) -> &FrozenFeatures {
-///         &self.frozen
-///     }
-///     fn model_mut(&mut self) -> &mut FrozenFeatures {
-///         &mut self.frozen
 ///     }
 ///     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
 ///         self.prototypes.settle(task, self.frozen.dim(), carry)
@@ -228,8 +260,8 @@ pub trait Method: Sized + 'static {
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) that names the key and what to set it to.
-    fn check(&self, _scenario: &ScenarioFacts) -> Result<()> {
-        Ok(())
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.model().check(scenario)
     }
 
     /// How the training images of a task are to be served.

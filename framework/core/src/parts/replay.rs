@@ -9,10 +9,12 @@ use candle_core::Tensor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::herding;
+use super::{Classes, Learner, LearnerConfig, Want, herding};
+use crate::backbone::Exported;
 use crate::context::{Carry, Context, Exemplar, Held, Images};
 use crate::data::View;
-use crate::scenario::ScenarioFacts;
+use crate::method::{Model, Plan, Setup};
+use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::Kind;
 use crate::{Error, Result};
 
@@ -275,6 +277,64 @@ impl Replay {
         let mut remove: Vec<u64> = order.into_iter().skip(old.len()).map(|i| kept[i].id).collect();
         remove.sort_unstable();
         Ok(Change { remove, insert })
+    }
+}
+
+/// A learner with a memory of exemplars.
+pub struct Rehearsal {
+    /// What is trained.
+    pub learner: Learner,
+    /// The memory.
+    pub replay: Replay,
+}
+
+impl Rehearsal {
+    /// A learner of all heads and an empty memory.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a bad hyper-parameter, [`Error::Unsupported`] for a backbone that cannot
+    /// be trained so.
+    pub fn new(method: &str, learner: LearnerConfig, replay: ReplayConfig, setup: Setup) -> Result<Self> {
+        let replay = Replay::new(replay)?;
+        Ok(Self { learner: Learner::new(method, learner, Classes::Seen, setup)?, replay })
+    }
+
+    /// The task is over: chooses exemplars by the learner's features. `payload` is what is stored
+    /// beside each image, (n, …), from the features of those chosen.
+    pub fn choose(&mut self, ctx: &mut Context, payload: Option<OfRows>) -> Result<()> {
+        let learner = &self.learner;
+        self.replay.end_task(ctx, &|images| Ok(learner.infer(images, Want::Features)?.cls), payload)
+    }
+}
+
+impl Model for Rehearsal {
+    fn check(&self, scenario: &ScenarioFacts) -> Result<()> {
+        self.replay.check(scenario)
+    }
+
+    fn plan(&self, task: &TaskInfo) -> Result<Plan> {
+        self.learner.plan(task)
+    }
+
+    fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.replay.grow(carry)?;
+        self.learner.grow(task, carry)
+    }
+
+    fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
+        self.learner.settle(task, carry)
+    }
+
+    fn predict(&self, images: &Tensor) -> Result<Tensor> {
+        self.learner.predict(images)
+    }
+
+    fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
+        self.learner.cls_tokens(images)
+    }
+
+    fn export(&self) -> Result<Exported> {
+        self.learner.export()
     }
 }
 

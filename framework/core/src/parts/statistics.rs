@@ -3,15 +3,35 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 
 use crate::array::Array;
 use crate::context::{Carry, Held, Loader, Stored};
+use crate::method::{Recorded, RecordedQuantity};
 use crate::nn::{self, Gaussian};
 use crate::scenario::TaskInfo;
 use crate::state::Kind;
 use crate::{Error, Result};
+
+inventory::submit! { RecordedQuantity { name: "class_mean", read: recorded_means } }
+inventory::submit! { RecordedQuantity { name: "class_cov", read: recorded_covariances } }
+
+/// The means of a task's classes, one after the other.
+fn recorded_means(of: &Recorded) -> Result<Vec<f64>> {
+    let mean = |class: &usize| of.state.array(&format!("class_mean.{}.{class}", of.task.index))?.to_f64();
+    Ok(of.task.classes.iter().map(mean).collect::<Result<Vec<_>>>()?.concat())
+}
+
+/// The covariances L·Lᵀ of a task's classes, one after the other.
+fn recorded_covariances(of: &Recorded) -> Result<Vec<f64>> {
+    let one = |class: &usize| -> Result<Vec<f64>> {
+        let part = |part: &str| of.state.tensor(&format!("class_{part}.{}.{class}", of.task.index), DType::F64, &Device::Cpu);
+        let factor = Gaussian::from_packed(part("mean")?, &part("factor")?)?.factor()?;
+        Ok(factor.t()?.matmul(&factor)?.flatten_all()?.to_vec1()?)
+    };
+    Ok(of.task.classes.iter().map(one).collect::<Result<Vec<_>>>()?.concat())
+}
 
 /// Added to the diagonal of every covariance.
 pub const RIDGE: f64 = 0.01;
@@ -104,8 +124,6 @@ impl ClassStatistics {
 
 #[cfg(test)]
 mod tests {
-    use candle_core::DType;
-
     use super::*;
     use crate::context::{Carried, NoHost, Placement};
     use crate::state::State;

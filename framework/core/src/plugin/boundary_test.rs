@@ -19,7 +19,6 @@ use crate::{Error, Result};
 /// Asks for everything, and panics or fails where its hyper-parameter says.
 struct Curious {
     fault: String,
-    model: (),
 }
 
 #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -31,7 +30,7 @@ struct Config {
 
 impl Method for Curious {
     type Config = Config;
-    type Model = ();
+    crate::model!();
     const ABOUT: About =
         About { name: "curious", summary: "asks for everything", access: Access::Memory, trains: "nothing", ..About::DEFAULT };
 
@@ -39,16 +38,8 @@ impl Method for Curious {
         match config.fault.as_str() {
             "refuse" => Err(Error::usage("fault = \"refuse\": choose another")),
             "panic-in-new" => panic!("no such luck"),
-            _ => Ok(Self { fault: config.fault, model: () }),
+            _ => Ok(Self { fault: config.fault }),
         }
-    }
-
-    fn model(&self) -> &() {
-        &self.model
-    }
-
-    fn model_mut(&mut self) -> &mut () {
-        &mut self.model
     }
 
     fn plan(&self, _: &TaskInfo) -> Result<Plan> {

@@ -29,8 +29,9 @@ pub(super) struct Settings {
     pub optim: String,
     pub lr: f64,
     pub wd: f64,
-    /// The first task's energy threshold, for methods with one.
-    pub lamb: Option<f64>,
+    /// Settings of single methods, and notes.
+    #[serde(flatten)]
+    pub others: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A fixture in memory.

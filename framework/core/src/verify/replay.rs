@@ -12,8 +12,7 @@ use super::fixture::{Fixture, FixtureFeed, FixtureHost};
 use crate::backbone::{BackboneOptions, Vit};
 use crate::config::{Field, Layer};
 use crate::context::{Placement, Serialised};
-use crate::method::{self, Access, Player, Setup};
-use crate::nn::Gaussian;
+use crate::method::{self, Access, Player, Recorded, RecordedQuantity, RecordedSetting, Setup};
 use crate::run::TaskDrive;
 use crate::scenario::TaskInfo;
 use crate::state::State;
@@ -93,8 +92,7 @@ impl Replay<'_> {
         drop(drive.end()?);
         let state = self.player.state()?;
         compare_state(fixture, &mut self.out, &format!("task{task}.after."), "after", &state)?;
-        compare_statistics(fixture, &mut self.out, task, &state)?;
-        compare_projections(fixture, &mut self.out, task, &state)
+        compare_quantities(fixture, &mut self.out, &info, &state)
     }
 }
 
@@ -108,7 +106,10 @@ fn configuration(fixture: &Fixture, fields: &[Field]) -> Table {
     table.insert("optimiser".into(), Value::String(s.optim.clone()));
     table.insert("learning_rate".into(), Value::Float(s.lr));
     table.insert("weight_decay".into(), Value::Float(s.wd));
-    table.extend(s.lamb.map(|threshold| ("threshold".to_owned(), Value::Float(threshold))));
+    for setting in inventory::iter::<RecordedSetting> {
+        let value = s.others.get(setting.recorded).and_then(|value| Value::try_from(value).ok());
+        table.extend(value.map(|value| (setting.key.to_owned(), value)));
+    }
     table.retain(|key, _| fields.iter().any(|f| f.key == *key));
     table.extend(fixture.variant.iter().cloned());
     table
@@ -151,47 +152,15 @@ fn compare_state(fixture: &Fixture, out: &mut Comparison, prefix: &str, stage: &
     Ok(())
 }
 
-fn compare_statistics(fixture: &Fixture, out: &mut Comparison, task: usize, state: &State) -> Result<()> {
-    for quantity in ["class_mean", "class_cov"] {
-        let name = format!("task{task}.{quantity}");
-        if fixture.file.shape(&name).is_none() {
-            continue;
-        }
-        let mut ours = Vec::new();
-        for class in task * fixture.settings.cpt..(task + 1) * fixture.settings.cpt {
-            match quantity {
-                "class_cov" => {
-                    let part = |part: &str| state.tensor(&format!("class_{part}.{task}.{class}"), DType::F64, &Device::Cpu);
-                    let factor = Gaussian::from_packed(part("mean")?, &part("factor")?)?.factor()?;
-                    ours.extend(factor.t()?.matmul(&factor)?.flatten_all()?.to_vec1::<f64>()?);
-                }
-                _ => ours.extend(state.array(&format!("{quantity}.{task}.{class}"))?.to_f64()?),
-            }
-        }
-        out.add(quantity, &name, &ours, &fixture.values(&name)?);
-    }
-    Ok(())
-}
-
-/// Compares `gpm_projector.<block>` = U·Uᵀ, `gpm_rank` and `gpm_retain` with the state's bases.
-fn compare_projections(fixture: &Fixture, out: &mut Comparison, task: usize, state: &State) -> Result<()> {
-    let mut ranks = Vec::new();
-    for block in 0.. {
-        let name = format!("task{task}.gpm_projector.{block}");
-        if fixture.file.shape(&name).is_none() {
-            break;
-        }
-        let basis = state.tensor(&format!("gpm.basis.{block}"), DType::F64, &Device::Cpu)?;
-        ranks.push(basis.dim(1)? as f64);
-        out.tensor("gpm_projector", &name, &basis.matmul(&basis.t()?)?, &fixture.values(&name)?)?;
-    }
-    for (quantity, ours) in
-        [("gpm_rank", &|| Ok(ranks.clone()) as Result<Vec<f64>>), ("gpm_retain", &|| state.array("gpm.retain")?.to_f64())]
-            as [(&str, &dyn Fn() -> Result<Vec<f64>>); 2]
-    {
-        let name = format!("task{task}.{quantity}");
-        if fixture.file.shape(&name).is_some() {
-            out.add(quantity, &name, &ours()?, &fixture.values(&name)?);
+/// Compares `task<t>.<name>` and `task<t>.<name>.<suffix>` of every registered quantity.
+fn compare_quantities(fixture: &Fixture, out: &mut Comparison, task: &TaskInfo, state: &State) -> Result<()> {
+    let prefix = format!("task{}.", task.index);
+    for full in fixture.file.names().filter(|n| n.starts_with(&prefix)) {
+        let rest = &full[prefix.len()..];
+        let (name, suffix) = rest.split_once('.').unwrap_or((rest, ""));
+        if let Some(quantity) = inventory::iter::<RecordedQuantity>.into_iter().find(|q| q.name == name) {
+            let ours = (quantity.read)(&Recorded { state, task, suffix })?;
+            out.add(name, full, &ours, &fixture.values(full)?);
         }
     }
     Ok(())

@@ -9,17 +9,22 @@
 //!
 //! With `classifier_alignment = true` the heads are realigned as in lora-ca; the authors' own variant with alignment (InfLoRA+CA) uses the settings of SLCA.
 
+mod dual_gpm;
+
 use cilbench::backbone::{Capability, Projection};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Batch, Carry, Losses, Method, MethodEntry, Model, Setup};
-use cilbench::parts::{AlignmentLoss, ClassifierAlignment, DualGpm, Learner, LoraConfig, Training};
+use cilbench::method::{About, Batch, Carry, Losses, Method, MethodEntry, Model, RecordedSetting, Setup};
+use cilbench::parts::{AlignmentLoss, ClassifierAlignment, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::{Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use dual_gpm::DualGpm;
+
 inventory::submit! { MethodEntry::of::<InfLora>() }
+inventory::submit! { RecordedSetting { recorded: "lamb", key: "threshold" } }
 
 /// Hyper-parameters of InfLoRA; defaults are the authors' for CIFAR-100.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -54,7 +59,7 @@ pub struct InfLora {
 
 impl Method for InfLora {
     type Config = Config;
-    type Model = Learner;
+    cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "inflora",
         version: "2",
@@ -65,7 +70,7 @@ impl Method for InfLora {
   booktitle={CVPR}, year={2024}
 }",
         trains: "the current task's B and head; with classifier alignment, after the task all heads",
-        presets: include_str!("../presets/inflora.toml"),
+        presets: include_str!("../../presets/inflora.toml"),
         ..About::DEFAULT
     };
 
@@ -86,14 +91,6 @@ impl Method for InfLora {
         let alignment = || ClassifierAlignment::new(AlignmentLoss::CrossEntropy, &config.training);
         let classifier = config.classifier_alignment.then(alignment);
         Ok(Self { config, learner, gpm: DualGpm::default(), classifier })
-    }
-
-    fn model(&self) -> &Learner {
-        &self.learner
-    }
-
-    fn model_mut(&mut self) -> &mut Learner {
-        &mut self.learner
     }
 
     fn begin_task(&mut self, _: &TaskInfo, ctx: &mut Context) -> Result<()> {

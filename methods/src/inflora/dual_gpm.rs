@@ -8,10 +8,27 @@ use candle_core::{DType, Device, Tensor};
 use nalgebra::{DMatrix, SymmetricEigen};
 use rayon::prelude::*;
 
-use crate::array::Array;
-use crate::context::{Carry, Held, Loader, Stored};
-use crate::state::Kind;
-use crate::{Error, Result};
+use cilbench::array::Array;
+use cilbench::context::{Carry, Held, Loader, Stored};
+use cilbench::method::{Recorded, RecordedQuantity};
+use cilbench::state::Kind;
+use cilbench::{Error, Result};
+
+inventory::submit! { RecordedQuantity { name: "gpm_projector", read: projector } }
+inventory::submit! { RecordedQuantity { name: "gpm_rank", read: ranks } }
+inventory::submit! { RecordedQuantity { name: "gpm_retain", read: |of| of.state.array("gpm.retain")?.to_f64() } }
+
+/// U·Uᵀ of a block's basis U, in the order of rows.
+fn projector(of: &Recorded) -> Result<Vec<f64>> {
+    let basis = of.state.array(&format!("gpm.basis.{}", of.suffix))?.to_dtype(DType::F64, &Device::Cpu)?;
+    Ok(basis.matmul(&basis.t()?)?.flatten_all()?.to_vec1()?)
+}
+
+/// The rank of each block's basis.
+fn ranks(of: &Recorded) -> Result<Vec<f64>> {
+    let blocks = of.state.array("gpm.retain")?.len();
+    (0..blocks).map(|block| Ok(of.state.array(&format!("gpm.basis.{block}"))?.shape[1] as f64)).collect()
+}
 
 /// What a block's basis stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,20 +47,23 @@ struct Basis {
 }
 
 /// The vectors of a basis, (dim, rank) in double precision.
-impl Stored for DMatrix<f64> {
+#[derive(Debug, Clone)]
+struct Vectors(DMatrix<f64>);
+
+impl Stored for Vectors {
     fn save(&self, name: &str) -> Result<Vec<(String, Array)>> {
-        Ok(vec![(name.to_owned(), array(self)?)])
+        Ok(vec![(name.to_owned(), array(&self.0)?)])
     }
 
     fn load(name: &str, from: &Loader) -> Result<Option<Self>> {
-        from.find(name).map(|a| matrix(&a.to_tensor(&Device::Cpu)?)).transpose()
+        from.find(name).map(|a| Ok(Self(matrix(&a.to_tensor(&Device::Cpu)?)?))).transpose()
     }
 }
 
 /// One basis per block; none before the first task is over.
 #[derive(Debug, Clone, Default)]
 pub struct DualGpm {
-    vectors: Vec<Held<DMatrix<f64>>>,
+    vectors: Vec<Held<Vectors>>,
     /// Of each block, 1 if its basis is to be stayed in.
     retain: Option<Held<Vec<i64>>>,
 }
@@ -92,9 +112,9 @@ impl DualGpm {
     /// The bases as they are; none before the first task is over.
     fn bases(&self) -> Vec<Basis> {
         let retain = self.retain.as_ref().and_then(Held::find).unwrap_or_default();
-        let one = |(held, retain): (&Held<DMatrix<f64>>, &i64)| {
+        let one = |(held, retain): (&Held<Vectors>, &i64)| {
             let side = if *retain == 1 { Side::Retain } else { Side::Remove };
-            held.find().map(|vectors| Basis { vectors: vectors.as_ref().clone(), side })
+            held.find().map(|vectors| Basis { vectors: vectors.0.clone(), side })
         };
         self.vectors.iter().zip(retain.iter()).filter_map(one).collect()
     }
@@ -131,21 +151,21 @@ impl DualGpm {
     pub fn update(&mut self, covariances: &[Tensor], threshold: f64) -> Result<()> {
         let old = self.bases();
         let one = |(block, m): (usize, &Tensor)| match old.get(block) {
-            None => first(&matrix(m)?, threshold),
-            Some(basis) => next(basis, &matrix(m)?, threshold),
+            None => basis_after_first_task(&matrix(m)?, threshold),
+            Some(basis) => updated_basis(basis, &matrix(m)?, threshold),
         };
         let bases: Vec<Basis> = covariances.par_iter().enumerate().map(one).collect::<Result<_>>()?;
         let Some(retain) = self.retain.as_ref().filter(|_| self.vectors.len() == bases.len()) else {
             return Err(Error::Protocol(format!("the bases of {} blocks were never declared", bases.len())));
         };
         retain.set(bases.iter().map(|b| i64::from(b.side == Side::Retain)).collect());
-        self.vectors.iter().zip(bases).for_each(|(held, basis)| held.set(basis.vectors));
+        self.vectors.iter().zip(bases).for_each(|(held, basis)| held.set(Vectors(basis.vectors)));
         Ok(())
     }
 }
 
 /// The basis of a block after the first task.
-fn first(m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
+fn basis_after_first_task(m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
     let (vectors, energies) = left_singular(m)?;
     let total: f64 = energies.iter().sum();
     let mut kept = 0.0;
@@ -175,7 +195,7 @@ fn complement(basis: &Basis) -> Basis {
 }
 
 /// The basis of a block after a later task.
-fn next(basis: &Basis, m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
+fn updated_basis(basis: &Basis, m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
     let total = m.norm_squared();
     let inside = projected(&basis.vectors, m);
     let dim = m.nrows();
@@ -217,7 +237,7 @@ fn next(basis: &Basis, m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::{Carried, NoHost, Placement};
+    use cilbench::context::{Carried, NoHost, Placement};
 
     fn covariance(n: usize, dim: usize) -> Tensor {
         let x = Tensor::randn(0f64, 1.0, (n, dim), &Device::Cpu).expect("x");

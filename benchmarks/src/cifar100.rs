@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use cilbench::data::{DatasetEntry, Decoded, HubSource, InMemory, RgbImage, SplitAbout, decode, folders_in, images_below};
+use cilbench::pickle::{Node, Pickle};
 use cilbench::{Error, Result};
 use rayon::prelude::*;
 
-use crate::{parquet, pickle};
+use crate::parquet;
 
 inventory::submit! {
     DatasetEntry {
@@ -103,15 +104,16 @@ fn read_python(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let path = folder.join(split);
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
     let fail = |what: String| Error::file(&path, format!("not a pickle of CIFAR-100: {what}; download it again"));
-    let value = pickle::parse(&bytes).map_err(fail)?;
-    let (shape, pixels) = value.get("data").and_then(pickle::Value::byte_array).map_err(fail)?;
-    let labels = value.get("fine_labels").and_then(pickle::Value::integers).map_err(fail)?;
+    let pickle = Pickle::parse(&bytes).map_err(fail)?;
+    let value = pickle.root();
+    let (shape, pixels) = value.get("data").and_then(|v| Node::byte_array(&v)).map_err(fail)?;
+    let labels = value.get("fine_labels").and_then(|v| Node::integers(&v)).map_err(fail)?;
     if shape != [labels.len(), 3072] {
         return Err(fail(format!("{} labels for data of shape {shape:?}", labels.len())));
     }
     let meta = folder.join("meta");
     let bytes = std::fs::read(&meta).map_err(Error::io(&meta))?;
-    let names = pickle::parse(&bytes).and_then(|v| v.get("fine_label_names").and_then(pickle::Value::texts));
+    let names = Pickle::parse(&bytes).and_then(|p| p.root().get("fine_label_names")?.texts());
     if names.map_err(|what| Error::file(&meta, format!("not the names of CIFAR-100: {what}")))? != classes() {
         return Err(Error::file(&meta, "its fine_label_names are not those of CIFAR-100"));
     }

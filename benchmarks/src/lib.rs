@@ -16,7 +16,6 @@ mod parquet;
 #[cfg(test)]
 #[path = "../tests/parquet_file/mod.rs"]
 mod parquet_file;
-mod pickle;
 mod unpack;
 mod vit_nano;
 

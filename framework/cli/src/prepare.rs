@@ -58,7 +58,8 @@ impl Prepared {
             heads: args.heads,
             mean: triple("--mean", args.mean.as_deref())?,
             std: triple("--std", args.std.as_deref())?,
-            source: None,
+            weights_key: args.weights_key.clone(),
+            ..BackboneOptions::default()
         };
         let hub = hub();
         let (backbone_entry, backbone_options) = backbone::resolve(&backbone_name, backbone_options, &hub)?;
@@ -83,6 +84,11 @@ impl Prepared {
             test_per_class: args.test_per_class,
         };
         let mut warnings: Vec<String> = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
+        info.notes.iter().for_each(|note| eprintln!("weights: {note}"));
+        if !info.assumed.is_empty() {
+            let what = info.assumed.join("; ");
+            warnings.push(format!("nothing states it, so it is assumed of the backbone: {what}"));
+        }
         let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
         scenario::require_whole(&*opened.dataset)?;
         warnings.extend(dataset.miscounted(&opened.split, &*opened.dataset));

@@ -214,7 +214,7 @@ fn damaged_weights_are_named() {
         let args = ["run", "--weights", path.to_str().expect("path"), "--out", out.to_str().expect("path")];
         refused(&cilbench(&args), code, expected);
     };
-    run(b"PK\x03\x04 a pickled checkpoint", 1, "not a whole safetensors file");
+    run(b"PK\x03\x04 a pickled checkpoint", 1, "not a whole zip archive");
     run(&whole[..whole.len() - 1000], 1, "not a whole safetensors file");
     let (_, header) = safetensors::SafeTensors::read_metadata(&whole).expect("header");
     let tensors = safetensors::SafeTensors::deserialize(&whole).expect("tensors");

@@ -17,6 +17,7 @@ pub mod nn;
 pub mod optim;
 pub mod parity;
 pub mod parts;
+pub mod pickle;
 pub mod plugin;
 pub mod results;
 pub mod rng;

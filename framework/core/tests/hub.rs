@@ -245,3 +245,82 @@ fn two_downloads_at_once_make_one_file() {
     });
     assert_eq!(server.asked().iter().filter(|a| a.contains("GET /cdn")).count(), 1);
 }
+
+#[test]
+fn a_busy_hub_is_waited_for_as_long_as_it_asks() {
+    let server = Server::new(|asked, count| match count {
+        1 => Answer { status: 429, headers: vec![("retry-after".into(), "1".into())], ..Answer::default() },
+        2 => Answer { status: 500, ..Answer::default() },
+        _ => good(asked, "model.safetensors", &data()),
+    });
+    let begin = std::time::Instant::now();
+    let found = Place::new().hub(&server).file(&repo(), "model.safetensors");
+    assert_eq!(found.expect("download").commit, COMMIT);
+    assert!(begin.elapsed() >= std::time::Duration::from_secs(1));
+    let long = refused(|_, _| Answer { status: 429, headers: vec![("retry-after".into(), "86400".into())], ..Answer::default() });
+    assert!(long.contains("it asks to wait 86400 seconds"), "{long}");
+}
+
+#[test]
+fn a_file_is_called_downloaded_once_and_only_when_it_is_right() {
+    let shown = |right: bool| {
+        let server = Server::new(move |asked, _| {
+            let answer = good(asked, "model.safetensors", &data());
+            let wrong = !right && asked.path == "/cdn/blob";
+            if wrong { Answer { body: vec![7; answer.body.len()], ..answer } } else { answer }
+        });
+        let finished = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = finished.clone();
+        let watch = move |_: &str, done: u64, all: u64| {
+            count.fetch_add(usize::from(done == all), std::sync::atomic::Ordering::SeqCst);
+        };
+        let hub = Place::new().hub(&server).with_retries(1).watched(std::sync::Arc::new(watch));
+        assert_eq!(hub.file(&repo(), "model.safetensors").is_ok(), right);
+        finished.load(std::sync::atomic::Ordering::SeqCst)
+    };
+    assert_eq!((shown(true), shown(false)), (1, 0));
+}
+
+#[test]
+fn a_short_commit_is_found_in_the_cache_or_said_to_be_one() {
+    let server = Server::new(|asked, _| match asked.path.contains(COMMIT) || asked.path.contains("/main/") {
+        false if asked.path != "/cdn/blob" => {
+            let code = vec![("x-error-code".into(), "RevisionNotFound".into())];
+            Answer { status: 404, headers: code, ..Answer::default() }
+        }
+        _ => good(asked, "model.safetensors", &data()),
+    });
+    let place = Place::new();
+    let short = Repository::model(&format!("timm/vit@{}", &COMMIT[..7]));
+    let message = place.hub(&server).file(&short, "model.safetensors").expect_err("unknown").to_string();
+    assert!(message.contains("by all 40 digits only"), "{message}");
+    let found = place.hub(&server).file(&repo(), "model.safetensors").expect("download");
+    assert_eq!(place.hub(&server).file(&short, "model.safetensors").expect("cached"), found);
+}
+
+#[test]
+fn jobs_that_start_together_never_see_half_a_cache() {
+    let server = Server::new(|asked, _| {
+        let name = asked.path.rsplit('/').next().unwrap_or_default();
+        match name {
+            "blob" => good(asked, "", &data()),
+            name => good(asked, name, &data()),
+        }
+    });
+    let place = Place::new();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    // Asks the hub each time, as the reference is missing, and reads at once.
+                    let refs = place.folder.path().join("hub/models--timm--vit/refs/main");
+                    let _ = std::fs::remove_file(refs);
+                    for name in ["model.safetensors", "config.json"] {
+                        let found = place.hub(&server).file(&repo(), name).expect("download");
+                        assert_eq!(std::fs::read(&found.path).expect("whole").len(), data().len());
+                    }
+                }
+            });
+        }
+    });
+}

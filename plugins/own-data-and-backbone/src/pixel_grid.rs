@@ -35,6 +35,9 @@ impl PixelGrid {
             std: [1.0; 3],
             pretrained_on: Vec::new(),
             parameters: 0,
+            weight_id: String::new(),
+            assumed: Vec::new(),
+            notes: Vec::new(),
         };
         Self { info }
     }

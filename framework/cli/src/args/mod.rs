@@ -182,9 +182,13 @@ pub(crate) struct RunArgs {
     /// The backbone: see `cilbench list backbones`; or a name of timm's, vit_base_patch16_224.augreg_in21k, or a hub repository [default: vit with --weights, else vit-nano]
     #[arg(long)]
     pub backbone: Option<String>,
-    /// The backbone's weights: a safetensors file with timm's tensor names
+    /// The backbone's weights: safetensors, a PyTorch checkpoint, or the index of shards of either
     #[arg(long, value_name = "FILE")]
     pub weights: Option<PathBuf>,
+    /// Which network of a weights file that holds several, by the beginning of its names
+    #[arg(long, value_name = "KEY")]
+    #[serde(default)]
+    pub weights_key: Option<String>,
     /// The folder that holds the data set
     #[arg(long, value_name = "DIR")]
     pub data_root: Option<PathBuf>,
@@ -276,7 +280,7 @@ pub(crate) struct RunArgs {
     /// Go on with the run in this folder, as it was started: no option of the run is needed or taken
     #[arg(long, value_name = "DIR", conflicts_with_all = [
         "method", "scenario", "backbone", "weights", "data_root", "split", "class_order", "image_size", "train_per_class", "test_per_class", "epochs",
-        "batch_size", "seed", "config", "set", "heads", "mean", "std", "device", "dtype", "out", "seeds", "class_orders", "micro_batch", "checkpoint_blocks",
+        "batch_size", "seed", "config", "set", "heads", "mean", "std", "weights_key", "device", "dtype", "out", "seeds", "class_orders", "micro_batch", "checkpoint_blocks",
         "checkpoint_minutes", "checkpoint_steps", "keep", "isolate", "audit", "dry_run",
     ])]
     #[serde(skip)]

@@ -1,8 +1,8 @@
 //! The layers of a transformer block: without a graph for their weights, or with gradients of them.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{D, Tensor};
 
-use super::{Pass, Projection, WeightsFile};
+use super::{Activation, Pass, Projection};
 use crate::Result;
 use crate::nn;
 
@@ -14,11 +14,6 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    pub fn load(file: &WeightsFile, name: &str, dtype: DType, device: &Device) -> Result<Self> {
-        let tensor = |part: &str| file.tensor(&format!("{name}.{part}"), dtype, device);
-        Ok(Self { weight: tensor("weight")?, bias: tensor("bias")? })
-    }
-
     /// x·Wᵀ + b.
     pub fn plain(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         if train { nn::linear(x, &self.weight, &self.bias) } else { nn::frozen_linear(x, &self.weight, Some(&self.bias)) }
@@ -72,4 +67,20 @@ impl Norm {
 /// A weight as it enters a pass: without a graph unless it is trained.
 pub(super) fn weight(tensor: &Tensor, train: bool) -> Tensor {
     if train { tensor.clone() } else { tensor.detach() }
+}
+
+/// The function between an MLP's layers.
+pub(super) fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Gelu => nn::gelu_erf(x),
+        Activation::GeluTanh => Ok(x.gelu()?),
+        Activation::QuickGelu => Ok((x * candle_nn::ops::sigmoid(&(x * 1.702)?)?)?),
+    }
+}
+
+/// silu(a) ∘ b of the two halves (a, b) of the last dimension (SwiGLU, Shazeer 2020).
+pub(super) fn gate(x: &Tensor) -> Result<Tensor> {
+    let half = x.dim(D::Minus1)? / 2;
+    let part = |start: usize| x.narrow(D::Minus1, start, half)?.contiguous();
+    Ok((part(0)?.silu()? * part(half)?)?)
 }

@@ -3,8 +3,12 @@
 mod adapter;
 #[cfg(test)]
 mod adapter_test;
+mod architectures;
 #[cfg(test)]
 mod extra_tokens_test;
+mod facts;
+#[cfg(test)]
+mod facts_test;
 #[cfg(test)]
 mod full_training_test;
 #[cfg(test)]
@@ -12,6 +16,7 @@ mod fused_test;
 mod hub;
 mod layers;
 mod low_rank;
+mod names;
 mod position;
 mod vit;
 mod weights;
@@ -22,6 +27,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 
 pub use adapter::{Adapter, Adapters};
+pub use facts::Activation;
 pub use hub::resolve;
 pub use low_rank::{LowRank, Pair, Projection, Site};
 pub use vit::Vit;
@@ -45,6 +51,10 @@ pub struct BackboneInfo {
     pub name: String,
     /// SHA-256 of the weights file.
     pub weights_hash: String,
+    /// SHA-256 of the network itself: its tensors in f32 by name, heads, ε and activation. It does
+    /// not depend on the file's format or on the names in it. Empty where nobody computed it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub weight_id: String,
     /// The width of a token.
     pub dim: usize,
     /// The number of blocks.
@@ -63,6 +73,12 @@ pub struct BackboneInfo {
     pub pretrained_on: Vec<String>,
     /// The number of frozen parameters.
     pub parameters: usize,
+    /// What neither the command nor the file states and was assumed, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed: Vec<String>,
+    /// What of the file was renamed and what was left out, one line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// Something a method may need of a backbone.
@@ -203,6 +219,15 @@ pub struct BackboneOptions {
     pub mean: Option<[f64; 3]>,
     /// Overrides the standard deviation that the file states.
     pub std: Option<[f64; 3]>,
+    /// Below which key of the file the network is, if the file holds several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights_key: Option<String>,
+    /// The ε of the norms, if the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layer_norm_eps: Option<f64>,
+    /// The activation of the MLPs, if the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Where on the hub the weights are from: repository and commit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,

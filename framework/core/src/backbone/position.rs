@@ -4,20 +4,24 @@ use candle_core::{DType, Tensor};
 
 use crate::Result;
 
-/// Resizes `embedding` (1, 1 + old², dim) to (1, 1 + new², dim); the first token, CLS, stays as it is.
-pub(super) fn resize(embedding: &Tensor, old: usize, new: usize) -> Result<Tensor> {
+/// Resizes `embedding` (1, front + old², dim) to (1, front + new², dim); the first tokens, CLS and
+/// the like, stay as they are.
+pub(super) fn resize(embedding: &Tensor, front: usize, old: usize, new: usize) -> Result<Tensor> {
     if old == new {
         return Ok(embedding.clone());
     }
     let dim = embedding.dim(2)?;
     let weights = Tensor::from_vec(bicubic(old, new), (new, old), embedding.device())?.to_dtype(DType::F64)?;
-    let grid = embedding.narrow(1, 1, old * old)?.to_dtype(DType::F64)?;
+    let grid = embedding.narrow(1, front, old * old)?.to_dtype(DType::F64)?;
     // Rows first, then columns: (new, old) · (old, old·dim), then the same on the transposed grid.
     let rows = weights.matmul(&grid.reshape((old, old * dim))?)?.reshape((new, old, dim))?;
     let columns = rows.transpose(0, 1)?.contiguous()?.reshape((old, new * dim))?;
     let resized = weights.matmul(&columns)?.reshape((new, new, dim))?.transpose(0, 1)?.contiguous()?;
     let resized = resized.reshape((1, new * new, dim))?.to_dtype(embedding.dtype())?;
-    Ok(Tensor::cat(&[&embedding.narrow(1, 0, 1)?, &resized], 1)?)
+    if front == 0 {
+        return Ok(resized);
+    }
+    Ok(Tensor::cat(&[&embedding.narrow(1, 0, front)?, &resized], 1)?)
 }
 
 /// The (new, old) matrix of bicubic interpolation weights, borders repeated.
@@ -57,7 +61,7 @@ mod tests {
         let squares: Vec<f64> = (0..9).map(|i| (i * i) as f64).collect();
         let grid = Tensor::from_vec(squares, (1, 9, 1), &Device::Cpu).expect("grid");
         let cls = Tensor::full(-1f64, (1, 1, 1), &Device::Cpu).expect("cls");
-        let out = resize(&Tensor::cat(&[cls, grid], 1).expect("cat"), 3, 2).expect("resize");
+        let out = resize(&Tensor::cat(&[cls, grid], 1).expect("cat"), 1, 3, 2).expect("resize");
         let out: Vec<f64> = out.flatten_all().expect("flat").to_vec1().expect("values");
         let expected = oracle(3, 2);
         assert_eq!(out[0], -1.0);

@@ -57,6 +57,11 @@ impl Repository {
         Repo::with_revision(self.id.clone(), kind, self.revision.clone())
     }
 
+    /// Whether the revision looks like the first digits of a commit.
+    fn is_short_commit(&self) -> bool {
+        (7..40).contains(&self.revision.len()) && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
+    }
+
     /// `datasets/` before data sets.
     fn prefix(&self) -> &'static str {
         if self.dataset { "datasets/" } else { "" }
@@ -134,8 +139,16 @@ impl Hub {
         if is_commit(&repo.revision) {
             return Some(repo.revision.clone());
         }
-        let file = self.cache.path().join(repo.hf().folder_name()).join("refs").join(&repo.revision);
-        std::fs::read_to_string(file).ok().map(|c| c.trim().to_owned()).filter(|c| is_commit(c))
+        let folder = self.cache.path().join(repo.hf().folder_name());
+        let file = folder.join("refs").join(&repo.revision);
+        let commit = std::fs::read_to_string(file).ok().map(|c| c.trim().to_owned());
+        commit.filter(|c| is_commit(c)).or_else(|| {
+            // A commit by its first digits, if just one that begins so is here.
+            let entries = std::fs::read_dir(folder.join("snapshots")).ok().filter(|_| repo.is_short_commit())?;
+            let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+            let mut found = names.filter(|n| is_commit(n) && n.starts_with(&repo.revision));
+            found.next().filter(|_| found.next().is_none())
+        })
     }
 
     fn snapshot(&self, repo: &Repository, commit: &str) -> PathBuf {
@@ -174,23 +187,63 @@ impl Hub {
     /// A file of a repository: from the cache, or downloaded into it.
     ///
     /// # Errors
-    /// Says whether the hub cannot be reached, the repository or file is not there or is gated, or what was sent is not what the hub states.
+    /// Says whether the hub cannot be reached, the repository or file is not there or is gated, or
+    /// what was sent is not what the hub states.
     pub fn file(&self, repo: &Repository, name: &str) -> Result<Fetched> {
-        if let Some(commit) = self.cached_commit(repo)
-            && let Some(found) = self.cached(repo, &commit, name)?
-        {
-            return Ok(found);
-        }
-        self.require_online(repo, name)?;
-        // Of a revision that was downloaded in part, the rest comes from the same commit.
-        let pinned = Repository { revision: self.cached_commit(repo).unwrap_or(repo.revision.clone()), ..repo.clone() };
-        self.download(&pinned, name).and_then(|found| {
-            if found.commit != repo.revision {
-                let path = self.cache.path();
-                self.cache.repo(repo.hf()).create_ref(&found.commit).map_err(Error::io(path))?;
+        self.first_file(repo, &[name])?.ok_or_else(|| self.lacks(repo, name))
+    }
+
+    /// The first of these files that a repository has, if it has one: from the cache, or downloaded
+    /// into it.
+    ///
+    /// # Errors
+    /// As [`Hub::file`].
+    pub fn first_file(&self, repo: &Repository, names: &[&str]) -> Result<Option<Fetched>> {
+        let commit = self.cached_commit(repo);
+        for name in names {
+            if let Some(commit) = &commit
+                && let Some(found) = self.cached(repo, commit, name)?
+            {
+                return Ok(Some(found));
             }
-            Ok(found)
-        })
+        }
+        self.require_online(repo, names.first().unwrap_or(&"a file"))?;
+        // Of a revision that was downloaded in part, the rest comes from the same commit.
+        let pinned = Repository { revision: commit.unwrap_or(repo.revision.clone()), ..repo.clone() };
+        for name in names {
+            if let Some(found) = self.download(&pinned, name)? {
+                self.remember(repo, &found.commit)?;
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A file that a repository may have; none also if nothing may be downloaded and it is not here.
+    ///
+    /// # Errors
+    /// As [`Hub::file`].
+    pub fn optional_file(&self, repo: &Repository, name: &str) -> Result<Option<Fetched>> {
+        match (&self.offline, self.cached_commit(repo)) {
+            (None, _) => self.first_file(repo, &[name]),
+            (Some(_), Some(commit)) => self.cached(repo, &commit, name),
+            (Some(_), None) => Ok(None),
+        }
+    }
+
+    /// An error for a file that a repository does not have.
+    pub(crate) fn lacks(&self, repo: &Repository, what: &str) -> Error {
+        let page = format!("{}/{}{}", self.endpoint, repo.prefix(), repo.id);
+        Error::Protocol(format!("{} has no {what} at revision '{}'; see {page}", repo.id, repo.revision))
+    }
+
+    /// Writes down which commit a revision stands for.
+    fn remember(&self, repo: &Repository, commit: &str) -> Result<()> {
+        if commit == repo.revision {
+            return Ok(());
+        }
+        let folder = self.cache.path().join(repo.hf().folder_name());
+        transfer::write(&folder.join("refs").join(&repo.revision), commit)
     }
 
     /// Those files of a repository whose names begin and end like this. Gives the folder they lie in and the commit.
@@ -220,10 +273,8 @@ impl Hub {
             self.file(&pinned, name)?;
         }
         let file = kept(&commit);
-        std::fs::write(&file, serde_json::to_string(&names).unwrap_or_default()).map_err(Error::io(&file))?;
-        if commit != repo.revision {
-            self.cache.repo(repo.hf()).create_ref(&commit).map_err(Error::io(self.cache.path()))?;
-        }
+        transfer::write(&file, &serde_json::json!(names).to_string())?;
+        self.remember(repo, &commit)?;
         Ok(Fetched { path: self.snapshot(repo, &commit), commit })
     }
 

@@ -16,6 +16,9 @@ use crate::{Error, Result};
 /// Redirects that are followed.
 const HOPS: usize = 8;
 
+/// The longest wait that the hub may ask for, in seconds, before it is said instead of waited for.
+const LONGEST_WAIT: u64 = 300;
+
 /// The hash that the hub states of a file: SHA-256 for large ones, git's blob hash for small ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Digest {
@@ -79,8 +82,24 @@ impl Hub {
         Error::Protocol(format!("{url} cannot be reached: {why}; check the network, or set HF_ENDPOINT to a mirror"))
     }
 
-    /// A request; the token goes to the hub itself only, not to where it redirects to.
+    /// A request, repeated while the hub is busy (429) or out of order (5xx). It waits as long as
+    /// the hub asks for, or a little longer each time.
     fn request(&self, head: bool, url: &str, from: Option<u64>) -> Result<Response<Body>, ureq::Error> {
+        let mut attempt = 0;
+        loop {
+            let response = self.request_once(head, url, from)?;
+            let status = response.status();
+            let passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
+            let Some(wait) = wait(&response, attempt).filter(|_| passing && attempt < self.retries) else {
+                return Ok(response);
+            };
+            std::thread::sleep(wait);
+            attempt += 1;
+        }
+    }
+
+    /// A request; the token goes to the hub itself only, not to where it redirects to.
+    fn request_once(&self, head: bool, url: &str, from: Option<u64>) -> Result<Response<Body>, ureq::Error> {
         let ours = Uri::try_from(self.endpoint.as_str()).ok().and_then(|e| e.authority().cloned());
         let theirs = Uri::try_from(url).ok().and_then(|u| u.authority().cloned());
         let mut request = if head { self.agent.head(url) } else { self.agent.get(url) };
@@ -129,20 +148,33 @@ impl Hub {
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
                 format!("{id}: the token is not accepted (status {status}); check HF_TOKEN, and whether it may read {page}")
             }
+            (StatusCode::NOT_FOUND, "RevisionNotFound") if repo.is_short_commit() => {
+                format!("{id} has no revision '{}': the hub knows commits by all 40 digits only; see {page}/commits/main", repo.revision)
+            }
             (StatusCode::NOT_FOUND, "RevisionNotFound") => format!("{id} has no revision '{}'; see {page}", repo.revision),
             (StatusCode::NOT_FOUND, "RepoNotFound") => format!("there is no repository {id}; see {page}"),
             (StatusCode::NOT_FOUND, _) => format!("{id} has no {what} at revision '{}'; see {page}", repo.revision),
+            (StatusCode::TOO_MANY_REQUESTS, _) => format!(
+                "{url}: the hub answered {status}: there were too many requests{}; try again later, or set HF_TOKEN",
+                asked_to_wait(&response).map_or(String::new(), |s| format!(", and it asks to wait {s} seconds"))
+            ),
             _ => format!("{url}: the hub answered {status} {message}; try again later"),
         };
         Err(Error::Protocol(text))
+    }
+
+    fn show(&self, name: &str, done: u64, size: u64) {
+        if let Some(watch) = &self.watch {
+            watch(name, done, size);
+        }
     }
 
     fn url(&self, repo: &Repository, name: &str) -> String {
         format!("{}/{}{}/resolve/{}/{name}", self.endpoint, repo.prefix(), repo.id, repo.revision)
     }
 
-    /// Asks what a file is, without its body.
-    fn stated(&self, repo: &Repository, name: &str) -> Result<Stated> {
+    /// Asks what a file is, without its body; none if the repository has no such file.
+    fn stated(&self, repo: &Repository, name: &str) -> Result<Option<Stated>> {
         let mut url = self.url(repo, name);
         let not_a_hub = |url: &str, what: &str| {
             Error::Protocol(format!(
@@ -160,6 +192,9 @@ impl Hub {
             }
             let found = match response.status() {
                 status if status.is_redirection() => response,
+                StatusCode::NOT_FOUND if header("x-error-code").as_deref() == Some("EntryNotFound") => {
+                    return Ok(None);
+                }
                 _ => self.successful(response, &url, repo, name)?,
             };
             let header = |n: &str| found.headers().get(n).and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -167,14 +202,15 @@ impl Hub {
             let etag = header("x-linked-etag").or_else(|| header("etag"));
             let digest = etag.as_deref().and_then(Digest::parse).ok_or_else(|| not_a_hub(&url, "it states no hash of the file"))?;
             let size = header("x-linked-size").or_else(|| header("content-length")).and_then(|s| s.parse().ok());
-            return Ok(Stated { commit, digest, size: size.ok_or_else(|| not_a_hub(&url, "it states no size of the file"))? });
+            let size = size.ok_or_else(|| not_a_hub(&url, "it states no size of the file"))?;
+            return Ok(Some(Stated { commit, digest, size }));
         }
         Err(not_a_hub(&url, "it redirects without end"))
     }
 
-    /// Downloads a file into the cache.
-    pub(super) fn download(&self, repo: &Repository, name: &str) -> Result<Fetched> {
-        let stated = self.stated(repo, name)?;
+    /// Downloads a file into the cache; none if the repository has no such file.
+    pub(super) fn download(&self, repo: &Repository, name: &str) -> Result<Option<Fetched>> {
+        let Some(stated) = self.stated(repo, name)? else { return Ok(None) };
         let pinned = Repository { revision: stated.commit.clone(), ..repo.clone() };
         let folder = self.cache.path().join(repo.hf().folder_name());
         let blobs = folder.join("blobs");
@@ -194,7 +230,7 @@ impl Hub {
         let pointer = self.snapshot(repo, &stated.commit).join(name);
         point(&pointer, &blob)?;
         drop(lock);
-        Ok(Fetched { path: pointer, commit: stated.commit })
+        Ok(Some(Fetched { path: pointer, commit: stated.commit }))
     }
 
     /// The whole body in the file `part`, verified.
@@ -207,6 +243,8 @@ impl Hub {
             match self.body(repo, name, stated, part) {
                 Ok(()) => {
                     if digest_of(part, &stated.digest)? == stated.digest {
+                        // Only now it is downloaded.
+                        self.show(name, stated.size, stated.size);
                         return Ok(());
                     }
                     last = "the body's hash is not the one that the hub states".into();
@@ -230,7 +268,7 @@ impl Hub {
         }
         let url = self.url(repo, name);
         let response = self.get(&url, repo, name, (have > 0).then_some(have)).map_err(|error| match &error {
-            Error::Protocol(text) if text.contains("cannot be reached") || text.contains("answered 5") => Broken::Cut(text.clone()),
+            Error::Protocol(text) if text.contains("cannot be reached") => Broken::Cut(text.clone()),
             _ => Broken::Final(error),
         })?;
         // A server that does not know ranges begins again.
@@ -253,8 +291,8 @@ impl Hub {
                 return Err(Broken::Cut(format!("the body is longer than the {} bytes that the hub states", stated.size)));
             }
             file.write_all(&buffer[..n]).map_err(io)?;
-            if let Some(watch) = &self.watch {
-                watch(name, done, stated.size);
+            if done < stated.size {
+                self.show(name, done, stated.size);
             }
         }
         file.sync_all().map_err(io)?;
@@ -278,13 +316,30 @@ fn redirected(url: &str, response: &Response<Body>) -> Option<String> {
     Some(format!("{}://{}{}{to}", uri.scheme_str()?, uri.authority()?, if to.starts_with('/') { "" } else { "/" }))
 }
 
-/// Makes `pointer` stand for `blob`: a relative symbolic link, as in Python's cache; a copy where the system has no links.
+/// The seconds that an answer asks to wait.
+fn asked_to_wait(response: &Response<Body>) -> Option<u64> {
+    response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()
+}
+
+/// How long to wait before the next attempt; none if the hub asks for more than can be waited for.
+fn wait(response: &Response<Body>, attempt: u32) -> Option<Duration> {
+    match asked_to_wait(response) {
+        Some(seconds) => (seconds <= LONGEST_WAIT).then(|| Duration::from_secs(seconds)),
+        None => Some(Duration::from_millis(400 << attempt.min(6))),
+    }
+}
+
+/// Makes `pointer` stand for `blob`: a relative symbolic link, as in Python's cache; a copy where the
+/// system has no links. Another process may be reading it: a right one is left alone, and a new one
+/// is made aside and renamed.
 fn point(pointer: &Path, blob: &Path) -> Result<()> {
+    let there = std::fs::canonicalize(pointer).ok();
+    if there.is_some() && there == std::fs::canonicalize(blob).ok() {
+        return Ok(());
+    }
     let folder = pointer.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    if pointer.symlink_metadata().is_ok() {
-        std::fs::remove_file(pointer).map_err(Error::io(pointer))?;
-    }
+    let new = aside(pointer);
     #[cfg(unix)]
     {
         // Up from the pointer's folder to the repository's, then down to the blob.
@@ -292,10 +347,30 @@ fn point(pointer: &Path, blob: &Path) -> Result<()> {
         let depth = folder.strip_prefix(repository).map_or(0, |p| p.components().count());
         let up: PathBuf = std::iter::repeat_n("..", depth).collect();
         let target = up.join("blobs").join(blob.file_name().unwrap_or_default());
-        std::os::unix::fs::symlink(target, pointer).map_err(Error::io(pointer))
+        std::os::unix::fs::symlink(target, &new).map_err(Error::io(&new))?;
     }
     #[cfg(not(unix))]
-    {
-        std::fs::copy(blob, pointer).map(|_| ()).map_err(Error::io(pointer))
+    std::fs::copy(blob, &new).map_err(Error::io(&new))?;
+    std::fs::rename(&new, pointer).map_err(Error::io(pointer))
+}
+
+/// Writes a small file of the cache: aside, then renamed, and only if it is not there already.
+pub(super) fn write(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) {
+        return Ok(());
     }
+    let folder = path.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let new = aside(path);
+    std::fs::write(&new, text).map_err(Error::io(&new))?;
+    std::fs::rename(&new, path).map_err(Error::io(path))
+}
+
+/// A name beside this one that no other process or thread uses.
+fn aside(path: &Path) -> PathBuf {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{process}.{count}"))
 }

@@ -29,7 +29,7 @@ pub fn build(entry: &MethodEntry, from: &Construction) -> Result<Instance> {
         heads: Some(b.heads),
         mean: Some(b.mean),
         std: Some(b.std),
-        source: None,
+        ..BackboneOptions::default()
     };
     let backbone = (kind.build)(&options, placement.dtype, &placement.device)?;
     let player = entry.build(&config, Setup { backbone, placement: placement.clone() })?;

@@ -1,65 +1,67 @@
-//! Training operations: frozen-aware linear layers, norms, attention, losses, spectra.
+//! The numerical engine: differentiable operations, losses, Gaussians and spectra.
 //!
-//! Everything a frozen backbone needs has its own backward pass, which computes gradients to activations only: frozen weights cost no
-//! gradient work. Linear layers and norms come in a trained form too. On the CPU the operations run on all threads, and give the same bits at any number of them.
+//! # Three tiers
+//!
+//! An operation exists in up to three forms:
+//!
+//! 1. **CPU kernel** ([`cpu`]): loops over slices of f32 or f64, compiled for the widest vectors of
+//!    the processor. They serve CPU tensors in f32 and f64.
+//! 2. **Own gradient** (`ops::composed`): the value comes from candle's operations without a graph,
+//!    the gradient from a formula. Frozen weights then cost no gradient work, and only the input is
+//!    kept for the backward pass. This form serves frozen layers on other devices.
+//! 3. **Composed**: plain candle operations with candle's own differentiation. This form serves
+//!    everything that is trained on other devices, and cheap operations everywhere.
+//!
+//! The public function of an operation chooses the tier: it asks [`has_cpu_kernel`]. A vision
+//! transformer makes one more choice in `backbone/vit`: a pass over frozen weights that fits
+//! [`vit_trunk`] goes through it as one operation; any other pass is put together from [`ops`].
+//!
+//! # Rooms
+//!
+//! - [`cpu`]: kernels and the memory, SIMD and matrix products that they share.
+//! - [`ops`]: differentiable operations on tensors.
+//! - [`vit_trunk`]: the frozen blocks of a vision transformer as one differentiable operation.
+//! - [`gaussian`]: Gaussians of class features, fitted and sampled.
+//! - [`head_sgd`]: SGD of one linear layer on stored features.
+//!
+//! Results have the same bits at any number of threads.
 
-mod activation;
-mod aligned;
-mod attached;
-mod attention;
-mod cholesky;
-mod factor;
-mod float;
+mod cpu;
 mod gaussian;
-mod layer_loss;
-mod layer_sgd;
-mod linear;
-mod logits;
-mod loss;
-mod measure;
-mod moments;
-mod norm;
-mod normals;
-mod panels;
-mod product;
-mod rows;
-mod spectrum;
-mod trunk;
+mod head_sgd;
+mod ops;
+mod vit_trunk;
 
-pub use activation::gelu_erf;
-pub use attention::{attention, attention_cls};
-pub use cholesky::{Cholesky, solve_symmetric};
-pub use gaussian::{Features, Gaussian};
-pub use layer_loss::LayerLoss;
-pub use layer_sgd::LayerSgd;
-pub use linear::{frozen_linear, linear};
-pub use logits::normalised;
-pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, smooth_l1};
+pub use cpu::cholesky::{Cholesky, solve_symmetric};
 #[doc(hidden)]
-pub use measure::Product;
-pub use norm::{frozen_layer_norm, layer_norm};
-pub use normals::Normals;
-pub use spectrum::{eigenvalues, relation, spectra};
-pub(crate) use trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+pub use cpu::speed::Product;
+pub use gaussian::{Features, Gaussian, Normals};
+pub use head_sgd::{LayerLoss, LayerSgd};
+pub use ops::{
+    attention, attention_cls, binary_cross_entropy, cross_entropy, distillation, eigenvalues, frozen_layer_norm, frozen_linear, gelu_erf,
+    layer_norm, linear, mean_entropy, mse, normalised, relation, smooth_l1, spectra,
+};
+pub(crate) use vit_trunk::{BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
 
 thread_local! {
-    static AS_ON_A_DEVICE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static WITHOUT_CPU_KERNELS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Whether the CPU's own operations are to be used for this tensor.
-pub(crate) fn own(x: &candle_core::Tensor) -> bool {
-    x.device().is_cpu() && !AS_ON_A_DEVICE.get()
+/// Whether operations on this tensor use the kernels of [`cpu`].
+pub(crate) fn has_cpu_kernel(x: &candle_core::Tensor) -> bool {
+    x.device().is_cpu() && !WITHOUT_CPU_KERNELS.get()
 }
 
-/// Runs `f` with this thread's CPU tensors going the way of tensors on a GPU, through candle's operations alone: for tests of that way without a GPU.
+/// Runs `f` with the CPU kernels switched off on this thread: CPU tensors take the way of tensors
+/// on a GPU. Tests use it to check that way on a machine without a GPU.
 #[doc(hidden)]
 pub fn as_on_a_device<T>(f: impl FnOnce() -> T) -> T {
-    struct Back(bool);
-    impl Drop for Back {
+    struct Restore(bool);
+    impl Drop for Restore {
         fn drop(&mut self) {
-            AS_ON_A_DEVICE.set(self.0);
+            WITHOUT_CPU_KERNELS.set(self.0);
         }
     }
-    let _back = Back(AS_ON_A_DEVICE.replace(true));
+    let _restore = Restore(WITHOUT_CPU_KERNELS.replace(true));
     f()
 }

@@ -102,7 +102,7 @@ impl ClassStatistics {
                 other => other,
             })
         };
-        let fitted: Vec<Result<Gaussian>> = match nn::own(features) {
+        let fitted: Vec<Result<Gaussian>> = match nn::has_cpu_kernel(features) {
             true => task.classes.par_iter().map(one).collect(),
             false => task.classes.iter().map(one).collect(),
         };

@@ -45,7 +45,7 @@ impl Vit {
     /// Whether the fused operation can do this pass: everything frozen, on the CPU, with low-rank paths beside q, k and v alone and no adapters.
     pub(super) fn fits_fused(&self, images: &Tensor, pass: &Pass) -> bool {
         let attention = |p: Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
-        nn::own(images)
+        nn::has_cpu_kernel(images)
             && matches!(images.dtype(), DType::F32 | DType::F64)
             && !images.track_op()
             && !pass.train_weights

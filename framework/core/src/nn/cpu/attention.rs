@@ -1,0 +1,65 @@
+//! Multi-head attention of one image on one thread, forward and backward.
+
+use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::rowwise::{softmax, softmax_gradient};
+use crate::nn::cpu::simd::Float;
+
+/// One image's attention: how many tokens attend (the first ones) to how many, their width, and the heads that share it.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub queries: usize,
+    pub tokens: usize,
+    pub dim: usize,
+    pub heads: usize,
+}
+
+impl Sizes {
+    fn width(self) -> usize {
+        self.dim / self.heads
+    }
+
+    fn scale(self) -> f64 {
+        1.0 / (self.width() as f64).sqrt()
+    }
+
+    /// Where q, k and v of a head lie in an image's qkv (tokens, 3·dim).
+    fn qkv(self, head: usize) -> [View; 3] {
+        [0, 1, 2].map(|i| View::rows(3 * self.dim).after(i * self.dim + head * self.width()))
+    }
+
+    /// Where a head lies in an image's output (queries, dim).
+    fn out(self, head: usize) -> View {
+        View::rows(self.dim).after(head * self.width())
+    }
+
+    /// The attention weights (queries, tokens) of a head, into `p`.
+    fn weights<T: Float>(self, qkv: &[T], head: usize, p: &mut [T]) {
+        let (m, n, [q, k, _]) = (self.queries, self.tokens, self.qkv(head));
+        product((m, n, self.width()), (p, View::rows(n), Old::Dropped), (qkv, q), (qkv, k.t()), self.scale());
+        softmax(&mut p[..m * n], n);
+    }
+
+    /// softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim), into `out` (queries, dim). `p` has room for (queries, tokens).
+    pub fn forward<T: Float>(self, qkv: &[T], p: &mut [T], out: &mut [T]) {
+        for head in 0..self.heads {
+            self.weights(qkv, head, p);
+            let size = (self.queries, self.width(), self.tokens);
+            product(size, (out, self.out(head), Old::Dropped), (p, View::rows(self.tokens)), (qkv, self.qkv(head)[2]), 1.0);
+        }
+    }
+
+    /// The gradient of qkv from that of the output, into `dqkv` (tokens, 3·dim); the q of tokens that do not attend is left as it is. The softmax is
+    /// computed again. `p` and `dp` have room for (queries, tokens).
+    pub fn backward<T: Float>(self, qkv: &[T], grad: &[T], [p, dp]: [&mut [T]; 2], dqkv: &mut [T]) {
+        let (m, n, w, plain) = (self.queries, self.tokens, self.width(), View::rows(self.tokens));
+        for head in 0..self.heads {
+            let ([q, k, v], o) = (self.qkv(head), self.out(head));
+            self.weights(qkv, head, p);
+            product((n, w, m), (dqkv, v, Old::Dropped), (p, plain.t()), (grad, o), 1.0);
+            product((m, n, w), (dp, plain, Old::Dropped), (grad, o), (qkv, v.t()), 1.0);
+            softmax_gradient(&p[..m * n], &mut dp[..m * n], n);
+            product((m, w, n), (dqkv, q, Old::Dropped), (dp, plain), (qkv, k), self.scale());
+            product((n, w, m), (dqkv, k, Old::Dropped), (dp, plain.t()), (qkv, q), self.scale());
+        }
+    }
+}

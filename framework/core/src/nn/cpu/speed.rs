@@ -1,0 +1,70 @@
+//! The speed of single matrix products, for `cilbench bench products`.
+
+use std::time::Instant;
+
+use crate::nn::cpu::aligned::Aligned;
+use crate::nn::cpu::panels::{Left, Panels, Right, Start, multiply};
+use crate::nn::cpu::product::{Old, View, product};
+
+/// Timed rounds, of which the best counts, and floating-point operations of each.
+const ROUNDS: usize = 10;
+const WORK: f64 = 4e8;
+
+/// A product out (m, n) = left (m, k) · right (k, n) in f32.
+#[derive(Debug, Clone, Copy)]
+pub enum Product {
+    /// Of strided matrices: from a row to the next and from a column to the next of the left and the right one, and from a row to the next of the result.
+    Strided {
+        /// Of the left matrix.
+        left: [usize; 2],
+        /// Of the right matrix.
+        right: [usize; 2],
+        /// Of the result.
+        out: usize,
+    },
+    /// With a frozen weight that was laid out before, as in the forward pass of the trunk.
+    LaidOut,
+    /// With a frozen weight as it is, as in the backward pass.
+    Frozen,
+}
+
+impl Product {
+    /// Operations a second of one of (m, n, k), on this thread.
+    ///
+    /// # Panics
+    /// If a size is 0.
+    pub fn speed(self, (m, n, k): (usize, usize, usize)) -> f64 {
+        let reach = |rows: usize, columns: usize, [row, column]: [usize; 2]| (rows - 1) * row + (columns - 1) * column + 1;
+        let numbers = |count: usize| (0..count).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect::<Vec<f32>>();
+        let (left, right, width) = match self {
+            Self::Strided { left, right, out } => (reach(m, k, left), reach(k, n, right), out),
+            Self::LaidOut | Self::Frozen => (m * k, k * n, n),
+        };
+        let (a, b, mut out) = (numbers(left), numbers(right), vec![0f32; reach(m, n, [width, 1])]);
+        let panels = matches!(self, Self::LaidOut).then(|| Panels::transposed(&b, (n, k)));
+        let mut room = Aligned::default();
+        let mut once = || {
+            let dst = (&mut out[..], n, Start::Zero);
+            let rows = Left { rows: m, values: &a, width: k };
+            match (self, &panels) {
+                (Self::Strided { left, right, out: width }, _) => {
+                    let view = |[row, column]: [usize; 2]| View { start: 0, row, column };
+                    product((m, n, k), (&mut out, View::rows(width), Old::Dropped), (&a, view(left)), (&b, view(right)), 1.0);
+                }
+                (_, Some(panels)) => multiply(rows, Right::Panels(panels, (0, n)), k, dst, &mut room),
+                (_, None) => multiply(rows, Right::Rows(&b, n), k, dst, &mut room),
+            }
+        };
+        once();
+        let work = 2.0 * (m * n * k) as f64;
+        let times = (WORK / work).ceil() as usize;
+        let mut best = f64::INFINITY;
+        for _ in 0..ROUNDS {
+            let began = Instant::now();
+            (0..times).for_each(|_| once());
+            best = best.min(began.elapsed().as_secs_f64());
+        }
+        std::hint::black_box(&out);
+        work * times as f64 / best
+    }
+}

@@ -9,6 +9,8 @@ mod cub200;
 mod domainnet;
 mod fashion_mnist;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod idx;
 mod imagenet_a;
 mod imagenet_r;
@@ -17,6 +19,7 @@ mod parquet;
 #[path = "../tests/parquet_file/mod.rs"]
 mod parquet_file;
 mod pickle;
+mod sides;
 mod unpack;
 mod vit_nano;
 

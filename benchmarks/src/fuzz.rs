@@ -1,8 +1,9 @@
-//! Mutated inputs of every kind. None may panic, abort, hang, or take much memory: each is read, or is an error.
+//! Mutated inputs of every kind. None may panic, abort, hang, or take much memory: each is read, or
+//! is an error.
 //!
-//! A few thousand inputs are tried by default. `CILBENCH_FUZZ=100000 cargo test --release -p cilbench-benchmarks --lib fuzz` tries so
-//! many of each kind; `ulimit -v 8000000` before it bounds the memory. The inputs depend on their number alone, so that what fails is
-//! found again.
+//! A few thousand inputs are tried by default. `CILBENCH_FUZZ=100000 cargo test --release -p
+//! cilbench-benchmarks --lib fuzz` tries so many of each kind; `ulimit -v 8000000` before it bounds
+//! the memory. The inputs depend on their number alone, so that what fails is found again.
 
 use std::io::{Cursor, Write};
 use std::panic::catch_unwind;

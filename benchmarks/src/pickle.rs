@@ -1,5 +1,6 @@
-//! Python pickles, read as data: nothing in them is called or imported. Enough of protocols 0 to 5 for dictionaries, lists, texts, bytes, integers and
-//! numpy arrays, which is what data sets are distributed as.
+//! Python pickles, read as data: nothing in them is called or imported. Enough of protocols 0 to 5
+//! for dictionaries, lists, texts, bytes, integers and numpy arrays, which is what data sets are
+//! distributed as.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -51,7 +52,8 @@ impl Value {
         let bad = || "expected a numpy array of unsigned bytes".to_owned();
         let Value::Object(object) = self else { return Err(bad()) };
         let Value::Name(name) = &object.0 else { return Err(bad()) };
-        // numpy's two ways: an empty array whose state is set, or (protocol 5) one made of a buffer.
+        // numpy's two ways: an empty array whose state is set, or (protocol 5) one made of a
+        // buffer.
         let (shape, dtype, bytes) = match (&object.1, &object.2) {
             (_, Some(Value::List(state))) if name.ends_with("._reconstruct") => match &state[..] {
                 [_, Value::List(shape), Value::Object(dtype), _, Value::Bytes(bytes)] => (shape, dtype, bytes),
@@ -136,7 +138,8 @@ impl<'a> Machine<'a> {
         self.push(Value::Bytes(bytes))
     }
 
-    /// Only what cannot change later may be referred to again: sharing of lists and dictionaries is not followed.
+    /// Only what cannot change later may be referred to again: sharing of lists and dictionaries is
+    /// not followed.
     fn memoize(&mut self, key: u64) {
         if let Some(value) = self.stack.last().filter(|v| !matches!(v, Value::List(_) | Value::Dict(_))) {
             self.memo.insert(key, value.clone());

@@ -1,4 +1,5 @@
-//! The data sets, scenarios and the embedded backbone that come with cilbench: one file a data set, one TOML file a scenario.
+//! The data sets, scenarios and the embedded backbone that come with cilbench: one file per data
+//! set, one TOML file per scenario.
 #![deny(missing_docs)]
 
 use cilbench::scenario::ScenarioEntry;
@@ -9,6 +10,8 @@ mod cub200;
 mod domainnet;
 mod fashion_mnist;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod idx;
 mod imagenet_a;
 mod imagenet_r;
@@ -16,6 +19,7 @@ mod parquet;
 #[cfg(test)]
 #[path = "../tests/parquet_file/mod.rs"]
 mod parquet_file;
+mod sides;
 mod unpack;
 mod vit_nano;
 

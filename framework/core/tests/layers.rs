@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from the ground up. A module may use those before it, and nothing else.
 const FLOORS: &[&[&str]] = &[
-    &["error", "metrics", "cache"],
+    &["error", "metrics", "cache", "pickle"],
     &["array", "rng", "config", "device"],
     &["state", "data", "nn", "hub"],
     &["scenario", "backbone"],

@@ -1,6 +1,7 @@
-//! The transforms against Pillow's, from the same pixels: `pillow/make.py` made the expected images.
+//! The transforms against Pillow's, from the same pixels: `pillow/make.py` made the expected
+//! images.
 
-use cilbench::data::{CropBox, RgbImage, Transforms, decode};
+use cilbench::data::{CropBox, RgbImage, Scale, Transforms, decode, decode_as};
 
 fn source(width: u32, height: u32) -> RgbImage {
     let value = |i: u32| {
@@ -11,7 +12,8 @@ fn source(width: u32, height: u32) -> RgbImage {
     RgbImage { width, height, pixels: (0..width * height * 3).map(value).collect() }
 }
 
-/// The largest and the mean difference, in steps of 1/255, of planes in \[0, 1\] from an expected PNG.
+/// The largest and the mean difference, in steps of 1/255, of planes in \[0, 1\] from an expected
+/// PNG.
 fn difference(planes: &[f32], png: &[u8]) -> (f64, f64) {
     let expected = decode(png).expect("PNG");
     let n = (expected.width * expected.height) as usize;
@@ -69,7 +71,8 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
             assert!(worst <= $tolerance, "{}: {worst}", $name);
         };
     }
-    // JPEG decoders upsample colours differently; these images are colour noise, the worst case (a photograph: 4 at most, 0.25 in the mean).
+    // JPEG decoders upsample colours differently; these images are colour noise, the worst case (a
+    // photograph: 4 at most, 0.25 in the mean).
     kind!("420.jpg", 16);
     kind!("progressive.jpg", 16);
     kind!("orientation.jpg", 16);
@@ -82,4 +85,20 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
     kind!("lossless.webp", 0);
     kind!("palette.gif", 0);
     kind!("plain.bmp", 0);
+    kind!("plain.tif", 0);
+    kind!("lzw.tif", 0);
+    kind!("deflate-grey.tif", 0);
+    kind!("grey16.tif", 0);
+    kind!("alpha.tif", 0);
+    kind!("422.jpg", 16);
+    kind!("444.jpg", 3);
+}
+
+#[test]
+fn grey_of_16_bits_keeps_its_upper_bits_where_a_scenario_says_so() {
+    for file in [include_bytes!("pillow/grey16.png").as_slice(), include_bytes!("pillow/grey16.tif")] {
+        let pixels = |scale| decode_as(file, scale).expect("image").pixels.into_iter().step_by(3).collect::<Vec<u8>>();
+        assert_eq!(pixels(Scale::EightBit), [7, 255, 255]);
+        assert_eq!(pixels(Scale::SixteenBit), [0, 0, 9]);
+    }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::record::{Record, Status};
 use super::{RunFolder, Statistics};
-use crate::plugin::Plugin;
+use crate::method::Plugin;
 use crate::{Error, Result};
 
 /// A run folder that was found.

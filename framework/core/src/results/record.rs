@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInfo, BackboneOptions};
 use crate::metrics::{Scores, Summary};
-use crate::plugin::Plugin;
+use crate::method::Plugin;
 use crate::scenario::ScenarioInfo;
 
 /// The version of the format of `run.json`.

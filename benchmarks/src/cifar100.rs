@@ -158,7 +158,7 @@ fn read_folders(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         Ok((of_cifar_size(&bytes).map_err(|what| Error::file(&path, what))?, class))
     };
-    let images: Vec<_> = images_below(&root)?.into_par_iter().map(one).collect::<Result<_>>()?;
+    let images: Vec<_> = images_below(&root)?.images.into_par_iter().map(one).collect::<Result<_>>()?;
     whole(&root, images.len(), expected)?;
     Ok(Decoded::new(images))
 }
@@ -326,11 +326,7 @@ mod tests {
     fn a_folder_without_the_files_says_what_was_looked_for() {
         let folder = tempfile::tempdir().expect("folder");
         let entry = cilbench::data::find("cifar100").expect("registered");
-        let source = |root: Option<&Path>| cilbench::data::Source {
-            root: root.map(Path::to_path_buf),
-            split: entry.split(None).expect("split"),
-            manifest: None,
-        };
+        let source = |root: Option<&Path>| cilbench::data::Source::new(root.map(Path::to_path_buf), entry.split(None).expect("split"));
         let message = entry.load(&source(Some(folder.path()))).err().expect("must fail").to_string();
         assert!(message.contains("cifar-100-python/train") && message.contains("uoft-cs/cifar100"), "{message}");
         assert!(entry.load(&source(None)).err().expect("must fail").to_string().contains("--data-root"));

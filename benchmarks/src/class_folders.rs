@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use cilbench::data::{FileSet, Place, Sample, Source, Split, SplitId, images_below};
+use cilbench::data::{FileSet, LeftOut, Place, Sample, Source, Split, SplitId, images_below};
 use cilbench::{Error, Result};
+
+use crate::sides::side_folders;
 
 /// Where the class folders of a data set are.
 pub(crate) enum Layout {
     /// `<class>/<file>` below one folder.
     Archive(PathBuf),
     /// `train/<class>/<file>` and `test/<class>/<file>`.
-    Split(PathBuf),
+    Split([PathBuf; 2]),
 }
 
 impl Layout {
@@ -18,8 +20,8 @@ impl Layout {
     /// `is_class` accepts.
     pub(crate) fn find(root: &Path, names: &[&str], is_class: impl Fn(&str) -> bool) -> Result<Option<Self>> {
         for folder in names.iter().map(|n| root.join(n)).filter(|f| f.is_dir()) {
-            if folder.join("train").is_dir() && folder.join("test").is_dir() {
-                return Ok(Some(Self::Split(folder)));
+            if let Some(folders) = side_folders(&folder)? {
+                return Ok(Some(Self::Split(folders)));
             }
             if cilbench::data::folders_in(&folder)?.iter().any(|name| is_class(name)) {
                 return Ok(Some(Self::Archive(folder)));
@@ -32,7 +34,7 @@ impl Layout {
     pub(crate) fn folders(&self) -> Vec<PathBuf> {
         match self {
             Self::Archive(folder) => vec![folder.clone()],
-            Self::Split(folder) => vec![folder.join("train"), folder.join("test")],
+            Self::Split(folders) => folders.to_vec(),
         }
     }
 
@@ -45,10 +47,21 @@ impl Layout {
                 folder.display()
             )));
         }
-        let mut found = Vec::new();
+        let (mut found, mut left_out, mut notes) = (Vec::new(), LeftOut::default(), Vec::new());
         for (i, folder) in folders.iter().enumerate() {
-            found.extend(images_below(folder)?.into_iter().filter(|key| key.contains('/')).map(|key| (i as u16, key)));
+            let scan = images_below(folder)?;
+            left_out.merge(scan.left_out, &folder.display().to_string());
+            let (inside, outside): (Vec<String>, Vec<String>) = scan.images.into_iter().partition(|key| key.contains('/'));
+            if let Some(first) = outside.first() {
+                notes.push(format!(
+                    "left out: {} image(s) in no class's folder (the first: {})",
+                    outside.len(),
+                    folder.join(first).display()
+                ));
+            }
+            found.extend(inside.into_iter().map(|key| (i as u16, key)));
         }
+        notes.extend(left_out.notes());
         let class = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
         let mut classes: Vec<String> = found.iter().map(|(_, key)| class(key)).collect();
         classes.sort_unstable();
@@ -58,7 +71,7 @@ impl Layout {
             (if folder == 0 { Split::Train } else { Split::Test }, (Sample { key, label, domain: 0 }, Place::found(folder)))
         });
         let images: Vec<_> = images.collect();
-        Ok(FileSet::new(classes, vec![name.to_owned()], folders, Vec::new()).with_split(images, split))
+        Ok(FileSet::new(classes, vec![name.to_owned()], folders, Vec::new()).with_split(images, split).noting(notes))
     }
 }
 

@@ -104,11 +104,11 @@ mod tests {
         let files = ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt"];
         files.iter().zip(&texts).for_each(|(f, t)| std::fs::write(folder.join(f), t).expect("file"));
         let entry = cilbench::data::find("cub200").expect("registered");
-        let source = Source { root: Some(root.path().into()), split: entry.split(None).expect("split"), manifest: None };
+        let source = Source::new(Some(root.path().into()), entry.split(None).expect("split"));
         let set = entry.load(&source).expect("open");
         assert_eq!((set.samples(Split::Train).len(), set.samples(Split::Test).len()), (200, 200));
         assert_eq!((set.samples(Split::Train)[4].key.as_str(), set.samples(Split::Train)[4].label), ("005.Bird/1.jpg", 4));
-        assert!(set.missing().expect("missing")[0].contains("images.txt, line 2"));
+        assert!(set.missing(&|_, _| true).expect("missing")[0].contains("images.txt, line 2"));
         std::fs::write(folder.join("image_class_labels.txt"), "1 201\n").expect("file");
         assert!(entry.load(&source).err().expect("must fail").to_string().contains("image 1: class 201 is out of range"));
     }

@@ -150,7 +150,7 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         lists(root.path());
         let entry = cilbench::data::find("domainnet").expect("registered");
-        let source = Source { root: Some(root.path().into()), split: entry.split(None).expect("split"), manifest: None };
+        let source = Source::new(Some(root.path().into()), entry.split(None).expect("split"));
         let set = entry.load(&source).expect("open");
         assert_eq!((set.samples(Split::Train).len(), set.samples(Split::Test).len()), (6 * 345 * 2, 6 * 345));
         assert_eq!((set.class_names()[7].as_str(), set.domain_names().len()), ("class_007", 6));

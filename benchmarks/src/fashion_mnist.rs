@@ -141,7 +141,7 @@ mod tests {
         ];
         gz.iter().for_each(|(name, bytes)| std::fs::write(raw.join(name), bytes).expect("file"));
         let entry = cilbench::data::find("fashion-mnist").expect("registered");
-        let source = Source { root: Some(root.path().to_path_buf()), split: entry.split(None).expect("split"), manifest: None };
+        let source = Source::new(Some(root.path().to_path_buf()), entry.split(None).expect("split"));
         let data = entry.load(&source).expect("open");
         assert_eq!(data.samples(Split::Train), embedded().expect("embedded").samples(Split::Train));
         std::fs::remove_file(raw.join("t10k-labels-idx1-ubyte.gz")).expect("remove");

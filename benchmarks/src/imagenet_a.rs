@@ -58,7 +58,7 @@ mod tests {
         make(folders.path(), |i| if i < 2 { "train" } else { "test" });
         let entry = cilbench::data::find("imagenet-a").expect("registered");
         let open = |root: &Path, split: Option<&str>| {
-            entry.load(&Source { root: Some(root.into()), split: entry.split(split).expect("split"), manifest: None }).expect("open")
+            entry.load(&Source::new(Some(root.into()), entry.split(split).expect("split"))).expect("open")
         };
         let (a, b) = (open(archive.path(), None), open(folders.path(), None));
         assert_eq!((a.samples(Split::Train).len(), a.samples(Split::Test).len()), (800, 200));

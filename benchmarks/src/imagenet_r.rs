@@ -77,7 +77,7 @@ fn coda(layout: &Layout) -> Result<FileSet> {
     let folders = layout.folders();
     // In train/ and test/ folders of another split an image may be in either.
     let second: HashSet<String> = match folders.get(1) {
-        Some(test) => images_below(test)?.into_iter().collect(),
+        Some(test) => images_below(test)?.images.into_iter().collect(),
         None => HashSet::new(),
     };
     let [train, test] = lists()?;
@@ -114,7 +114,7 @@ mod tests {
         let labelled = |key: &str| train.iter().chain(test).find(|s| s.key == key).map(|s| s.label);
         assert_eq!(labelled("n02128757/sculpture_4.jpg"), Some(177));
         assert_eq!(labelled("n01910747/tattoo_75.jpg"), Some(153));
-        let missing = set.missing().expect("missing");
+        let missing = set.missing(&|_, _| true).expect("missing");
         assert_eq!(missing.len(), 30_000);
         assert!(missing[0].contains("coda_train.txt (built in), line "), "{}", missing[0]);
     }
@@ -134,10 +134,9 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         make(root.path(), &["train", "test"], 40);
         let entry = cilbench::data::find("imagenet-r").expect("registered");
-        let source =
-            |split: &str| Source { root: Some(root.path().into()), split: entry.split(Some(split)).expect("split"), manifest: None };
+        let source = |split: &str| Source::new(Some(root.path().into()), entry.split(Some(split)).expect("split"));
         let set = entry.load(&source("coda")).expect("open");
-        assert_eq!(set.missing().expect("missing").len(), 30_000 - 40);
+        assert_eq!(set.missing(&|_, _| true).expect("missing").len(), 30_000 - 40);
         let message = entry.load(&source("folder")).err().expect("not 200 classes").to_string();
         assert!(message.contains("class folders with images, expected 200"), "{message}");
     }
@@ -147,7 +146,7 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         make(root.path(), &["imagenet-r"], 3);
         let entry = cilbench::data::find("imagenet-r").expect("registered");
-        let source = Source { root: Some(root.path().into()), split: entry.split(Some("folder")).expect("split"), manifest: None };
+        let source = Source::new(Some(root.path().into()), entry.split(Some("folder")).expect("split"));
         assert!(entry.load(&source).err().expect("refused").to_string().contains("--split random-80-20"));
         assert!(entry.split(Some("cod")).expect_err("unknown").to_string().contains("did you mean 'coda'"));
     }

@@ -9,6 +9,8 @@ mod cub200;
 mod domainnet;
 mod fashion_mnist;
 mod folder;
+#[cfg(test)]
+mod fuzz;
 mod idx;
 mod imagenet_a;
 mod imagenet_r;
@@ -16,6 +18,7 @@ mod parquet;
 #[cfg(test)]
 #[path = "../tests/parquet_file/mod.rs"]
 mod parquet_file;
+mod sides;
 mod unpack;
 mod vit_nano;
 

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use cilbench::data::guarded;
 use cilbench::{Error, Result};
+use parquet::errors::ParquetError;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row, RowAccessor};
 
@@ -50,16 +52,22 @@ pub(crate) fn rows(path: &Path, names: &[&str], each: &mut dyn FnMut(ImageRow) -
     let short = |e: &dyn std::fmt::Display| e.to_string().chars().take(200).collect::<String>();
     let damaged = |e: &dyn std::fmt::Display| Error::file(path, format!("not a whole parquet file ({}); download it again", short(e)));
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    let reader = SerializedFileReader::new(file).map_err(|e| damaged(&e))?;
-    let mut count = 0;
-    for (number, row) in reader.get_row_iter(None).map_err(|e| damaged(&e))?.enumerate() {
+    let reader = reading(|| SerializedFileReader::new(file)).map_err(|e| damaged(&e))?;
+    let mut iterator = reading(|| reader.get_row_iter(None)).map_err(|e| damaged(&e))?;
+    let mut number = 0;
+    while let Some(row) = reading(|| iterator.next().transpose()).transpose() {
         let row = row.map_err(|e| Error::file(path, format!("row {number} cannot be read ({}); download the file again", short(&e))))?;
         let at = |what: String| Error::file(path, format!("row {number}: {what}"));
         let (bytes, name) = image(&row, names).map_err(at)?;
         each(ImageRow { number, bytes, path: name, row }).map_err(at)?;
-        count += 1;
+        number += 1;
     }
-    Ok(count)
+    Ok(number)
+}
+
+/// A call of the parquet reader, which panics on some damaged files.
+fn reading<T>(call: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
+    guarded(call).unwrap_or_else(|| Err(ParquetError::General("its contents contradict each other".into()))).map_err(|e| e.to_string())
 }
 
 /// The encoded image of a row, and the file it was made of.

@@ -1,13 +1,11 @@
 //! `cilbench data check`: whether a data set is whole, image by image; `cilbench bench data`: how fast it is read.
 
-use std::sync::Mutex;
 use std::time::Instant;
 
-use cilbench::data::{self, Dataset, Loader, Split, View, epoch_order};
-use cilbench::scenario::{self, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream, overlap};
+use cilbench::data::{self, Dataset, Loader, Split, View, check_images, epoch_order};
+use cilbench::scenario::{self, Opened, Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, TaskStream, overlap};
 use cilbench::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
-use rayon::prelude::*;
 
 use crate::args::{BenchDataArgs, CheckArgs, DataArgs};
 use crate::hub::hub;
@@ -40,11 +38,11 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
     let classes: std::collections::BTreeSet<usize> = info.tasks.iter().flatten().copied().collect();
     out.add_row(["all".to_owned(), classes.len().to_string(), train.to_string(), test.to_string()]);
     println!("{out}");
+    print_names(info, dataset.class_names());
     stream.notes().iter().for_each(|note| println!("note: {note}"));
     println!("data id {} at {} px ({:.1} s)", info.data_id, info.transforms.image_size, began.elapsed().as_secs_f64());
 
     let mut problems = 0;
-    let found = dataset.samples(Split::Train).len() + dataset.samples(Split::Test).len();
     match entry.miscounted(&split, &*dataset) {
         Some(what) => {
             problems += 1;
@@ -54,19 +52,17 @@ pub(crate) fn check(args: &CheckArgs) -> Result<()> {
         None => {}
     }
     let same = overlap(&*dataset).len();
-    if same > 0 {
+    if same > 0 && args.fast {
         println!("note: {same} test images equal a training image, pixel by pixel");
     }
-    let missing = dataset.missing()?;
+    let missing = stream.missing()?;
     problems += report("not there", &missing);
+    let unused = dataset.missing(&|split, index| !stream.uses(split, index))?;
+    if let Some(first) = unused.first() {
+        println!("note: {} listed image(s) that no task uses are not there, the first {first}", unused.len());
+    }
     if !args.fast {
-        // What is not there is reported already.
-        let unreadable = if missing.is_empty() { undecodable(&*dataset) } else { Vec::new() };
-        problems += report("cannot be read", &unreadable);
-        match missing.is_empty() {
-            true => println!("decoded {} images", found - unreadable.len()),
-            false => println!("no image was decoded: first put there what is missing"),
-        }
+        problems += check_all(&*dataset, &stream, missing.is_empty(), unused.is_empty());
     }
     match problems {
         0 => {
@@ -85,25 +81,42 @@ fn report(what: &str, all: &[String]) -> usize {
     all.len()
 }
 
-/// What is wrong with the images that cannot be decoded, in canonical order.
-fn undecodable(dataset: &dyn Dataset) -> Vec<String> {
+/// Decodes all images that are there, says what was found, and gives the number of problems.
+fn check_all(dataset: &dyn Dataset, stream: &TaskStream, whole: bool, all_there: bool) -> usize {
+    if !whole {
+        println!("no image was decoded: first put there what is missing");
+        return 0;
+    }
+    let used = |split: Split, index: usize| all_there || stream.uses(split, index);
     let count = |s: Split| dataset.samples(s).len();
     let bar = ProgressBar::new((count(Split::Train) + count(Split::Test)) as u64);
     let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} images, {elapsed} (left {eta})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let found = Mutex::new(Vec::new());
-    for (side, split) in [Split::Train, Split::Test].into_iter().enumerate() {
-        (0..count(split)).into_par_iter().for_each(|i| {
-            if let Err(error) = dataset.image(split, i) {
-                found.lock().unwrap_or_else(|e| e.into_inner()).push((side, i, error.to_string()));
-            }
-            bar.inc(1);
-        });
-    }
+    let checked = check_images(dataset, &used, &|| bar.inc(1));
     bar.finish_and_clear();
-    let mut found = found.into_inner().unwrap_or_else(|e| e.into_inner());
-    found.sort_unstable();
-    found.into_iter().map(|(_, _, text)| text).collect()
+    let problems = report("cannot be read", &checked.unreadable);
+    checked.notes.iter().for_each(|note| println!("note: {note}"));
+    println!("decoded {} images", checked.decoded);
+    problems
+}
+
+/// The names of each task's classes, as many as stand on a line.
+fn print_names(info: &ScenarioInfo, names: &[String]) {
+    const WIDTH: usize = 100;
+    let tasks = if info.domains.is_empty() { &info.tasks[..] } else { &info.tasks[..1] };
+    for (i, classes) in tasks.iter().enumerate() {
+        let mut line = if info.domains.is_empty() { format!("task {}: ", i + 1) } else { "classes: ".to_owned() };
+        for (n, class) in classes.iter().enumerate() {
+            let name = &names[*class];
+            if n > 0 && line.chars().count() + name.chars().count() > WIDTH {
+                line += &format!(", … {} more", classes.len() - n);
+                break;
+            }
+            line += if n > 0 { ", " } else { "" };
+            line += name;
+        }
+        println!("{line}");
+    }
 }
 
 pub(crate) fn bench(args: &BenchDataArgs) -> Result<()> {

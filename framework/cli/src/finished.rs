@@ -82,7 +82,7 @@ pub(crate) fn eval(args: &EvalArgs) -> Result<()> {
                 data_root: args.moved.data_root.clone().or(command.data_root.clone()),
                 ..command.clone()
             };
-            let order = Some(record.identity.scenario.class_order);
+            let order = Some(record.identity.scenario.class_order.clone());
             let others = tasks(&mut Prepared::new(&other)?.scenario(order)?)?;
             let names = |tasks: &[Task]| tasks.iter().flat_map(|t| t.info.class_names.clone()).collect::<Vec<_>>();
             if names(&own) != names(&others) {

@@ -47,7 +47,7 @@ pub(crate) fn describe(name: &str) -> Result<()> {
         println!("scenario {}: {}", s.name, s.summary);
         println!("data set: {} (cilbench describe {})", s.dataset, s.dataset);
         println!("{}", tasks(&s));
-        println!("class order: {} (--class-order natural|seed:<n>)", s.class_order);
+        println!("class order: {} (--class-order natural|seed:<n>|FILE)", s.class_order);
         if let Some(split) = &s.split {
             println!("split: {split} (--split)");
         }

@@ -90,7 +90,6 @@ impl Prepared {
             warnings.push(format!("nothing states it, so it is assumed of the backbone: {what}"));
         }
         let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub)?;
-        scenario::require_whole(&*opened.dataset)?;
         warnings.extend(dataset.miscounted(&opened.split, &*opened.dataset));
         let device_name = args.device.clone();
         let prepared = Self {
@@ -108,13 +107,15 @@ impl Prepared {
             kept_images,
             opened,
         };
-        method.check(&prepared.scenario(None)?.info().facts())?;
+        let stream = prepared.scenario(None)?;
+        scenario::require_whole(&stream)?;
+        method.check(&stream.info().facts())?;
         Ok(prepared)
     }
 
     /// The scenario, in this class order or in its own.
     pub(crate) fn scenario(&self, class_order: Option<ClassOrder>) -> Result<TaskStream> {
-        let options = ScenarioOptions { class_order: class_order.or(self.options.class_order), ..self.options.clone() };
+        let options = ScenarioOptions { class_order: class_order.or(self.options.class_order.clone()), ..self.options.clone() };
         TaskStream::new(&self.spec, &options, self.opened.dataset.clone(), self.opened.split.clone())
     }
 
@@ -184,8 +185,14 @@ pub(crate) fn write_command(folder: &Path, args: &RunArgs, entry: &MethodEntry) 
         true => std::path::absolute(&args.scenario).map_or(args.scenario.clone(), |p| p.display().to_string()),
         false => args.scenario.clone(),
     };
+    // So may a file of class names.
+    let order = args.class_order.as_deref().map(|text| match text.parse() {
+        Ok(ClassOrder::File(file)) => std::path::absolute(&file).map_or(text.to_owned(), |p| p.display().to_string()),
+        _ => text.to_owned(),
+    });
     let args = RunArgs {
         weights: absolute(&args.weights),
+        class_order: order,
         data_root: absolute(&args.data_root),
         config: absolute(&args.config),
         plugins: plugin::absolute(entry)?.into_iter().collect(),

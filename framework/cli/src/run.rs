@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         return Err(Error::usage(format!("--seeds names {seed} twice: leave one out")));
     }
     if let Some(order) = repeated(&orders) {
-        let order = order.map_or(String::new(), |o| o.to_string());
+        let order = order.as_ref().map_or(String::new(), |o| o.to_string());
         return Err(Error::usage(format!("--class-orders names {order} twice: leave one out")));
     }
     let prepared = Prepared::new(args)?;
@@ -60,12 +60,12 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
         for seed in &seeds {
             let single = RunArgs {
                 seed: *seed,
-                class_order: order.map(|o| o.to_string()).or(args.class_order.clone()),
+                class_order: order.as_ref().map(|o| o.to_string()).or(args.class_order.clone()),
                 seeds: vec![],
                 class_orders: vec![],
                 ..args.clone()
             };
-            records.push(one(&prepared, &single, *order, orders.len() * seeds.len() > 1)?);
+            records.push(one(&prepared, &single, order.clone(), orders.len() * seeds.len() > 1)?);
         }
     }
     if let [record] = records.as_slice() {
@@ -84,8 +84,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<()> {
 }
 
 /// The first value that was there before.
-fn repeated<T: PartialEq + Copy>(values: &[T]) -> Option<T> {
-    (1..values.len()).find(|i| values[..*i].contains(&values[*i])).map(|i| values[i])
+fn repeated<T: PartialEq>(values: &[T]) -> Option<&T> {
+    (1..values.len()).find(|i| values[..*i].contains(&values[*i])).map(|i| &values[i])
 }
 
 /// One seed, one class order, one folder.
@@ -146,7 +146,7 @@ fn folder_name(prepared: &Prepared, identity: &Identity) -> Result<String> {
 fn folders(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<ClassOrder>]) -> Result<String> {
     let mut lines = Vec::new();
     for order in orders {
-        let scenario = prepared.scenario(*order)?;
+        let scenario = prepared.scenario(order.clone())?;
         for seed in seeds {
             let identity = prepared.identity(&scenario, *seed);
             let folder = place(prepared, args, &identity, seeds.len() * orders.len() > 1)?;
@@ -219,7 +219,7 @@ fn summarise_all(records: &[Record]) {
 fn dry_run(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<ClassOrder>]) -> Result<()> {
     let (folders, runs) = (folders(prepared, args, seeds, orders)?, seeds.len() * orders.len());
     let mut scenario = prepared.scenario(None)?;
-    let info = scenario.info().clone();
+    let (info, notes) = (scenario.info().clone(), scenario.notes().to_vec());
     let mut method = prepared.build()?;
     let Some(task) = scenario.next_task()? else { return Err(Error::usage("the scenario has no task")) };
     let plan = method.plan(&task.info)?;
@@ -278,6 +278,7 @@ fn dry_run(prepared: &Prepared, args: &RunArgs, seeds: &[u64], orders: &[Option<
     );
     row("folder", folders);
     println!("{out}");
+    notes.iter().for_each(|note| println!("note: {note}"));
     prepared.warnings.iter().for_each(|w| println!("warning: {w}"));
     println!("nothing was written");
     Ok(())

@@ -289,3 +289,102 @@ fn a_data_set_is_fetched_from_the_hub_and_then_found_without_a_data_root() {
     // What was fetched is a part of what the data set should be, and that is said.
     refused(&cilbench(&["data", "check", "my.toml", "--offline"]), 1, &["40 training and 20 test images, expected 60000 and 10000"]);
 }
+
+#[test]
+fn what_would_be_silently_wrong_in_a_folder_is_said() {
+    let home = Home::new();
+    domains(&home);
+    home.write("my.toml", b"dataset = 'folder'\nkind = 'domain-incremental'\ndata_root = 'my'\nimage_size = 32\n");
+    let check = || home.cilbench(&["data", "check", "my.toml"]);
+    home.write("my/photo/train/cat/9.heic", b"x");
+    home.write("my/__MACOSX/photo/train/cat/1.png", b"x");
+    home.image("my/sketch/train/Cat/1.png", 0, 1);
+    home.image("my/sketch/test/Cat/2.png", 0, 2);
+    std::fs::copy(home.path("my/photo/train/dog/0.png"), home.path("my/photo/test/dog/9.png")).expect("copy");
+    let text = done(&check());
+    for part in [
+        "classes: Cat, cat, dog, fox, owl",
+        "note: classes 'Cat' and 'cat' differ only in capitals",
+        "note: domain photo has no training image of class Cat",
+        "note: domain photo has no test image of class Cat",
+        "note: left out: 1 .heic image (the first: photo/train/cat/9.heic)",
+        "note: left out: 1 folder that an archive or a file server left behind (the first: __MACOSX)",
+        "note: 1 image(s) for testing equal a training image, pixel by pixel (the first: my/photo/train/dog/0.png",
+    ] {
+        assert!(text.contains(part), "'{part}' is not in: {text}");
+    }
+    let dry = done(&home.cilbench(&["run", "--scenario", "my.toml", "--method", "simplecil", "--image-size", "32", "--dry-run"]));
+    assert!(dry.contains("domain photo has no training image of class Cat"), "{dry}");
+    home.write("my/photo/train/elk/1.jxl", b"x");
+    refused(&check(), 1, &["photo/train/elk/1.jxl: class 'elk' has no training image that can be read"]);
+}
+
+#[test]
+fn a_file_of_class_names_is_an_order_with_the_data_id_of_its_seed() {
+    let home = Home::new();
+    domains(&home);
+    home.write("my.toml", b"dataset = 'folder'\ntasks = 2\ndata_root = 'my'\nimage_size = 32\n");
+    let check = |order: &str| done(&home.cilbench(&["data", "check", "my.toml", "--fast", "--class-order", order]));
+    let id = |text: &str| text.split("data id ").nth(1).and_then(|t| t.split_whitespace().next()).expect("a data id").to_owned();
+    let seeded = check("seed:1993");
+    let names = seeded.lines().filter_map(|l| l.strip_prefix("task ")?.split_once(": ")).flat_map(|(_, names)| names.split(", "));
+    let text = names.fold(String::new(), |text, name| text + name + "\n");
+    home.write("orders/mine.txt", text.as_bytes());
+    assert_eq!(id(&check("orders/mine.txt")), id(&seeded), "{seeded}");
+    home.write("orders/other.txt", text.lines().rev().collect::<Vec<_>>().join("\n").as_bytes());
+    assert_ne!(id(&check("orders/other.txt")), id(&seeded));
+    home.write("orders/short.txt", b"cat\nowl\n");
+    let short = home.cilbench(&["data", "check", "my.toml", "--class-order", "orders/short.txt"]);
+    refused(&short, 1, &["orders/short.txt: 2 of 4 classes are not named, the first 'dog'"]);
+    let run =
+        ["run", "--scenario", "my.toml", "--method", "simplecil", "--out", "runs/a", "--class-orders", "orders/mine.txt,orders/other.txt"];
+    done(&home.cilbench(&run));
+    let folders: Vec<_> = walkdir(&home.path("runs/a")).into_iter().filter(|p| p.ends_with("run.json")).collect();
+    assert_eq!(folders.len(), 2, "{folders:?}");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&folders[0]).expect("run.json")).expect("JSON");
+    let order = record["identity"]["scenario"]["class_order"].as_str().expect("text");
+    assert!(order.starts_with("listed:") && order.split(',').count() == 4, "{order}");
+    // The file may be gone when the run is looked at again: the record holds the order.
+    std::fs::remove_dir_all(home.path("orders")).expect("remove");
+    done(&home.cilbench(&["leaderboard", "runs/a"]));
+}
+
+/// All files below a folder.
+fn walkdir(folder: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("folder") {
+        let path = entry.expect("entry").path();
+        if path.is_dir() { all.extend(walkdir(&path)) } else { all.push(path) }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn only_images_that_the_scenario_uses_must_be_there() {
+    let home = Home::new();
+    let mut list = String::from("path,label,split\n");
+    for i in 0..9 {
+        let class = ["cat", "dog", "owl"][i % 3];
+        if class != "owl" {
+            home.image(&format!("images/{i}.png"), i % 3, i);
+        }
+        writeln!(list, "images/{i}.png,{class},{}", if i < 6 { "train" } else { "test" }).expect("text");
+    }
+    home.write("list.csv", list.as_bytes());
+    home.write("my.toml", b"dataset = 'manifest'\nmanifest = 'list.csv'\ntasks = [['cat'], ['dog']]\nimage_size = 32\n");
+    let text = done(&home.cilbench(&["data", "check", "my.toml"]));
+    assert!(text.contains("note: 3 listed image(s) that no task uses are not there") && text.contains("decoded 6 images"), "{text}");
+    done(&home.cilbench(&["run", "--scenario", "my.toml", "--method", "simplecil", "--dry-run"]));
+    home.write("my.toml", b"dataset = 'manifest'\nmanifest = 'list.csv'\ntasks = 3\n");
+    refused(&home.cilbench(&["data", "check", "my.toml"]), 1, &["not there: ", "images/2.png", "list.csv, line 4"]);
+    // Labels that count from 1, and a list that is not there.
+    home.write("list.csv", b"images/0.png,1,train\nimages/1.png,2,train\nimages/3.png,1,test\nimages/4.png,2,test\n");
+    refused(&home.cilbench(&["data", "check", "my.toml"]), 1, &["class 0 ('class 0') has no train image", "do they count from 1?"]);
+    home.write("my.toml", b"dataset = 'manifest'\nmanifest = 'lists/none.csv'\ntasks = 3\n");
+    refused(
+        &home.cilbench(&["data", "check", "my.toml"]),
+        2,
+        &["manifest of the scenario's file", "lists/none.csv: there is no such file"],
+    );
+}

@@ -77,7 +77,11 @@ impl Error {
             .filter(|(score, _)| *score > 0.7)
             .max_by(|a, b| a.0.total_cmp(&b.0));
         let hint = nearest.map(|(_, k)| format!(": did you mean '{k}'?")).unwrap_or_default();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let known = match known.len() {
+            0 => "none".to_owned(),
+            n if n > 40 => format!("{}, … and {} more", known[..40].join(", "), n - 40),
+            _ => known.join(", "),
+        };
         Self::Usage(format!("unknown {what} '{name}'{hint} (there are: {known})"))
     }
 

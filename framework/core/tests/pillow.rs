@@ -1,6 +1,6 @@
 //! The transforms against Pillow's, from the same pixels: `pillow/make.py` made the expected images.
 
-use cilbench::data::{CropBox, RgbImage, Transforms, decode};
+use cilbench::data::{CropBox, RgbImage, Scale, Transforms, decode, decode_as};
 
 fn source(width: u32, height: u32) -> RgbImage {
     let value = |i: u32| {
@@ -82,4 +82,20 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
     kind!("lossless.webp", 0);
     kind!("palette.gif", 0);
     kind!("plain.bmp", 0);
+    kind!("plain.tif", 0);
+    kind!("lzw.tif", 0);
+    kind!("deflate-grey.tif", 0);
+    kind!("grey16.tif", 0);
+    kind!("alpha.tif", 0);
+    kind!("422.jpg", 16);
+    kind!("444.jpg", 3);
+}
+
+#[test]
+fn grey_of_16_bits_keeps_its_upper_bits_where_a_scenario_says_so() {
+    for file in [include_bytes!("pillow/grey16.png").as_slice(), include_bytes!("pillow/grey16.tif")] {
+        let pixels = |scale| decode_as(file, scale).expect("image").pixels.into_iter().step_by(3).collect::<Vec<u8>>();
+        assert_eq!(pixels(Scale::EightBit), [7, 255, 255]);
+        assert_eq!(pixels(Scale::SixteenBit), [0, 0, 9]);
+    }
 }

@@ -142,7 +142,7 @@ pub(crate) struct DataArgs {
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     pub data: DataArgs,
-    /// The class order: natural, or seed:<n>
+    /// The class order: natural, seed:<n>, or a file with one class name per line
     #[arg(long)]
     pub class_order: Option<String>,
     /// Only count and list; decode no image
@@ -196,7 +196,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     #[serde(default)]
     pub split: Option<String>,
-    /// The class order: natural, or seed:<n> for numpy's RandomState(n).permutation
+    /// The class order: natural, seed:<n> for numpy's RandomState(n).permutation, or a file with one class name per line
     #[arg(long)]
     pub class_order: Option<String>,
     /// The side of the images, in pixels [default: the scenario's, else the backbone's]
@@ -244,7 +244,7 @@ pub(crate) struct RunArgs {
     /// Several seeds, one run each: 0,1,2
     #[arg(long, value_delimiter = ',', value_name = "N,N,…", conflicts_with = "seed")]
     pub seeds: Vec<u64>,
-    /// Several class orders, one run each: seed:1993,seed:0
+    /// Several class orders or files of them, one run each: seed:1993,seed:0,mine.txt
     #[arg(long, value_delimiter = ',', value_name = "ORDER,ORDER,…", conflicts_with = "class_order")]
     pub class_orders: Vec<String>,
     #[command(flatten)]
@@ -330,7 +330,7 @@ pub(crate) struct ParityArgs {
     /// Only the first K test images of each class
     #[arg(long, value_name = "K")]
     pub test_per_class: Option<usize>,
-    /// The class order: natural, or seed:<n>
+    /// The class order: natural, seed:<n>, or a file with one class name per line
     #[arg(long)]
     pub class_order: Option<String>,
     /// The seed of data order, augmentation and draws

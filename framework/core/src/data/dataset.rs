@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{RgbImage, SplitId};
+use super::fingerprint::{ContentHash, FileHashes};
+use super::{RgbImage, Scale, SplitId};
 use crate::{Error, Result};
 
 /// Which of a data set's two lists a sample belongs to.
@@ -54,14 +55,46 @@ pub trait Dataset: Send + Sync {
         self.samples(split)[index].key.clone()
     }
 
-    /// What the data set's lists name and the disk does not hold, one line each; found by listing folders, without opening a file.
+    /// What the data set's lists name and the disk does not hold, one line per image; found by listing folders, without opening a
+    /// file. Only images that `used` accepts are looked for.
     ///
     /// # Errors
     /// If a folder that is there cannot be listed.
-    fn missing(&self) -> Result<Vec<String>> {
+    fn missing(&self, _used: &Used) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
+
+    /// The hash of what a sample's image holds: of its file's bytes where the key is a path, else of its decoded pixels.
+    ///
+    /// # Errors
+    /// As [`Dataset::image`].
+    fn content(&self, split: Split, index: usize) -> Result<ContentHash> {
+        Ok(ContentHash::of(&self.image(split, index)?.pixels))
+    }
+
+    /// The hashes of the files that were read so far, where images are files.
+    fn file_hashes(&self) -> Option<&FileHashes> {
+        None
+    }
+
+    /// What the user should know of the data set: what was left out of its folders, and which names look alike.
+    fn notes(&self) -> &[String] {
+        &[]
+    }
+
+    /// What may be wrong with the data set's labels if a class has no image.
+    fn empty_class_hint(&self) -> Option<&str> {
+        None
+    }
+
+    /// How grey images of 16 bits are read.
+    fn scale(&self) -> Scale {
+        Scale::default()
+    }
 }
+
+/// Whether an image of a split, by its index, is used.
+pub type Used<'a> = dyn Fn(Split, usize) -> bool + Sync + 'a;
 
 /// What is known of one way to split a data set.
 #[derive(Debug, Clone, Copy)]
@@ -92,9 +125,38 @@ pub struct Source {
     pub split: SplitId,
     /// The list of its images, for data sets that are nothing but a list.
     pub manifest: Option<PathBuf>,
+    /// How the user named the root, for messages.
+    pub root_from: RootFrom,
+    /// How grey images of 16 bits are read.
+    pub scale: Scale,
+}
+
+/// How the user named a data set's folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RootFrom {
+    /// With `--data-root`.
+    #[default]
+    Flag,
+    /// With `data_root` in the scenario's file.
+    Key,
+}
+
+impl RootFrom {
+    /// The name of the flag or the key.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flag => "--data-root",
+            Self::Key => "data_root of the scenario's file:",
+        }
+    }
 }
 
 impl Source {
+    /// A data set in this folder, or wherever it needs none, with this split.
+    pub fn new(root: Option<PathBuf>, split: SplitId) -> Self {
+        Self { root, split, manifest: None, root_from: RootFrom::default(), scale: Scale::default() }
+    }
+
     /// The data root, or an error that says what belongs there.
     ///
     /// # Errors
@@ -110,11 +172,12 @@ impl Source {
                 entry.name, entry.files
             )));
         };
+        let named = format!("{} {}", self.root_from.name(), root.display());
         match std::fs::metadata(root) {
             Ok(found) if found.is_dir() => Ok(root),
-            Ok(_) => Err(Error::usage(format!("--data-root {}: this is a file, not a folder. It needs {}", root.display(), entry.files))),
+            Ok(_) => Err(Error::usage(format!("{named}: this is a file, not a folder. It needs {}", entry.files))),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::usage(format!("--data-root {}: there is no such folder. It needs {}", root.display(), entry.files)))
+                Err(Error::usage(format!("{named}: there is no such folder. It needs {}", entry.files)))
             }
             Err(e) => Err(Error::io(root)(e)),
         }

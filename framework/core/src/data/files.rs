@@ -1,4 +1,4 @@
-//! Data sets of image files, keyed by path: only lists are held in memory, an image is read when it is asked for.
+//! Data sets of image files, keyed by path. Only lists are held in memory; an image is read when it is asked for.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::{Dataset, RgbImage, Sample, Split, SplitId, decode, random_split};
+use super::fingerprint::{ContentHash, FileHashes};
+use super::{Dataset, RgbImage, Sample, Scale, Split, SplitId, Used, decode_as, header, random_split};
 use crate::{Error, Result};
 
 /// Where an image file is, and which line of which list names it.
@@ -35,7 +36,14 @@ pub struct FileSet {
     lists: Vec<PathBuf>,
     train: Listed,
     test: Listed,
+    notes: Vec<String>,
+    hint: Option<String>,
+    scale: Scale,
+    hashes: FileHashes,
 }
+
+/// Classes whose first image is looked at, to say whether a set's images are deeper than 8 bits.
+const LOOKED_AT: usize = 64;
 
 #[derive(Default)]
 struct Listed {
@@ -54,7 +62,42 @@ impl Listed {
 impl FileSet {
     /// A set without images, of these classes and domains, below these folders and named by these lists (see [`Place`]).
     pub fn new(classes: Vec<String>, domains: Vec<String>, folders: Vec<PathBuf>, lists: Vec<PathBuf>) -> Self {
-        Self { classes, domains, folders, lists, train: Listed::default(), test: Listed::default() }
+        let (train, test) = (Listed::default(), Listed::default());
+        let (notes, hint, scale, hashes) = (Vec::new(), None, Scale::default(), FileHashes::default());
+        Self { classes, domains, folders, lists, train, test, notes, hint, scale, hashes }
+    }
+
+    /// The same set with these notes for the user.
+    pub fn noting(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+
+    /// The same set with what may be wrong where a class has no image (see [`Dataset::empty_class_hint`]).
+    pub fn hinting(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
+    /// The same set, its grey images of 16 bits read by this rule. If it has such images and they are cut off, a note says so.
+    pub fn scaled(mut self, scale: Scale) -> Self {
+        self.scale = scale;
+        let mut first: BTreeMap<usize, usize> = BTreeMap::new();
+        for (i, sample) in self.train.samples.iter().enumerate() {
+            first.entry(sample.label).or_insert(i);
+        }
+        let looked_at: Vec<usize> = first.into_values().take(LOOKED_AT).collect();
+        let deep = |i: &&usize| header(&self.path(Split::Train, **i)).is_ok_and(|h| h.deep_grey);
+        let deep: Vec<usize> = looked_at.par_iter().filter(deep).copied().collect();
+        if let (Some(example), Scale::EightBit) = (deep.first(), scale) {
+            self.notes.push(format!(
+                "{} of {} images looked at are grey with 16 bits, as {}: values above 255 are cut off and become white, as in Pillow; \
+                 scale = \"16-bit\" in the scenario's file keeps their upper 8 bits instead",
+                deep.len(),
+                looked_at.len(),
+                self.path(Split::Train, *example).display()
+            ));
+        }
+        self
     }
 
     /// The same set with these training and test images.
@@ -128,12 +171,34 @@ impl Dataset for FileSet {
 
     fn image(&self, split: Split, index: usize) -> Result<RgbImage> {
         let path = self.path(split, index);
-        let origin = || self.named_by(self.of(split).places[index]);
-        let bytes = std::fs::read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::file(&path, format!("there is no such file{}", origin())),
+        let place = self.of(split).places[index];
+        let bytes = self.hashes.read(&path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Error::file(&path, format!("there is no such file{}", self.named_by(place))),
             _ => Error::io(&path)(e),
         })?;
-        decode(&bytes).map_err(|what| Error::file(&path, format!("{what}{}; replace the file, or take it off the list", origin())))
+        let remedy = if place.list.is_some() { "take it off the list" } else { "remove it" };
+        decode_as(&bytes, self.scale)
+            .map_err(|what| Error::file(&path, format!("{what}{}; replace the file, or {remedy}", self.named_by(place))))
+    }
+
+    fn content(&self, split: Split, index: usize) -> Result<ContentHash> {
+        self.hashes.of(&self.path(split, index))
+    }
+
+    fn file_hashes(&self) -> Option<&FileHashes> {
+        Some(&self.hashes)
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    fn empty_class_hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    fn scale(&self) -> Scale {
+        self.scale
     }
 
     fn keyed_by_path(&self) -> bool {
@@ -144,12 +209,12 @@ impl Dataset for FileSet {
         format!("{}{}", self.path(split, index).display(), self.named_by(self.of(split).places[index]))
     }
 
-    fn missing(&self) -> Result<Vec<String>> {
+    fn missing(&self, used: &Used) -> Result<Vec<String>> {
         let mut all = Vec::new();
         for split in [Split::Train, Split::Test] {
             let listed = self.of(split);
             // Only what a list names can be missing. In canonical order the files of one folder stand together.
-            let named: Vec<usize> = (0..listed.samples.len()).filter(|i| listed.places[*i].list.is_some()).collect();
+            let named: Vec<usize> = (0..listed.samples.len()).filter(|i| listed.places[*i].list.is_some() && used(split, *i)).collect();
             let parent = |i: &usize| (listed.places[*i].folder, listed.samples[*i].key.rsplit_once('/').map_or("", |(p, _)| p));
             let runs: Vec<&[usize]> = named.chunk_by(|a, b| parent(a) == parent(b)).collect();
             let missing: Vec<Vec<String>> = runs
@@ -171,7 +236,7 @@ impl Dataset for FileSet {
 fn names(folder: &Path) -> Result<HashSet<OsString>> {
     match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|e| Ok(e.map_err(Error::io(folder))?.file_name())).collect(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(HashSet::new()),
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(HashSet::new()),
         Err(e) => Err(Error::io(folder)(e)),
     }
 }

@@ -1,8 +1,11 @@
 //! Images: data sets, decoding, transforms, and the loader that serves them ahead of the training step.
 
+mod check;
 mod dataset;
 mod decoded;
 mod files;
+pub mod fingerprint;
+mod guard;
 mod image;
 mod lists;
 mod loader;
@@ -10,14 +13,16 @@ mod scan;
 mod split;
 mod transform;
 
-pub use dataset::{Dataset, DatasetEntry, HubSource, Sample, Source, Split, SplitAbout};
+pub use check::{Checked, check_images};
+pub use dataset::{Dataset, DatasetEntry, HubSource, RootFrom, Sample, Source, Split, SplitAbout, Used};
 pub use decoded::{Decoded, InMemory};
 pub use files::{FileSet, Place};
-pub use image::{RgbImage, decode};
-pub use lists::{Line, parse_list, read_list, read_manifest};
+pub use guard::guarded;
+pub use image::{DECODER_VERSION, Header, MAX_PIXELS, RgbImage, Scale, decode, decode_as, header};
+pub use lists::{Line, parse_list, read_list, read_manifest, read_names};
 pub(crate) use loader::shuffled;
 pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
-pub use scan::{folders_in, images_below};
+pub use scan::{LeftOut, Scan, folders_in, images_below};
 pub use split::{RANDOM, SplitId, random_split};
 pub use transform::{CropBox, Transforms, View};
 

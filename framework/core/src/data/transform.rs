@@ -10,7 +10,7 @@ use fast_image_resize as fir;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::RgbImage;
+use super::{MAX_PIXELS, RgbImage, Scale};
 use crate::rng::Stream;
 
 /// Which transform.
@@ -47,12 +47,20 @@ pub struct Transforms {
     pub crop_ratio: [f64; 2],
     /// Whether training images are flipped, half of them.
     pub flip: bool,
+    /// How grey images of 16 bits are read.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub scale: Scale,
+}
+
+/// Hashes over the transforms are what they were before there was a choice.
+fn is_default(scale: &Scale) -> bool {
+    *scale == Scale::default()
 }
 
 impl Transforms {
     /// The transforms of `protocols`: scale 0.05–1, ratio 3/4–4/3, flip.
     pub fn new(image_size: usize) -> Self {
-        Self { image_size, crop_scale: [0.05, 1.0], crop_ratio: [0.75, 4.0 / 3.0], flip: true }
+        Self { image_size, crop_scale: [0.05, 1.0], crop_ratio: [0.75, 4.0 / 3.0], flip: true, scale: Scale::EightBit }
     }
 
     /// The number of values of a result: 3·S·S.
@@ -129,8 +137,11 @@ impl Transforms {
         if w == 0 || h == 0 {
             return Err("the image has no pixels".into());
         }
-        let long = |a: u32, b: u32| (u64::from(short) * u64::from(a) / u64::from(b)) as u32;
-        let (nw, nh) = if w <= h { (short, long(h, w)) } else { (long(w, h), short) };
+        let long = u64::from(short) * u64::from(w.max(h)) / u64::from(w.min(h));
+        let long = u32::try_from(long).ok().filter(|long| u64::from(*long) * u64::from(short) <= MAX_PIXELS).ok_or_else(|| {
+            format!("the image is {w}×{h}: with its short side at {short} pixels, the long side would be {long}; crop the image")
+        })?;
+        let (nw, nh) = if w <= h { (short, long) } else { (long, short) };
         let resized = resize(image, nw, nh, fir::FilterType::CatmullRom)?;
         let offset = |n: u32| (f64::from(n - size) / 2.0).round_ties_even() as u32;
         planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false, out);
@@ -248,6 +259,15 @@ mod tests {
         let (t, mut rng) = (Transforms { crop_scale: [1.0, 1.0], ..Transforms::new(8) }, stream(0, Purpose::Augmentation, &[&"test"]));
         let (c, _) = t.draw(400, 30, &mut rng);
         assert_eq!(c, CropBox { left: 180, top: 0, width: 40, height: 30 });
+    }
+
+    #[test]
+    fn a_thin_image_is_not_scaled_up_beyond_the_bound() {
+        for (w, h) in [(1, 400_000), (400_000, 1)] {
+            let message = Transforms::new(224).test(&RgbImage { width: w, height: h, pixels: vec![0; 1_200_000] }).expect_err("thin");
+            assert!(message.contains("the long side would be 102400000"), "{message}");
+        }
+        assert!(Transforms::new(24).test(&pattern(1, 3000)).is_ok());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Scenarios: a data set cut into a stream of tasks.
 
 mod layout;
+mod names;
 mod order;
 mod spec;
 mod stream;
@@ -14,7 +15,7 @@ pub use order::ClassOrder;
 pub use spec::{ClassRef, ScenarioEntry, ScenarioKind, ScenarioSpec, Tasks, TransformSpec};
 pub use stream::{TaskStream, overlap};
 
-use crate::data::{self, Dataset, ImageSet, Source, SplitId, Transforms};
+use crate::data::{self, Dataset, ImageSet, RootFrom, Source, Split, SplitId, Transforms};
 use crate::hub::{Hub, Repository};
 use crate::{Error, Result};
 
@@ -126,6 +127,38 @@ pub struct ScenarioInfo {
     pub images: Vec<(usize, usize)>,
     /// Hash over every sample key, label, split and task, the class order and the transforms: equal ids mean equal data.
     pub data_id: String,
+    /// The classes that a domain has no image of, where each task is a domain.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<Lack>,
+}
+
+/// A class that a domain has no image of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// The task that is the domain, from 0.
+    pub task: usize,
+    /// The domain's name.
+    pub domain: String,
+    /// The class, as the model numbers it.
+    pub class: usize,
+    /// The class's name.
+    pub class_name: String,
+    /// Whether it is images to learn from or to score on that lack.
+    pub split: Split,
+}
+
+impl Lack {
+    /// One line for each domain and split.
+    fn notes(all: &[Self]) -> Vec<String> {
+        let note = |group: &[Self]| {
+            let names: Vec<&str> = group.iter().map(|l| l.class_name.as_str()).take(10).collect();
+            let more = if group.len() > names.len() { ", …" } else { "" };
+            let side = if group[0].split == Split::Train { "training" } else { "test" };
+            let classes = if group.len() == 1 { "class" } else { "classes" };
+            format!("domain {} has no {side} image of {classes} {}{more}", group[0].domain, names.join(", "))
+        };
+        all.chunk_by(|a, b| (a.task, a.split) == (b.task, b.split)).map(note).collect()
+    }
 }
 
 /// The split of runs from before splits had names.
@@ -190,6 +223,7 @@ pub struct Opened {
 pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<Opened> {
     let entry = data::find(&spec.dataset)?;
     let split = entry.split(split.or(spec.split.as_deref()))?;
+    let root_from = if root.is_none() && spec.data_root.is_some() { RootFrom::Key } else { RootFrom::Flag };
     let mut root = root.map(Path::to_path_buf).or(spec.data_root.clone());
     let mut source = None;
     if let (None, Some(on_hub)) = (&root, entry.hub) {
@@ -203,16 +237,21 @@ pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str
         root = Some(found.path);
         source = Some(format!("{}@{}", on_hub.repo, found.commit));
     }
-    let dataset = entry.load(&Source { root, split: split.clone(), manifest: spec.manifest.clone() })?;
+    let (manifest, scale) = (spec.manifest.clone(), spec.scale);
+    let dataset = entry.load(&Source { root, split: split.clone(), manifest, root_from, scale })?;
+    if dataset.scale() != scale {
+        let what = "scale = \"16-bit\": only the data sets folder and manifest are read so; leave scale out";
+        return Err(Error::usage(format!("scenario {}: {what}", spec.name)));
+    }
     Ok(Opened { dataset, split, source })
 }
 
-/// An error unless everything that a data set's lists name is there.
+/// An error unless everything is there that a data set's lists name and the scenario uses.
 ///
 /// # Errors
 /// [`Error::Protocol`] with the number of missing files and the first of them.
-pub fn require_whole(dataset: &dyn Dataset) -> Result<()> {
-    let missing = dataset.missing()?;
+pub fn require_whole(scenario: &TaskStream) -> Result<()> {
+    let missing = scenario.missing()?;
     let Some(first) = missing.first() else { return Ok(()) };
     Err(Error::Protocol(format!(
         "{} image(s) are not there, first {first}; `cilbench data check` lists them. Put them there, or leave them off the list",
@@ -237,16 +276,23 @@ fn natural(name: &str) -> (String, usize) {
     (stem.to_owned(), number.parse().unwrap_or_default())
 }
 
-/// The scenario of this name, or in this file: a name that ends in `.toml` is a file.
+/// The scenario of this name, or in this file: a name that ends in `.toml`, has a `/` in it or is no scenario's but a file's is a path.
 ///
 /// # Errors
 /// [`Error::Usage`] with the nearest known name, or with what is wrong in the file.
 pub fn find(name: &str) -> Result<ScenarioSpec> {
-    if Path::new(name).extension().is_some_and(|e| e == "toml") {
-        return ScenarioSpec::read(Path::new(name));
+    let (path, all) = (Path::new(name), all()?);
+    let is_path = name.contains('/') || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+    let known = all.iter().find(|s| s.name == name);
+    if is_path || (known.is_none() && path.is_file()) {
+        let mut own = ScenarioSpec::read(path)?;
+        // Two scenarios of one name would look like one in results.
+        if all.iter().any(|s| s.name == own.name) {
+            own.name += ".toml";
+        }
+        return Ok(own);
     }
-    let all = all()?;
-    match all.iter().find(|s| s.name == name) {
+    match known {
         Some(spec) => Ok(spec.clone()),
         None => Err(Error::unknown("scenario", name, all.iter().map(|s| s.name.as_str()))),
     }

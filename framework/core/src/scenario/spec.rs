@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::ClassOrder;
-use crate::data::Transforms;
+use crate::data::{Scale, Transforms};
 use crate::{Error, Result};
 
 /// What a new task brings.
@@ -77,7 +77,7 @@ pub struct ScenarioSpec {
     /// The class order, unless the user wants another.
     #[serde(default = "natural")]
     pub class_order: ClassOrder,
-    /// The domains used, in this order: domain-incremental, one a task; all of the data set's if absent.
+    /// The domains used, in this order; all of the data set's if absent. Each is a task of a domain-incremental scenario.
     pub domains: Option<Vec<String>>,
     /// The side of the images, in pixels, unless the user or the backbone wants another.
     pub image_size: Option<usize>,
@@ -88,14 +88,20 @@ pub struct ScenarioSpec {
     pub data_root: Option<PathBuf>,
     /// The list of images of data set `manifest`; relative to the scenario's file.
     pub manifest: Option<PathBuf>,
+    /// How grey images of 16 bits are read: `8-bit` cuts off at 255, as Pillow does; `16-bit` keeps the upper 8 bits.
+    #[serde(default)]
+    pub scale: Scale,
 }
+
+/// The largest side of an image that a model sees, in pixels. A batch of 32 such images takes 6 GB.
+const LARGEST_SIDE: usize = 4096;
 
 fn natural() -> ClassOrder {
     ClassOrder::Natural
 }
 
 impl ScenarioSpec {
-    const KEYS: [&str; 14] = [
+    const KEYS: [&str; 15] = [
         "name",
         "summary",
         "dataset",
@@ -110,6 +116,7 @@ impl ScenarioSpec {
         "transforms",
         "data_root",
         "manifest",
+        "scale",
     ];
     const TRANSFORM_KEYS: [&str; 3] = ["crop_scale", "crop_ratio", "flip"];
 
@@ -130,6 +137,7 @@ impl ScenarioSpec {
             transforms: TransformSpec::default(),
             data_root: None,
             manifest: None,
+            scale: Scale::default(),
         }
     }
 
@@ -152,7 +160,9 @@ impl ScenarioSpec {
         if let Some(tasks) = table.get("tasks")
             && tasks.clone().try_into::<Tasks>().is_err()
         {
-            return Err(fail(format!("tasks = {tasks}: expected a number of tasks, or lists of class names or numbers, one list a task")));
+            return Err(fail(format!(
+                "tasks = {tasks}: expected a number of tasks, or lists of class names or numbers, one list per task"
+            )));
         }
         let spec: Self = table.try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
         spec.check().map_err(fail)?;
@@ -166,10 +176,14 @@ impl ScenarioSpec {
     pub fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Error::usage(format!("--scenario {}: there is no such file", file.display())),
+            std::io::ErrorKind::InvalidData => Error::file(file, "this is not UTF-8 text; save the scenario's file as UTF-8"),
+            std::io::ErrorKind::IsADirectory => Error::usage(format!("--scenario {}: this is a folder; name a file", file.display())),
             _ => Error::io(file)(e),
         })?;
-        let mut spec = Self::parse(&text, &file.display().to_string())?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+        let mut spec = Self::parse(text, &file.display().to_string())?;
         let beside = |path: PathBuf| file.parent().map_or(path.clone(), |folder| folder.join(&path));
+        spec.class_order = spec.class_order.beside(file);
         spec.data_root = spec.data_root.map(beside);
         spec.manifest = spec.manifest.map(beside);
         if spec.name.is_empty() {
@@ -185,7 +199,7 @@ impl ScenarioSpec {
             (ScenarioKind::DomainIncremental, [false, false]) | (ScenarioKind::ClassIncremental, [true, false]) => {}
             (ScenarioKind::DomainIncremental, _) => {
                 return Err(
-                    "a domain-incremental scenario has one task a domain: leave out tasks, base and increment, or list domains".into()
+                    "a domain-incremental scenario has one task per domain: leave out tasks, base and increment, or list domains".into()
                 );
             }
             (ScenarioKind::ClassIncremental, [false, true]) if self.base.is_some() && self.increment.is_some() => {}
@@ -204,12 +218,16 @@ impl ScenarioSpec {
     /// # Errors
     /// Names the key whose value is out of range.
     pub fn transforms(&self, image_size: usize) -> Result<Transforms, String> {
+        if !(1..=LARGEST_SIDE).contains(&image_size) {
+            return Err(format!("image size {image_size}: expected a side of 1 to {LARGEST_SIDE} pixels"));
+        }
         let base = Transforms::new(image_size);
         let t = &self.transforms;
         let all = Transforms {
             crop_scale: t.crop_scale.unwrap_or(base.crop_scale),
             crop_ratio: t.crop_ratio.unwrap_or(base.crop_ratio),
             flip: t.flip.unwrap_or(base.flip),
+            scale: self.scale,
             ..base
         };
         let [low, high] = all.crop_scale;
@@ -246,7 +264,7 @@ mod tests {
             ("dataset = 'd'", "state tasks, or base and increment"),
             ("dataset = 'd'\nbase = 3", "base and increment belong together"),
             ("dataset = 'd'\nbase = 3\nincrement = 2\ntasks = 4", "not both"),
-            ("dataset = 'd'\nkind = 'domain-incremental'\ntasks = 4", "one task a domain"),
+            ("dataset = 'd'\nkind = 'domain-incremental'\ntasks = 4", "one task per domain"),
             ("dataset = 'd'\nkind = 'task-incremental'\ntasks = 4", "task-incremental"),
             ("dataset = 'd'\ntasks = 'five'", "expected a number of tasks"),
             ("dataset = 'd'\ntasks = -1", "expected a number of tasks"),

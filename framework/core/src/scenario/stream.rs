@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::layout::Layout;
-use super::{Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, Task, TaskInfo};
+use super::{Lack, Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, Task, TaskInfo, names};
 use crate::data::{Dataset, ImageSet, Sample, Split, SplitId};
 use crate::{Error, Result};
 
@@ -17,6 +17,9 @@ const DEFAULT_IMAGE_SIZE: usize = 224;
 pub struct TaskStream {
     info: ScenarioInfo,
     notes: Vec<String>,
+    dataset: Arc<dyn Dataset>,
+    /// For each image of the training and of the test list, whether a task uses it.
+    used: [Vec<bool>; 2],
     tasks: std::vec::IntoIter<Task>,
 }
 
@@ -24,27 +27,29 @@ impl TaskStream {
     /// Cuts a data set, opened with this split, into tasks.
     ///
     /// # Errors
-    /// [`Error::Usage`] for 0 images a class, or tasks and classes that do not fit; [`Error::Protocol`] for a class without images, or for an image
-    /// that is both for training and for testing.
+    /// [`Error::Usage`] for 0 images per class, or tasks and classes that do not fit; [`Error::Protocol`] for a class without images,
+    /// or for an image that is both for training and for testing.
     pub fn new(spec: &ScenarioSpec, options: &ScenarioOptions, dataset: Arc<dyn Dataset>, split: SplitId) -> Result<Self> {
         for (flag, value) in [("--train-per-class", options.train_per_class), ("--test-per-class", options.test_per_class)] {
             if value == Some(0) {
-                return Err(Error::usage(format!("{flag} 0: at least one image a class is needed")));
+                return Err(Error::usage(format!("{flag} 0: at least one image per class is needed")));
             }
         }
         if dataset.keyed_by_path() {
             refuse_leaks(&*dataset)?;
         }
-        let class_order = options.class_order.unwrap_or(spec.class_order);
-        let layout = Layout::new(spec, class_order, &*dataset)?;
+        let class_order = options.class_order.clone().unwrap_or_else(|| spec.class_order.clone()).resolved(dataset.class_names())?;
+        let layout = Layout::new(spec, &class_order, &*dataset)?;
         let transforms = spec
             .transforms(options.image_size.or(spec.image_size).unwrap_or(DEFAULT_IMAGE_SIZE))
             .map_err(|what| Error::usage(format!("scenario {}: {what}", spec.name)))?;
         let mut hash = Sha256::new();
         let transforms_text = serde_json::to_string(&transforms).unwrap_or_default();
         hash.update(format!("cilbench data id 2\n{:?}\n{:?}\n{transforms_text}\n", layout.tasks, layout.domains));
-        let train = select(&*dataset, Split::Train, options.train_per_class, &layout, &mut hash)?;
-        let test = select(&*dataset, Split::Test, options.test_per_class, &layout, &mut hash)?;
+        let (train, mut lacking) = select(&*dataset, Split::Train, options.train_per_class, &layout, &mut hash)?;
+        let (test, lacking_tests) = select(&*dataset, Split::Test, options.test_per_class, &layout, &mut hash)?;
+        lacking.extend(lacking_tests);
+        let used = [(Split::Train, &train), (Split::Test, &test)].map(|(split, lists)| marked(&*dataset, split, lists));
         let domain_name = |task: usize| layout.domains.as_ref().map(|d| dataset.domain_names()[d[task]].clone());
         let tasks: Vec<Task> = train
             .into_iter()
@@ -81,11 +86,31 @@ impl TaskStream {
             domains: (0..tasks.len()).filter_map(domain_name).collect(),
             tasks: layout.tasks,
             data_id: crate::hex(&hash.finalize())[..16].to_owned(),
+            lacking,
         };
-        Ok(Self { info, notes: layout.notes, tasks: tasks.into_iter() })
+        let mut notes = layout.notes;
+        notes.extend(names::look_alike("class", dataset.class_names()));
+        notes.extend(names::look_alike("domain", dataset.domain_names()));
+        notes.extend(Lack::notes(&info.lacking));
+        notes.extend_from_slice(dataset.notes());
+        Ok(Self { info, notes, dataset, used, tasks: tasks.into_iter() })
     }
 
-    /// What the user should know: how a remainder of classes was shared out, which classes are left out.
+    /// What the data set's lists name, a task uses, and the disk does not hold, one line per image.
+    ///
+    /// # Errors
+    /// If a folder that is there cannot be listed.
+    pub fn missing(&self) -> Result<Vec<String>> {
+        self.dataset.missing(&|split, index| self.uses(split, index))
+    }
+
+    /// Whether a task uses an image of the data set.
+    pub fn uses(&self, split: Split, index: usize) -> bool {
+        self.used[usize::from(split == Split::Test)].get(index).copied().unwrap_or(false)
+    }
+
+    /// What the user should know: how a remainder of classes was shared out, which classes or images are left out, which names look
+    /// alike, which domains lack a class.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
@@ -94,7 +119,13 @@ impl TaskStream {
 /// The indices of a task's images in canonical order, and their classes as the model sees them.
 type Selected = (Vec<usize>, Vec<i64>);
 
-fn select(dataset: &dyn Dataset, split: Split, per_class: Option<usize>, layout: &Layout, hash: &mut Sha256) -> Result<Vec<Selected>> {
+fn select(
+    dataset: &dyn Dataset,
+    split: Split,
+    per_class: Option<usize>,
+    layout: &Layout,
+    hash: &mut Sha256,
+) -> Result<(Vec<Selected>, Vec<Lack>)> {
     let classes = dataset.class_names().len();
     let mut lists = vec![(Vec::new(), Vec::new()); layout.tasks.len()];
     let mut taken = vec![vec![0; classes]; layout.tasks.len()];
@@ -110,23 +141,62 @@ fn select(dataset: &dyn Dataset, split: Split, per_class: Option<usize>, layout:
         lists[task].1.push(class as i64);
         hash.update(format!("{key}\0{label}\0{side}\0{task}\n"));
     }
-    let images = |class: usize| taken.iter().map(|t| t[class]).sum::<usize>();
-    // A domain may lack a class; a scenario may not.
-    if let Some(empty) = layout.tasks.iter().flatten().copied().find(|c| images(*c) == 0) {
-        let name = &dataset.class_names()[empty];
-        return Err(Error::Protocol(format!("class {empty} ('{name}') has no {side} image; add one or leave the class out")));
-    }
+    refuse_empty(dataset, side, layout, &taken)?;
     if let Some(empty) = lists.iter().position(|(indices, _)| indices.is_empty()) {
-        return Err(Error::Protocol(format!("task {} has no {side} image", empty + 1)));
+        let domain = layout.domains.as_ref().map_or(String::new(), |d| format!(" (domain {})", dataset.domain_names()[d[empty]]));
+        return Err(Error::Protocol(format!("task {}{domain} has no {side} image; add some, or leave it out", empty + 1)));
     }
-    Ok(lists)
+    Ok((lists, lacks(dataset, split, layout, &taken)))
+}
+
+/// An error that names all classes without images. A domain may lack a class; a scenario may not.
+fn refuse_empty(dataset: &dyn Dataset, side: &str, layout: &Layout, taken: &[Vec<usize>]) -> Result<()> {
+    let images = |class: usize| taken.iter().map(|t| t[class]).sum::<usize>();
+    let mut empty: Vec<usize> = layout.tasks.iter().flatten().copied().filter(|c| images(*c) == 0).collect();
+    empty.sort_unstable();
+    empty.dedup();
+    let named = |class: &usize| format!("{class} ('{}')", dataset.class_names()[*class]);
+    let hint = dataset.empty_class_hint().map_or(String::new(), |hint| format!("; {hint}"));
+    match empty.as_slice() {
+        [] => Ok(()),
+        [class] => Err(Error::Protocol(format!("class {} has no {side} image; add one or leave the class out{hint}", named(class)))),
+        _ => {
+            let shown = empty.iter().take(10).map(named).collect::<Vec<_>>().join(", ");
+            let more = if empty.len() > 10 { ", …" } else { "" };
+            Err(Error::Protocol(format!(
+                "{} classes have no {side} image: class {shown}{more}; add some or leave the classes out{hint}",
+                empty.len()
+            )))
+        }
+    }
+}
+
+/// The classes of each domain that have no image in it.
+fn lacks(dataset: &dyn Dataset, split: Split, layout: &Layout, taken: &[Vec<usize>]) -> Vec<Lack> {
+    let Some(domains) = &layout.domains else { return Vec::new() };
+    let lack = |task: usize, (class, label): (usize, &usize)| Lack {
+        task,
+        domain: dataset.domain_names()[domains[task]].clone(),
+        class,
+        class_name: dataset.class_names()[*label].clone(),
+        split,
+    };
+    let of = |task: usize| layout.tasks[task].iter().enumerate().filter(move |(_, label)| taken[task][**label] == 0);
+    (0..layout.tasks.len()).flat_map(|task| of(task).map(move |at| (task, at))).map(|(task, at)| lack(task, at)).collect()
+}
+
+/// For each image of a split, whether it is in one of these lists.
+fn marked(dataset: &dyn Dataset, split: Split, lists: &[Selected]) -> Vec<bool> {
+    let mut used = vec![false; dataset.samples(split).len()];
+    lists.iter().flat_map(|(indices, _)| indices).for_each(|i| used[*i] = true);
+    used
 }
 
 /// An error if one path is both for training and for testing, or twice in one split.
 fn refuse_leaks(dataset: &dyn Dataset) -> Result<()> {
     let both = |(a, i): (Split, usize), (b, j): (Split, usize)| {
         Err(Error::Protocol(format!(
-            "the same image twice, {} and {}: {} and {}; take it off one of them",
+            "the same image twice, {} and {}: {} and {}; keep one of the two",
             format!("{a:?}").to_lowercase(),
             format!("{b:?}").to_lowercase(),
             dataset.origin(a, i),

@@ -43,6 +43,13 @@ kinds = {
     "lossless.webp": (source(40, 24), {"lossless": True}),
     "palette.gif": (source(40, 24).quantize(16), {}),
     "plain.bmp": (source(40, 24), {}),
+    "plain.tif": (source(40, 24), {}),
+    "lzw.tif": (source(40, 24), {"compression": "tiff_lzw"}),
+    "deflate-grey.tif": (source(40, 24).convert("L"), {"compression": "tiff_adobe_deflate"}),
+    "grey16.tif": (Image.frombytes("I;16", (3, 1), bytes([7, 0, 255, 0, 0, 9])), {}),
+    "alpha.tif": (source(40, 24).convert("RGBA"), {}),
+    "422.jpg": (source(41, 23), {"quality": 90, "subsampling": 1}),
+    "444.jpg": (source(41, 23), {"quality": 90, "subsampling": 0}),
 }
 rotated = Image.Exif()
 rotated[0x0112] = 6

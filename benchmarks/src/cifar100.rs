@@ -1,7 +1,9 @@
 //! CIFAR-100, in any of the four layouts it is commonly found in.
 //!
-//! Sample key: SHA-256 of the 32·32·3 decoded bytes, row by row, RGB interleaved. All images are decoded when the data set is opened and held in
-//! memory (184 MB). Ten test images equal a training image (Barz and Denzler, arXiv 1902.00423 count near-duplicates too), so the key is no leak test.
+//! Sample key: SHA-256 of the 32·32·3 decoded bytes, row by row, RGB interleaved. All images are
+//! decoded when the data set is opened and held in memory (184 MB). Ten test images equal a
+//! training image (Barz and Denzler, arXiv 1902.00423 count near-duplicates too), so the key is no
+//! leak test.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,7 @@ use crate::parquet;
 inventory::submit! {
     DatasetEntry {
         name: "cifar100",
-        summary: "100 classes of 32×32 colour images, 500 training and 100 test images a class",
+        summary: "100 classes of 32×32 colour images, 500 training and 100 test images per class",
         source: "Krizhevsky: Learning Multiple Layers of Features from Tiny Images (2009)",
         files: "one of: train-00000-of-00001.parquet and test-00000-of-00001.parquet of the Hugging Face data set uoft-cs/cifar100; the folder \
                 cifar-100-python or cifar-100-binary of cs.toronto.edu/~kriz/cifar.html, unpacked; folders train/<class>/ and test/<class>/ of PNG files",
@@ -91,7 +93,7 @@ fn read_parquet(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
             Ok(())
         })?;
         let decode = |(number, bytes, label): (usize, Vec<u8>, usize)| {
-            let image = of_cifar_size(&bytes).map_err(|what| Error::file(file, format!("row {number}: {what}")))?;
+            let image = of_cifar_size(&bytes).map_err(|what| Error::file(file, format!("row {number}: {what}; download it again")))?;
             Ok((image, label))
         };
         images.extend(encoded.into_par_iter().map(decode).collect::<Result<Vec<_>>>()?);
@@ -114,8 +116,8 @@ fn read_python(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let meta = folder.join("meta");
     let bytes = std::fs::read(&meta).map_err(Error::io(&meta))?;
     let names = Pickle::parse(&bytes).and_then(|p| p.root().get("fine_label_names")?.texts());
-    if names.map_err(|what| Error::file(&meta, format!("not the names of CIFAR-100: {what}")))? != classes() {
-        return Err(Error::file(&meta, "its fine_label_names are not those of CIFAR-100"));
+    if names.map_err(|what| Error::file(&meta, format!("not the names of CIFAR-100: {what}; download it again")))? != classes() {
+        return Err(Error::file(&meta, "its fine_label_names are not those of CIFAR-100; is it another data set's?"));
     }
     let one = |(i, label): (usize, &i64)| match usize::try_from(*label).ok().filter(|l| *l < 100) {
         Some(class) => Ok((from_planes(&pixels[3072 * i..3072 * (i + 1)]), class)),
@@ -136,7 +138,7 @@ fn read_binary(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     whole(&path, bytes.len() / ROW, expected)?;
     let one = |(i, row): (usize, &[u8])| match row[1] {
         label @ 0..100 => Ok((from_planes(&row[2..]), usize::from(label))),
-        label => Err(Error::file(&path, format!("image {i}: fine label {label} is not a class (0 to 99)"))),
+        label => Err(Error::file(&path, format!("image {i}: fine label {label} is not a class (0 to 99); download it again"))),
     };
     Ok(Decoded::new(bytes.chunks(ROW).enumerate().map(one).collect::<Result<_>>()?))
 }
@@ -154,9 +156,9 @@ fn read_folders(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
         let class = key.split('/').next().unwrap_or_default();
         let class = classes.iter().position(|c| c == class);
         let path = root.join(&key);
-        let class = class.ok_or_else(|| Error::file(&path, "the image lies in no folder of a class"))?;
+        let class = class.ok_or_else(|| Error::file(&path, "the image lies in no folder of a class; move it into one, or remove it"))?;
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        Ok((of_cifar_size(&bytes).map_err(|what| Error::file(&path, what))?, class))
+        Ok((of_cifar_size(&bytes).map_err(|what| Error::file(&path, format!("{what}; replace the file")))?, class))
     };
     let images: Vec<_> = images_below(&root)?.images.into_par_iter().map(one).collect::<Result<_>>()?;
     whole(&root, images.len(), expected)?;

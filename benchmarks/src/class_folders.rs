@@ -1,4 +1,5 @@
-//! Data sets in class folders, `<class>/<file>`, as an archive holds them or in the `train/` and `test/` folders that code bases make of it.
+//! Data sets in class folders, `<class>/<file>`, as an archive holds them or in the `train/` and
+//! `test/` folders that code bases make of it.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// The layout below the first of `names` in `root` (the empty name is the root itself) that has one: folders `train` and `test`, or a folder that
-    /// `is_class` accepts.
+    /// The layout below the first of `names` in `root` (the empty name is the root itself) that has
+    /// one: folders `train` and `test`, or a folder that `is_class` accepts.
     pub(crate) fn find(root: &Path, names: &[&str], is_class: impl Fn(&str) -> bool) -> Result<Option<Self>> {
         for folder in names.iter().map(|n| root.join(n)).filter(|f| f.is_dir()) {
             if let Some(folders) = side_folders(&folder)? {
@@ -38,7 +39,8 @@ impl Layout {
         }
     }
 
-    /// The set of all images, `<class>/<file>` its sample keys, classes in the order of their folders' names; split by folder or at random.
+    /// The set of all images, `<class>/<file>` its sample keys, classes in the order of their
+    /// folders' names; split by folder or at random.
     pub(crate) fn open(&self, name: &str, split: &SplitId) -> Result<FileSet> {
         let folders = self.folders();
         if let (Self::Archive(folder), SplitId::Fixed(_)) = (self, split) {

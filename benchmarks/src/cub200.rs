@@ -5,12 +5,15 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cilbench::data::{Dataset, DatasetEntry, FileSet, Place, Sample, Source, Split, SplitAbout, SplitId};
+use cilbench::data::{Dataset, DatasetEntry, FileSet, Place, Sample, Source, Split, SplitAbout, SplitId, read_text};
 use cilbench::{Error, Result};
 
 use crate::class_folders::{Layout, require_classes};
 
 const CLASSES: usize = 200;
+
+/// What to do about files that are not the archive's.
+const AGAIN: &str = "unpack CUB_200_2011.tgz again";
 
 inventory::submit! {
     DatasetEntry {
@@ -50,10 +53,10 @@ fn open(entry: &DatasetEntry, source: &Source) -> Result<Box<dyn Dataset>> {
 
 /// The `number value` lines of a file.
 fn numbered(path: &Path) -> Result<Vec<(u32, String)>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = read_text(path)?;
     let parse = |(i, line): (usize, &str)| {
         let parts = line.trim().split_once(' ').and_then(|(n, v)| Some((n.parse().ok()?, v.trim().to_owned())));
-        parts.ok_or_else(|| Error::file(path, format!("line {}: expected a number and a value, found '{line}'", i + 1)))
+        parts.ok_or_else(|| Error::file(path, format!("line {}: expected a number and a value, found '{line}'; {AGAIN}", i + 1)))
     };
     text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(parse).collect()
 }
@@ -67,13 +70,17 @@ fn official(folder: &Path) -> Result<FileSet> {
     let mut all = Vec::new();
     for (line, (id, key)) in numbered(&images)?.into_iter().enumerate() {
         let lookup = |of: &HashMap<u32, String>, path: &Path| {
-            of.get(&id).cloned().ok_or_else(|| Error::file(path, format!("there is no line for image {id}")))
+            of.get(&id).cloned().ok_or_else(|| Error::file(path, format!("there is no line for image {id}; {AGAIN}")))
         };
         let label = lookup(&label_of, &labels)?;
         let class = label.parse::<usize>().ok().filter(|c| (1..=classes.len()).contains(c));
-        let class =
-            class.ok_or_else(|| Error::file(&labels, format!("image {id}: class {label} is out of range, 1 to {}", classes.len())))?;
-        let split = if lookup(&side_of, &sides)? == "1" { Split::Train } else { Split::Test };
+        let class = class
+            .ok_or_else(|| Error::file(&labels, format!("image {id}: class {label} is out of range, 1 to {}; {AGAIN}", classes.len())))?;
+        let split = match lookup(&side_of, &sides)?.as_str() {
+            "1" => Split::Train,
+            "0" => Split::Test,
+            other => return Err(Error::file(&sides, format!("image {id}: '{other}' is neither 1 (training) nor 0 (test); {AGAIN}"))),
+        };
         all.push((split, (Sample { key, label: class - 1, domain: 0 }, Place { folder: 0, list: Some(0), line: line as u32 + 1 })));
     }
     let set = FileSet::new(classes, vec!["cub200".into()], vec![folder.join("images")], vec![images]);

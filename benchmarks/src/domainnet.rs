@@ -1,6 +1,7 @@
 //! DomainNet by its official lists, and DN4IL, its subset for domain-incremental learning.
 //!
-//! Sample key: the path in the lists, `<domain>/<class>/<file>`. Only lists are held in memory: 586 575 images.
+//! Sample key: the path in the lists, `<domain>/<class>/<file>`. Only lists are held in memory:
+//! they name 586 575 images.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -95,10 +96,15 @@ fn assemble(folder: PathBuf, lists: Vec<PathBuf>, lines: Vec<Vec<Line>>, classes
             let mut parts = line.path.split('/');
             let (domain, class) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let domain = DOMAINS.iter().position(|d| *d == domain);
-            let domain = domain.ok_or_else(|| bad(format!("'{}' begins with no domain ({})", line.path, DOMAINS.join(", "))))?;
+            let domain = domain.ok_or_else(|| {
+                bad(format!("'{}' begins with no domain ({}); paths are <domain>/<class>/<file>", line.path, DOMAINS.join(", ")))
+            })?;
             match &names[line.label] {
                 Some(name) if name != class => {
-                    return Err(bad(format!("label {} is '{name}' elsewhere and '{class}' here", line.label)));
+                    return Err(bad(format!(
+                        "label {} is '{name}' elsewhere and '{class}' here; are all lists of one version?",
+                        line.label
+                    )));
                 }
                 Some(_) => {}
                 None => names[line.label] = Some(class.to_owned()),
@@ -132,7 +138,7 @@ mod tests {
         assert_eq!(set.class_names()[0], "aircraft_carrier");
     }
 
-    /// The official lists' format, three images a class and domain.
+    /// The official lists' format, three images per class and domain.
     fn lists(root: &Path) {
         for domain in DOMAINS {
             for (side, files) in [("train", 2), ("test", 1)] {

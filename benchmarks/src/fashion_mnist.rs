@@ -1,6 +1,8 @@
-//! Fashion-MNIST: in full from its IDX files, and `fashion-mnist-small`, the first 200 training and 100 test images of each class, embedded.
+//! Fashion-MNIST: in full from its IDX files, and `fashion-mnist-small`, the first 200 training and
+//! 100 test images of each class, embedded.
 //!
-//! Sample key: SHA-256 of the 28·28·3 RGB bytes. The subset is made by `benchmarks/data/make_fashion_mnist.py`.
+//! Sample key: SHA-256 of the 28·28·3 RGB bytes. The subset is made by
+//! `benchmarks/data/make_fashion_mnist.py`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,7 @@ const SOURCE: &str = "Xiao, Rasul, Vollgraf: Fashion-MNIST (arXiv 1708.07747); M
 inventory::submit! {
     DatasetEntry {
         name: "fashion-mnist-small",
-        summary: "10 kinds of clothing, 28×28 grey, 200 training and 100 test images a class; embedded",
+        summary: "10 kinds of clothing, 28×28 grey, 200 training and 100 test images per class; embedded",
         source: SOURCE,
         files: "",
         aliases: &["fashion-mnist"],
@@ -34,7 +36,7 @@ inventory::submit! {
 inventory::submit! {
     DatasetEntry {
         name: "fashion-mnist",
-        summary: "10 kinds of clothing, 28×28 grey, 6000 training and 1000 test images a class",
+        summary: "10 kinds of clothing, 28×28 grey, 6000 training and 1000 test images per class",
         source: SOURCE,
         files: "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, with or without .gz, from \
                 github.com/zalandoresearch/fashion-mnist; or the parquet files of the Hugging Face data set zalando-datasets/fashion_mnist",
@@ -83,7 +85,8 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 
 fn from_idx(folder: &Path, stem: &str) -> Result<Decoded> {
     let file = |name: String| -> Result<(PathBuf, Vec<u8>)> {
-        let path = find(folder, &name).ok_or_else(|| Error::file(folder.join(&name), "there is no such file, nor one with .gz"))?;
+        let path =
+            find(folder, &name).ok_or_else(|| Error::file(folder.join(&name), "there is no such file, nor one with .gz; download it"))?;
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         Ok((path, bytes))
     };
@@ -92,8 +95,12 @@ fn from_idx(folder: &Path, stem: &str) -> Result<Decoded> {
 }
 
 fn from_parquet(folder: &Path, stem: &str) -> Result<Decoded> {
+    let files = parquet::files(folder, stem)?;
+    if files.is_empty() {
+        return Err(Error::file(folder, format!("there is no {stem}*.parquet beside the other parquet files; download it")));
+    }
     let mut images = Vec::new();
-    for file in parquet::files(folder, stem)? {
+    for file in files {
         let mut encoded = Vec::new();
         parquet::rows(&file, &["image"], &mut |row| {
             let label = row.label("label", CLASSES.len())?;
@@ -101,7 +108,7 @@ fn from_parquet(folder: &Path, stem: &str) -> Result<Decoded> {
             Ok(())
         })?;
         let one = |(number, bytes, label): (usize, Vec<u8>, usize)| {
-            Ok((decode(&bytes).map_err(|what| Error::file(&file, format!("row {number}: {what}")))?, label))
+            Ok((decode(&bytes).map_err(|what| Error::file(&file, format!("row {number}: {what}; download it again")))?, label))
         };
         images.extend(encoded.into_par_iter().map(one).collect::<Result<Vec<_>>>()?);
     }

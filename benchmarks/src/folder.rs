@@ -171,7 +171,8 @@ impl Layout {
         (domain.map(str::to_owned), class.map(str::to_owned))
     }
 
-    /// An error if a class, or its training or test images, would vanish because none of them can be read.
+    /// An error if a class, or its training or test images, would vanish because none of them can
+    /// be read.
     fn refuse_lost(&self, parts: &[Parts<'_>], left_out: &LeftOut, root: &Path) -> Result<()> {
         let key = |p: &Parts<'_>| self.names(p).1.map(|class| (class, p.split == Some(Split::Test)));
         let there: BTreeSet<(String, bool)> = parts.iter().filter_map(key).collect();
@@ -225,7 +226,8 @@ fn sides(root: &Path, paths: &[String], parts: &[Parts<'_>], source: &Source, no
     }
 }
 
-/// The error for a data root without folders of training and test images, with what may have been meant.
+/// The error for a data root without folders of training and test images, with what may have been
+/// meant.
 fn no_sides(root: &Path, source: &Source, parts: &[Parts<'_>]) -> Error {
     let named = format!("{} {}", source.root_from.name(), root.display());
     let own = root.file_name().and_then(|n| n.to_str()).filter(|n| side(n).is_some());
@@ -247,6 +249,9 @@ fn no_sides(root: &Path, source: &Source, parts: &[Parts<'_>]) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use cilbench::data::Scale;
+    use cilbench::scenario::{ClassOrder, ScenarioSpec};
+
     use super::*;
 
     fn open(files: &[&str], split: &str) -> Result<std::sync::Arc<dyn Dataset>> {
@@ -324,6 +329,52 @@ mod tests {
         assert!(stray.contains("art/stray.jpg: this image lies beside folders"), "{stray}");
         let deep = open(&["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/more/2.jpg"], "random-80-20").expect("classes");
         assert!(deep.class_names().len() == 2 && deep.notes().iter().any(|n| n.contains("dog/more/2.jpg")), "{:?}", deep.notes());
+    }
+
+    #[test]
+    fn grey_of_16_bits_is_said_and_scaled_if_the_scenario_says_so() {
+        let root = tempfile::tempdir().expect("folder");
+        for (path, value) in [("train/x/1.png", 40_000u16), ("test/x/2.png", 300)] {
+            let file = root.path().join(path);
+            std::fs::create_dir_all(file.parent().expect("parent")).expect("folder");
+            let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(2, 2, vec![value; 4]).expect("grey");
+            deep.save(file).expect("save");
+        }
+        let entry = cilbench::data::find("folder").expect("registered");
+        let open = |scale| {
+            let source = Source { scale, ..Source::new(Some(root.path().into()), entry.split(None).expect("split")) };
+            let set = entry.load(&source).expect("open");
+            let first = |split| set.image(split, 0).expect("image").pixels[0];
+            (first(Split::Train), first(Split::Test), set.notes().concat())
+        };
+        let (train, test, note) = open(Scale::EightBit);
+        assert_eq!((train, test), (255, 255));
+        assert!(note.contains("1 of 1 images looked at are grey with 16 bits") && note.contains("scale = \"16-bit\""), "{note}");
+        assert_eq!(open(Scale::SixteenBit), (156, 1, String::new()));
+        // The rule belongs to what a data id says.
+        let text = |scale: &str| format!("dataset = 'folder'\ntasks = 1\n{scale}");
+        let transforms = |scale: &str| {
+            let spec = ScenarioSpec::parse(&text(scale), "x.toml").expect("spec");
+            spec.transforms(32).expect("transforms")
+        };
+        assert_eq!(transforms("scale = '8-bit'"), transforms(""));
+        assert_ne!(transforms("scale = '16-bit'"), transforms(""));
+        let message = ScenarioSpec::parse(&text("scale = '12-bit'"), "x.toml").expect_err("unknown").to_string();
+        assert!(message.contains("8-bit") && message.contains("16-bit"), "{message}");
+    }
+
+    #[test]
+    fn scenarios_of_one_s_own_are_found_by_path_and_do_not_pass_for_built_in_ones() {
+        let root = tempfile::tempdir().expect("folder");
+        let file = root.path().join("cifar100-10.TOML");
+        std::fs::write(&file, "\u{feff}dataset = 'folder'\ntasks = 3\ndata_root = 'x'\nclass_order = 'mine.txt'\n").expect("file");
+        let spec = cilbench::scenario::find(&file.display().to_string()).expect("a path");
+        assert_eq!((spec.name.as_str(), spec.data_root), ("cifar100-10.toml", Some(root.path().join("x"))));
+        assert_eq!(spec.class_order, ClassOrder::File(root.path().join("mine.txt")));
+        assert_eq!(cilbench::scenario::find("cifar100-10").expect("built in").name, "cifar100-10");
+        let plain = root.path().join("mine");
+        std::fs::copy(&file, &plain).expect("copy");
+        assert_eq!(cilbench::scenario::find(&plain.display().to_string()).expect("a path").name, "mine");
     }
 
     #[test]

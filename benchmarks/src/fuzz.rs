@@ -1,8 +1,9 @@
-//! Mutated inputs of every kind. None may panic, abort, hang, or take much memory: each is read, or is an error.
+//! Mutated inputs of every kind. None may panic, abort, hang, or take much memory: each is read, or
+//! is an error.
 //!
-//! A few thousand inputs are tried by default. `CILBENCH_FUZZ=100000 cargo test --release -p cilbench-benchmarks --lib fuzz` tries so
-//! many of each kind; `ulimit -v 8000000` before it bounds the memory. The inputs depend on their number alone, so that what fails is
-//! found again.
+//! A few thousand inputs are tried by default. `CILBENCH_FUZZ=100000 cargo test --release -p
+//! cilbench-benchmarks --lib fuzz` tries so many of each kind; `ulimit -v 8000000` before it bounds
+//! the memory. The inputs depend on their number alone, so that what fails is found again.
 
 use std::io::{Cursor, Write};
 use std::panic::catch_unwind;
@@ -10,11 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cilbench::data::{MAX_PIXELS, Scale, decode_as, parse_list, read_manifest};
+use cilbench::pickle::Pickle;
 use cilbench::scenario::{ClassOrder, ScenarioSpec};
 use image::{DynamicImage, ImageFormat};
 
 use crate::parquet_file::{self, Beside};
-use crate::{idx, parquet, pickle};
+use crate::{idx, parquet};
 
 /// Inputs of each kind that are tried unless the environment says otherwise.
 const DEFAULT: u64 = 1500;
@@ -207,13 +209,17 @@ fn images() {
 
 #[test]
 fn pickles() {
-    let inputs: Vec<Vec<u8>> =
-        [include_bytes!("../data/p2.pkl").as_slice(), include_bytes!("../data/p4.pkl"), include_bytes!("../data/p5.pkl")]
-            .map(<[u8]>::to_vec)
-            .to_vec();
+    let inputs: Vec<Vec<u8>> = [
+        include_bytes!("../../framework/core/tests/pickles/p2.pkl").as_slice(),
+        include_bytes!("../../framework/core/tests/pickles/p4.pkl"),
+        include_bytes!("../../framework/core/tests/pickles/p5.pkl"),
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec();
     fuzz("pickle", &inputs, |bytes| {
         let read = || {
-            let value = pickle::parse(bytes)?;
+            let pickle = Pickle::parse(bytes)?;
+            let value = pickle.root();
             value.get("data")?.byte_array()?;
             value.get("fine_labels")?.integers()?;
             value.get("names")?.texts()

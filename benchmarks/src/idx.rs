@@ -6,12 +6,18 @@ use std::path::Path;
 use cilbench::data::{Decoded, RgbImage};
 use cilbench::{Error, Result};
 
+/// The most bytes that are unpacked: 20 times what Fashion-MNIST has.
+const LARGEST: u64 = 1 << 30;
+
 /// The dimensions and the values of an IDX file.
 fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>)> {
     let bad = |what: String| Error::file(path, format!("{what}; download it again"));
     let mut unpacked = Vec::new();
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        flate2::read::GzDecoder::new(bytes).read_to_end(&mut unpacked).map_err(|e| bad(format!("not a whole gzip file ({e})")))?;
+        flate2::read::GzDecoder::new(bytes)
+            .take(LARGEST)
+            .read_to_end(&mut unpacked)
+            .map_err(|e| bad(format!("not a whole gzip file ({e})")))?;
         &unpacked
     } else {
         bytes
@@ -33,10 +39,16 @@ pub(crate) fn images(images: (&Path, &[u8]), labels: (&Path, &[u8]), classes: us
     let ((dims, pixels), (_, classed)) = (parse(images.0, images.1)?, parse(labels.0, labels.1)?);
     let [n, height, width] = dims[..] else { return Err(Error::file(images.0, format!("expected images, found the shape {dims:?}"))) };
     if classed.len() != n {
-        return Err(Error::file(labels.0, format!("{} labels for {n} images", classed.len())));
+        return Err(Error::file(
+            labels.0,
+            format!("{} labels for {n} images in {}; download both again", classed.len(), images.0.display()),
+        ));
     }
     if let Some(i) = classed.iter().position(|l| usize::from(*l) >= classes) {
-        return Err(Error::file(labels.0, format!("image {i}: label {} is not a class (0 to {})", classed[i], classes - 1)));
+        return Err(Error::file(
+            labels.0,
+            format!("image {i}: label {} is not a class (0 to {}); is it another data set's?", classed[i], classes - 1),
+        ));
     }
     let size = width * height;
     let image = |i: usize| RgbImage::from_grey(width as u32, height as u32, &pixels[i * size..(i + 1) * size]);

@@ -1,7 +1,8 @@
-//! ImageNet-R: the archive's class folders, the `train/` and `test/` folders of other code bases, or the hub's parquet files.
+//! ImageNet-R: the archive's class folders, the `train/` and `test/` folders of other code bases,
+//! or the hub's parquet files.
 //!
-//! Sample key: `<wnid>/<file>`, as in the archive. The lists of the `coda` split are those of CODA-Prompt (arXiv 2211.13218); their labels are not in the
-//! order of the wnids.
+//! Sample key: `<wnid>/<file>`, as in the archive. The lists of the `coda` split are those of
+//! CODA-Prompt (arXiv 2211.13218); their labels are not in the order of the wnids.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -119,7 +120,8 @@ mod tests {
         assert!(missing[0].contains("coda_train.txt (built in), line "), "{}", missing[0]);
     }
 
-    /// The images of the first `n` lines of the test list, in an archive and in folders of another split.
+    /// The images of the first `n` lines of the test list, in an archive and in folders of another
+    /// split.
     fn make(root: &Path, prefix: &[&str], n: usize) {
         let [_, (path, text)] = lists().expect("lists");
         for (i, line) in parse_list(&text, &path, CLASSES).expect("list").into_iter().take(n).enumerate() {

@@ -1,4 +1,5 @@
-//! The data sets, scenarios and the embedded backbone that come with cilbench: one file a data set, one TOML file a scenario.
+//! The data sets, scenarios and the embedded backbone that come with cilbench: one file per data
+//! set, one TOML file per scenario.
 #![deny(missing_docs)]
 
 use cilbench::scenario::ScenarioEntry;

@@ -1,4 +1,5 @@
-//! Parquet files of images, as the Hugging Face hub stores data sets: a column of structs {bytes, path}, and others beside it.
+//! Parquet files of images, as the Hugging Face hub stores data sets: a column of structs {bytes,
+//! path}, and others beside it.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +48,8 @@ impl ImageRow {
     }
 }
 
-/// Calls `each` for every row of a parquet file whose images are in one of the columns `names`. Gives the number of rows.
+/// Calls `each` for every row of a parquet file whose images are in one of the columns `names`.
+/// Gives the number of rows.
 pub(crate) fn rows(path: &Path, names: &[&str], each: &mut dyn FnMut(ImageRow) -> Result<(), String>) -> Result<usize> {
     let short = |e: &dyn std::fmt::Display| e.to_string().chars().take(200).collect::<String>();
     let damaged = |e: &dyn std::fmt::Display| Error::file(path, format!("not a whole parquet file ({}); download it again", short(e)));

@@ -1,4 +1,5 @@
-//! Large parquet data sets, unpacked once into image files in the user's cache, so that an image can be read by its key.
+//! Large parquet data sets, unpacked once into image files in the user's cache, so that an image
+//! can be read by its key.
 
 use std::path::{Path, PathBuf};
 
@@ -7,8 +8,9 @@ use sha2::{Digest, Sha256};
 
 use crate::parquet;
 
-/// The folder of `<class>/<file>` unpacked from the parquet files in `root`, its folder `data` or one called `name`; the class is the text of `column`.
-/// `None` if there are none. What was unpacked before is used again.
+/// The folder of `<class>/<file>` unpacked from the parquet files in `root`, its folder `data` or
+/// one called `name`; the class is the text of `column`. `None` if there are none. What was
+/// unpacked before is used again.
 pub(crate) fn class_folders(root: &Path, name: &str, column: &str) -> Result<Option<PathBuf>> {
     class_folders_in(&cache::folder()?, root, name, column)
 }
@@ -50,7 +52,7 @@ fn unpack(files: &[PathBuf], column: &str, folder: &Path) -> Result<()> {
             let name = name.ok_or("the row does not name its image file, so that no list can refer to it")?;
             let class = row.text(column)?;
             if [class, name].iter().any(|part| part.starts_with('.') || part.contains(['/', '\\'])) {
-                return Err(format!("'{class}/{name}' is no name of an image"));
+                return Err(format!("'{class}/{name}' is no name of an image; download the file again"));
             }
             let path = place.path().join(class).join(name);
             let write = || {
@@ -100,8 +102,8 @@ mod tests {
         let file = root.path().join("test.parquet");
         for (paths, classes, part) in [
             (["a.jpg", ""], ["n01443537", "n01443537"], "row 1: the row does not name its image file"),
-            (["a.jpg", ".."], ["n01443537", "n01443537"], "row 1: 'n01443537/..' is no name of an image"),
-            (["a.jpg", "b.jpg"], ["n01443537", "../up"], "row 1: '../up/b.jpg' is no name of an image"),
+            (["a.jpg", ".."], ["n01443537", "n01443537"], "row 1: 'n01443537/..' is no name of an image; download the file again"),
+            (["a.jpg", "b.jpg"], ["n01443537", "../up"], "row 1: '../up/b.jpg' is no name of an image; download the file again"),
         ] {
             write(&file, &paths, &classes);
             let message = class_folders_in(cache.path(), root.path(), "made-up", "wnid").expect_err(part).to_string();

@@ -1,4 +1,5 @@
-//! ViT-Nano, embedded in the binary: dim 128, depth 6, 4 heads, patch 8, 32×32 images. Trained from scratch by the authors of cilbench.
+//! ViT-Nano, embedded in the binary: dim 128, depth 6, 4 heads, patch 8, 32×32 images. Trained from
+//! scratch by the authors of cilbench.
 
 use std::path::Path;
 

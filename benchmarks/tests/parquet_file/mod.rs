@@ -1,4 +1,5 @@
-//! Writes parquet files of images as the Hugging Face hub stores them; used by the tests of the data sets and of the command.
+//! Writes parquet files of images as the Hugging Face hub stores them; used by the tests of the
+//! data sets and of the command.
 #![allow(dead_code)]
 
 use std::path::Path;
@@ -15,7 +16,8 @@ pub enum Beside<'a> {
     Texts(&'a str, &'a [&'a str]),
 }
 
-/// A file with a column `image` of structs {bytes, path} and one beside it; `images` are (encoded image, path).
+/// A file with a column `image` of structs {bytes, path} and one beside it; `images` are (encoded
+/// image, path).
 pub fn write(file: &Path, image: &str, images: &[(Vec<u8>, String)], beside: Beside) {
     let (name, kind) = match beside {
         Beside::Integers(name, _) => (name, "int64"),

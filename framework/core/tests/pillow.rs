@@ -1,4 +1,5 @@
-//! The transforms against Pillow's, from the same pixels: `pillow/make.py` made the expected images.
+//! The transforms against Pillow's, from the same pixels: `pillow/make.py` made the expected
+//! images.
 
 use cilbench::data::{CropBox, RgbImage, Scale, Transforms, decode, decode_as};
 
@@ -11,7 +12,8 @@ fn source(width: u32, height: u32) -> RgbImage {
     RgbImage { width, height, pixels: (0..width * height * 3).map(value).collect() }
 }
 
-/// The largest and the mean difference, in steps of 1/255, of planes in \[0, 1\] from an expected PNG.
+/// The largest and the mean difference, in steps of 1/255, of planes in \[0, 1\] from an expected
+/// PNG.
 fn difference(planes: &[f32], png: &[u8]) -> (f64, f64) {
     let expected = decode(png).expect("PNG");
     let n = (expected.width * expected.height) as usize;
@@ -69,7 +71,8 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
             assert!(worst <= $tolerance, "{}: {worst}", $name);
         };
     }
-    // JPEG decoders upsample colours differently; these images are colour noise, the worst case (a photograph: 4 at most, 0.25 in the mean).
+    // JPEG decoders upsample colours differently; these images are colour noise, the worst case (a
+    // photograph: 4 at most, 0.25 in the mean).
     kind!("420.jpg", 16);
     kind!("progressive.jpg", 16);
     kind!("orientation.jpg", 16);

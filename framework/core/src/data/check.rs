@@ -1,4 +1,5 @@
-//! Looking at every image of a data set: which cannot be read, and which are there twice under different names.
+//! Looking at every image of a data set: which cannot be read, and which are there twice under
+//! different names.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -18,7 +19,8 @@ pub struct Checked {
     pub notes: Vec<String>,
 }
 
-/// Decodes every image of a data set that `used` accepts, on all cores; `each` is called after every image.
+/// Decodes every image of a data set that `used` accepts, on all cores; `each` is called after
+/// every image.
 pub fn check_images(dataset: &dyn Dataset, used: &Used, each: &(dyn Fn() + Sync)) -> Checked {
     let mut checked = Checked::default();
     let mut seen: Vec<(u64, Split, usize)> = Vec::new();
@@ -63,16 +65,16 @@ fn twice(dataset: &dyn Dataset, mut seen: Vec<(u64, Split, usize)>) -> Vec<Strin
     seen.sort_unstable_by_key(|(hash, split, index)| (*hash, *split == Split::Test, *index));
     let sample = |(_, split, index): &(u64, Split, usize)| -> &Sample { &dataset.samples(*split)[*index] };
     let mut found: BTreeMap<Twice, (usize, String)> = BTreeMap::new();
-    for group in seen.chunk_by(|a, b| a.0 == b.0) {
+    let mut groups: Vec<_> = seen.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).collect();
+    groups.sort_unstable_by_key(|group| (group[0].1 == Split::Test, group[0].2));
+    for group in groups {
         for other in &group[1..] {
             let first = &group[0];
-            let kind = match (sample(first).label == sample(other).label, first.1 == other.1) {
-                (false, _) => Twice::Classes,
-                (true, false) => Twice::Splits,
-                (true, true) => Twice::Copy,
-            };
-            let example = || format!("{} and {}", dataset.origin(first.1, first.2), dataset.origin(other.1, other.2));
-            found.entry(kind).or_insert_with(|| (0, example())).0 += 1;
+            let (classes, splits) = (sample(first).label != sample(other).label, first.1 != other.1);
+            let kinds = [(Twice::Classes, classes), (Twice::Splits, splits), (Twice::Copy, !classes && !splits)];
+            for (kind, _) in kinds.into_iter().filter(|(_, is)| *is) {
+                found.entry(kind).or_insert_with(|| (0, both(dataset, first, other))).0 += 1;
+            }
         }
     }
     let note = |(kind, (count, example)): (Twice, (usize, String))| {
@@ -84,6 +86,12 @@ fn twice(dataset: &dyn Dataset, mut seen: Vec<(u64, Split, usize)>) -> Vec<Strin
         format!("{count} image(s) {what} (the first: {example})")
     };
     found.into_iter().map(note).collect()
+}
+
+/// Where two equal images come from; images keyed by their pixels are one key.
+fn both(dataset: &dyn Dataset, one: &(u64, Split, usize), other: &(u64, Split, usize)) -> String {
+    let [a, b] = [one, other].map(|(_, split, index)| dataset.origin(*split, *index));
+    if a == b { a } else { format!("{a} and {b}") }
 }
 
 #[cfg(test)]
@@ -128,7 +136,7 @@ mod tests {
             checked.notes,
             [
                 "1 image(s) equal an image of another class, pixel by pixel (the first: b1 and b2)",
-                "1 image(s) for testing equal a training image, pixel by pixel (the first: a1 and a3)",
+                "2 image(s) for testing equal a training image, pixel by pixel (the first: a1 and a3)",
                 "1 image(s) equal another of the same class and split, pixel by pixel (the first: a1 and a2)",
             ]
         );

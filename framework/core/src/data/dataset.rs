@@ -20,7 +20,8 @@ pub enum Split {
 /// One labelled image of a data set, without its pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The sample key: the same in every storage layout of the data set (see the data set's documentation).
+    /// The sample key: the same in every storage layout of the data set (see the data set's
+    /// documentation).
     pub key: String,
     /// The class, `0..classes`, in the data set's natural order.
     pub label: usize,
@@ -45,7 +46,8 @@ pub trait Dataset: Send + Sync {
     /// Names the file (and the row or list line) that cannot be read or decoded.
     fn image(&self, split: Split, index: usize) -> Result<RgbImage>;
 
-    /// Whether the sample keys are paths: then one key in both splits, or twice in one, is a leak, and the scenario refuses it.
+    /// Whether the sample keys are paths: then one key in both splits, or twice in one, is a leak,
+    /// and the scenario refuses it.
     fn keyed_by_path(&self) -> bool {
         false
     }
@@ -55,8 +57,8 @@ pub trait Dataset: Send + Sync {
         self.samples(split)[index].key.clone()
     }
 
-    /// What the data set's lists name and the disk does not hold, one line per image; found by listing folders, without opening a
-    /// file. Only images that `used` accepts are looked for.
+    /// What the data set's lists name and the disk does not hold, one line per image; found by
+    /// listing folders, without opening a file. Only images that `used` accepts are looked for.
     ///
     /// # Errors
     /// If a folder that is there cannot be listed.
@@ -64,7 +66,8 @@ pub trait Dataset: Send + Sync {
         Ok(Vec::new())
     }
 
-    /// The hash of what a sample's image holds: of its file's bytes where the key is a path, else of its decoded pixels.
+    /// The hash of what a sample's image holds: of its file's bytes where the key is a path, else
+    /// of its decoded pixels.
     ///
     /// # Errors
     /// As [`Dataset::image`].
@@ -77,7 +80,8 @@ pub trait Dataset: Send + Sync {
         None
     }
 
-    /// What the user should know of the data set: what was left out of its folders, and which names look alike.
+    /// What the user should know of the data set: what was left out of its folders, and which names
+    /// look alike.
     fn notes(&self) -> &[String] {
         &[]
     }
@@ -119,7 +123,8 @@ pub struct HubSource {
 /// How a data set is to be opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// The folder that holds it: what the user gave as `--data-root`, or where it was downloaded to; `None` if there is neither.
+    /// The folder that holds it: what the user gave as `--data-root`, or where it was downloaded
+    /// to; `None` if there is neither.
     pub root: Option<PathBuf>,
     /// The split.
     pub split: SplitId,
@@ -198,9 +203,11 @@ pub struct DatasetEntry {
     pub summary: &'static str,
     /// The paper or page to cite, with the licence where one is stated.
     pub source: &'static str,
-    /// Which files it needs in `--data-root` and where to get them; empty when it is embedded in the binary.
+    /// Which files it needs in `--data-root` and where to get them; empty when it is embedded in
+    /// the binary.
     pub files: &'static str,
-    /// Names of other data sets that hold the same images, as weights files name them in `pretrained_on`.
+    /// Names of other data sets that hold the same images, as weights files name them in
+    /// `pretrained_on`.
     pub aliases: &'static [&'static str],
     /// The ways to split it, the default first.
     pub splits: &'static [SplitAbout],

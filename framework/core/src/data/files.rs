@@ -1,4 +1,5 @@
-//! Data sets of image files, keyed by path. Only lists are held in memory; an image is read when it is asked for.
+//! Data sets of image files, keyed by path. Only lists are held in memory; an image is read when it
+//! is asked for.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
@@ -15,7 +16,8 @@ use crate::{Error, Result};
 pub struct Place {
     /// The folder below which its path lies: an index into the folders of the set.
     pub folder: u16,
-    /// The list that names it: an index into the lists of the set; `None` if it was found by listing folders.
+    /// The list that names it: an index into the lists of the set; `None` if it was found by
+    /// listing folders.
     pub list: Option<u16>,
     /// The line in that list, from 1.
     pub line: u32,
@@ -60,7 +62,8 @@ impl Listed {
 }
 
 impl FileSet {
-    /// A set without images, of these classes and domains, below these folders and named by these lists (see [`Place`]).
+    /// A set without images, of these classes and domains, below these folders and named by these
+    /// lists (see [`Place`]).
     pub fn new(classes: Vec<String>, domains: Vec<String>, folders: Vec<PathBuf>, lists: Vec<PathBuf>) -> Self {
         let (train, test) = (Listed::default(), Listed::default());
         let (notes, hint, scale, hashes) = (Vec::new(), None, Scale::default(), FileHashes::default());
@@ -73,12 +76,14 @@ impl FileSet {
         self
     }
 
-    /// The same set with what may be wrong where a class has no image (see [`Dataset::empty_class_hint`]).
+    /// The same set with what may be wrong where a class has no image (see
+    /// [`Dataset::empty_class_hint`]).
     pub fn hinting(self, hint: Option<String>) -> Self {
         Self { hint, ..self }
     }
 
-    /// The same set, its grey images of 16 bits read by this rule. If it has such images and they are cut off, a note says so.
+    /// The same set, its grey images of 16 bits read by this rule. If it has such images and they
+    /// are cut off, a note says so.
     pub fn scaled(mut self, scale: Scale) -> Self {
         self.scale = scale;
         let mut first: BTreeMap<usize, usize> = BTreeMap::new();
@@ -127,7 +132,8 @@ impl FileSet {
         self.with(train, test)
     }
 
-    /// The same set with these (split, image) pairs: by those splits, or at random where `split` says so.
+    /// The same set with these (split, image) pairs: by those splits, or at random where `split`
+    /// says so.
     pub fn with_split(self, images: Vec<(Split, (Sample, Place))>, split: &SplitId) -> Self {
         if let SplitId::Random(seed) = split {
             return self.with_random_split(images.into_iter().map(|(_, image)| image).collect(), *seed);
@@ -146,7 +152,8 @@ impl FileSet {
 
     fn path(&self, split: Split, index: usize) -> PathBuf {
         let listed = self.of(split);
-        self.folders[usize::from(listed.places[index].folder)].join(&listed.samples[index].key)
+        let (folder, key) = (&self.folders[usize::from(listed.places[index].folder)], &listed.samples[index].key);
+        if folder.as_os_str() == "." { PathBuf::from(key) } else { folder.join(key) }
     }
 
     /// " (named by LIST, line N)", or nothing.
@@ -213,7 +220,8 @@ impl Dataset for FileSet {
         let mut all = Vec::new();
         for split in [Split::Train, Split::Test] {
             let listed = self.of(split);
-            // Only what a list names can be missing. In canonical order the files of one folder stand together.
+            // Only what a list names can be missing. In canonical order the files of one folder
+            // stand together.
             let named: Vec<usize> = (0..listed.samples.len()).filter(|i| listed.places[*i].list.is_some() && used(split, *i)).collect();
             let parent = |i: &usize| (listed.places[*i].folder, listed.samples[*i].key.rsplit_once('/').map_or("", |(p, _)| p));
             let runs: Vec<&[usize]> = named.chunk_by(|a, b| parent(a) == parent(b)).collect();

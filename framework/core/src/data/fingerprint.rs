@@ -1,8 +1,10 @@
-//! Which pictures a run saw: a hash over the contents of its images, beside the data id, which knows only their keys.
+//! Which pictures a run saw: a hash over the contents of its images, beside the data id, which
+//! knows only their keys.
 //!
-//! The fingerprint is SHA-256 over the sorted pairs of sample key and content hash of a run's training and test images. A content
-//! hash is SHA-256 of the decoded pixels where the key is made of pixels, else of the bytes of the image's file. Hashes of files are
-//! kept with their size and time, so that what did not change is hashed once.
+//! The fingerprint is SHA-256 over the sorted pairs of sample key and content hash of a run's
+//! training and test images. A content hash is SHA-256 of the decoded pixels where the key is made
+//! of pixels, else of the bytes of the image's file. Hashes of files are kept with their size and
+//! time, so that what did not change is hashed once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -61,7 +63,8 @@ impl From<ContentHash> for String {
     }
 }
 
-/// The contents of a run's images, by sample key. Two images of one key, as data sets keyed by pixels may have, are one entry.
+/// The contents of a run's images, by sample key. Two images of one key, as data sets keyed by
+/// pixels may have, are one entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Contents(BTreeMap<String, ContentHash>);
 

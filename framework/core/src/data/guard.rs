@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic on this thread is caught and told as an error, so that it needs no message of its own.
+    /// Whether a panic on this thread is caught and told as an error, so that it needs no message
+    /// of its own.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What a decoder gives, or `None` if it panics: a damaged file must not end the program. The panic prints nothing.
+/// What a decoder gives, or `None` if it panics: a damaged file must not end the program. The panic
+/// prints nothing.
 pub fn guarded<T>(decode: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::guarded;
 
-/// The version of the decoder. It is raised whenever a pixel that was decoded before becomes another.
+/// The version of the decoder. It is raised whenever a pixel that was decoded before becomes
+/// another.
 pub const DECODER_VERSION: u32 = 1;
 
-/// The most pixels that an image may have, and that it may have after it is scaled: where Pillow warns of a decompression bomb.
-/// A decoded image of this size takes 268 MB.
-pub const MAX_PIXELS: u64 = 89_478_485;
+/// The most pixels that an image may have, and that it may have after it is scaled: beyond them
+/// Pillow, too, refuses an image as a decompression bomb. A decoded image of this size takes 537 MB.
+pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// An 8-bit RGB image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,8 @@ impl RgbImage {
 /// How grey images of 16 bits become 8 bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scale {
-    /// Values above 255 are cut off, as Pillow's `convert("RGB")` does: nearly all of a usual image becomes white.
+    /// Values above 255 are cut off, as Pillow's `convert("RGB")` does: nearly all of a usual image
+    /// becomes white.
     #[default]
     #[serde(rename = "8-bit")]
     EightBit,
@@ -105,20 +107,23 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     decode_as(bytes, Scale::EightBit)
 }
 
-/// Decodes a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page) file to RGB as Pillow's `convert("RGB")` does: grey is
-/// tripled, palettes are looked up, an alpha channel is dropped, CMYK is multiplied out, 16-bit colours keep their upper 8 bits, and
-/// 16-bit grey is converted as `scale` says.
+/// Decodes a JPEG, PNG, WebP, GIF (first frame), BMP or TIFF (first page) file to RGB as Pillow's
+/// `convert("RGB")` does: grey is tripled, palettes are looked up, an alpha channel is dropped,
+/// CMYK is multiplied out, 16-bit colours keep their upper 8 bits, and 16-bit grey is converted as
+/// `scale` says.
 ///
-/// The part of a GIF that its first frame does not cover is black; Pillow gives it a colour of the palette. The decoder
-/// rounds the upsampled chroma of a JPEG twice where libjpeg-turbo, and so Pillow, rounds once: on 175 photographs and drawings of PACS colours differ
-/// by 4 of 255 at most, by 0.2 in the mean, with a bias of +0.17 (red), −0.13 (green) and +0.23 (blue).
+/// The part of a GIF that its first frame does not cover is black; Pillow gives it a colour of the
+/// palette. The decoder rounds the upsampled chroma of a JPEG twice where libjpeg-turbo, and so
+/// Pillow, rounds once: on 175 photographs and drawings of PACS colours differ by 4 of 255 at most,
+/// by 0.2 in the mean, with a bias of +0.17 (red), −0.13 (green) and +0.23 (blue).
 ///
-/// A rotation that EXIF data asks for is not carried out, as torchvision's `ImageFolder` does not: the pixels are those that the file
-/// holds. The file's content decides on its format, not its ending.
+/// A rotation that EXIF data asks for is not carried out, as torchvision's `ImageFolder` does not:
+/// the pixels are those that the file holds. The file's content decides on its format, not its
+/// ending.
 ///
 /// # Errors
-/// What is wrong with the bytes; the caller knows which file they are from. An image of more than [`MAX_PIXELS`] is refused by its
-/// header.
+/// What is wrong with the bytes; the caller knows which file they are from. An image of more than
+/// [`MAX_PIXELS`] is refused by its header.
 pub fn decode_as(bytes: &[u8], scale: Scale) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the image has no bytes".into());
@@ -141,7 +146,10 @@ fn decode_whole(bytes: &[u8]) -> Result<DynamicImage, String> {
 }
 
 fn undecodable(error: &image::ImageError) -> String {
-    format!("the image cannot be decoded: {error}")
+    match error {
+        image::ImageError::Limits(_) => format!("the image takes more than 512 MiB to decode ({error}): scale it down"),
+        _ => format!("the image cannot be decoded: {error}"),
+    }
 }
 
 /// An image's pixels as Pillow converts them. Alpha is dropped and not blended.
@@ -168,9 +176,11 @@ fn to_rgb(image: DynamicImage, scale: Scale) -> Result<RgbImage, String> {
     Ok(RgbImage { width: rgb.width(), height: rgb.height(), pixels: rgb.into_raw() })
 }
 
-/// Whether a JPEG has no end-of-image marker after its last scan begins. The decoder would fill the rest with grey; Pillow refuses such a file.
+/// Whether a JPEG has no end-of-image marker after its last scan begins. The decoder would fill the
+/// rest with grey; Pillow refuses such a file.
 fn is_cut_jpeg(bytes: &[u8]) -> bool {
-    // Neither marker can occur within a scan's data. Most files end with the marker, so that the search from the end is short.
+    // Neither marker can occur within a scan's data. Most files end with the marker, so that the
+    // search from the end is short.
     let last = |marker: u8| bytes.windows(2).rposition(|w| w == [0xff, marker]);
     bytes.starts_with(&[0xff, 0xd8]) && !bytes.ends_with(&[0xff, 0xd9]) && last(0xd9) < last(0xda)
 }
@@ -223,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_image_beyond_the_bound_is_refused_by_its_header() {
-        for (width, height) in [(20_000, 20_000), (1_000_000, 90), (1, 90_000_000)] {
+        for (width, height) in [(20_000, 20_000), (2_000_000, 90), (1, 180_000_000)] {
             let message = decode(&png_that_claims(width, height)).expect_err("too large");
             assert!(message.contains(&format!("{width}×{height}")) && message.contains("scale the image down"), "{message}");
         }

@@ -1,4 +1,5 @@
-//! The loader: decodes and transforms batches on all cores, ahead of the training step, in an order that no thread count changes.
+//! The loader: decodes and transforms batches on all cores, ahead of the training step, in an order
+//! that no thread count changes.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -58,7 +59,8 @@ impl ImageSet {
         &self.dataset.samples(self.split)[self.indices[position]].key
     }
 
-    /// Reads and transforms images at these positions, on all cores. `augmentation` names the random stream of each: (seed, task, epoch).
+    /// Reads and transforms images at these positions, on all cores. `augmentation` names the
+    /// random stream of each: (seed, task, epoch).
     ///
     /// # Errors
     /// Names the image that cannot be read.
@@ -93,7 +95,8 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Serves the images at the positions `order`, `batch_size` at a time, beginning with batch `first`.
+    /// Serves the images at the positions `order`, `batch_size` at a time, beginning with batch
+    /// `first`.
     pub fn new(
         set: &ImageSet,
         order: Vec<usize>,

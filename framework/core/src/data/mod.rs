@@ -1,4 +1,5 @@
-//! Images: data sets, decoding, transforms, and the loader that serves them ahead of the training step.
+//! Images: data sets, decoding, transforms, and the loader that serves them ahead of the training
+//! step.
 
 mod check;
 mod dataset;
@@ -19,7 +20,7 @@ pub use decoded::{Decoded, InMemory};
 pub use files::{FileSet, Place};
 pub use guard::guarded;
 pub use image::{DECODER_VERSION, Header, MAX_PIXELS, RgbImage, Scale, decode, decode_as, header};
-pub use lists::{Line, parse_list, read_list, read_manifest, read_names};
+pub use lists::{Line, parse_list, read_list, read_manifest, read_names, read_text};
 pub(crate) use loader::shuffled;
 pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
 pub use scan::{LeftOut, Scan, folders_in, images_below};

@@ -16,7 +16,8 @@ const UNREAD: [&str; 28] = [
     "exr", "hdr", "dng", "cr2", "cr3", "nef", "arw", "orf", "apng",
 ];
 
-/// Folders that archives and file servers leave behind. They hold copies and no images of the data set.
+/// Folders that archives and file servers leave behind. They hold copies and no images of the data
+/// set.
 const LEFTOVERS: [&str; 4] = ["__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"];
 
 /// Whether files with this ending, in small letters, are read as images.
@@ -58,7 +59,8 @@ enum Reason {
 }
 
 impl LeftOut {
-    /// One line for each reason: how many, the first of them, and what to do where something is lost.
+    /// One line for each reason: how many, the first of them, and what to do where something is
+    /// lost.
     pub fn notes(&self) -> Vec<String> {
         self.reasons.iter().map(|(reason, (count, first))| format!("left out: {}", reason.text(*count, first))).collect()
     }
@@ -101,7 +103,7 @@ impl Reason {
             }
             Self::Hidden => format!("{count} hidden file{s} or folder{s} (the first: {first})"),
             Self::Leftover => format!("{count} folder{s} that an archive or a file server left behind (the first: {first})"),
-            Self::Dangling => format!("{count} symbolic link{s} that lead to nothing and are not named as images (the first: {first})"),
+            Self::Dangling => format!("{count} symbolic link{s} to nothing, not named as images (the first: {first})"),
             Self::NoEnding => format!("{count} file{s} without an ending (the first: {first}); images need one, such as .jpg"),
             Self::Other(ending) => format!("{count} .{ending} file{s} (the first: {first})"),
             Self::NoFile => format!("{count} pipe{s}, socket{s} or device{s} (the first: {first})"),
@@ -110,7 +112,8 @@ impl Reason {
     }
 }
 
-/// What is said of a file by its name alone, before it is looked at; `None` for an image that is read.
+/// What is said of a file by its name alone, before it is looked at; `None` for an image that is
+/// read.
 fn by_name(name: &str) -> Option<Reason> {
     if name.starts_with('.') {
         return Some(Reason::Hidden);
@@ -127,11 +130,12 @@ fn ending(name: &str) -> Option<String> {
     name.rsplit_once('.').map(|(_, e)| e.to_lowercase()).filter(|e| !e.is_empty())
 }
 
-/// The image files below a folder. Hidden files, files of other endings and what archives leave behind are counted and left
-/// out; symbolic links are followed.
+/// The image files below a folder. Hidden files, files of other endings and what archives leave
+/// behind are counted and left out; symbolic links are followed.
 ///
 /// # Errors
-/// Names a folder that cannot be read, an image's link that leads to nothing, a loop of links, or a name that is not UTF-8.
+/// Names a folder that cannot be read, an image's link that leads to nothing, a loop of links, or a
+/// name that is not UTF-8.
 pub fn images_below(folder: &Path) -> Result<Scan> {
     let mut scan = Scan::default();
     let mut walk = WalkDir::new(folder).follow_links(true).min_depth(1).into_iter();
@@ -214,7 +218,8 @@ fn relative(path: &Path, folder: &Path) -> Option<String> {
     Some(parts?.join("/"))
 }
 
-/// The names of the folders in a folder, sorted; hidden ones and what archives leave behind are left out.
+/// The names of the folders in a folder, sorted; hidden ones and what archives leave behind are
+/// left out.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -307,7 +312,7 @@ mod tests {
         link("a/labels.json");
         let scan = images_below(root.path()).expect("neither is an image");
         assert_eq!(scan.images, ["a/1.jpg"]);
-        assert!(scan.left_out.notes().iter().any(|n| n.contains("1 symbolic link that lead")), "{:?}", scan.left_out.notes());
+        assert!(scan.left_out.notes().iter().any(|n| n.contains("1 symbolic link to nothing")), "{:?}", scan.left_out.notes());
         for name in ["a/2.jpg", "dogs"] {
             link(name);
             let message = images_below(root.path()).expect_err(name).to_string();

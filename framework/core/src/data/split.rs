@@ -69,8 +69,9 @@ impl From<SplitId> for String {
     }
 }
 
-/// Which split each of the images of one class and domain belongs to: round(0.8·n) are drawn for training, at least one stays on either side where
-/// there are two. The images are in canonical order; the draw depends on the seed, the class and the domain alone.
+/// Which split each of the images of one class and domain belongs to: round(0.8·n) are drawn for
+/// training, at least one stays on either side where there are two. The images are in canonical
+/// order; the draw depends on the seed, the class and the domain alone.
 pub fn random_split(n: usize, seed: u64, class: usize, domain: usize) -> Vec<Split> {
     let train = ((0.8 * n as f64).round() as usize).clamp(n.min(1), n.saturating_sub(1).max(n.min(1)));
     let mut of = vec![Split::Test; n];

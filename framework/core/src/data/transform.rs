@@ -1,7 +1,8 @@
 //! The two transforms of an image, as torchvision and Pillow compute them.
 //!
-//! Train: RandomResizedCrop (bilinear, antialiased) and a random horizontal flip. Test: the short side resized to ⌊S·256/224⌋ (bicubic, antialiased) and
-//! the centre S×S. Resampling works on 8-bit images, as Pillow's does. The result is in \[0, 1\]; normalisation belongs to the backbone.
+//! Train: RandomResizedCrop (bilinear, antialiased) and a random horizontal flip. Test: the short
+//! side resized to ⌊S·256/224⌋ (bicubic, antialiased) and the centre S×S. Resampling works on 8-bit
+//! images, as Pillow's does. The result is in \[0, 1\]; normalisation belongs to the backbone.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -68,7 +69,8 @@ impl Transforms {
         3 * self.image_size * self.image_size
     }
 
-    /// torchvision's `RandomResizedCrop.get_params` and a flip: ten tries, then the largest central crop within the ratios.
+    /// torchvision's `RandomResizedCrop.get_params` and a flip: ten tries, then the largest central
+    /// crop within the ratios.
     pub fn draw(&self, width: u32, height: u32, rng: &mut Stream) -> (CropBox, bool) {
         let area = f64::from(width) * f64::from(height);
         let ratio = self.crop_ratio.map(f64::ln);
@@ -177,7 +179,8 @@ fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
     RgbImage { width: crop.width, height: crop.height, pixels }
 }
 
-/// Resizes as Pillow does: first every row, rounded to 8 bits, then every column. (One call for both would do the columns first.)
+/// Resizes as Pillow does: first every row, rounded to 8 bits, then every column. (One call for
+/// both would do the columns first.)
 fn resize(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<RgbImage, String> {
     let rows = pass(image, width, image.height, filter)?;
     pass(&rows, width, height, filter).map(Cow::into_owned)

@@ -7,7 +7,8 @@ use crate::{Error, Result};
 /// The tasks of a scenario, without images.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Layout {
-    /// Each task's classes, as the data set numbers them, in the order in which the model numbers them.
+    /// Each task's classes, as the data set numbers them, in the order in which the model numbers
+    /// them.
     pub tasks: Vec<Vec<usize>>,
     /// Domain-incremental: each task's domain, as the data set numbers it.
     pub domains: Option<Vec<usize>>,
@@ -78,7 +79,8 @@ fn places(tasks: &[Vec<usize>], kind: ScenarioKind, classes: usize) -> Vec<Optio
     place
 }
 
-/// The number of classes of each task, where the scenario states a number of tasks, or a base and an increment.
+/// The number of classes of each task, where the scenario states a number of tasks, or a base and
+/// an increment.
 fn sizes(spec: &ScenarioSpec, classes: usize, notes: &mut Vec<String>) -> Result<Box<dyn Fn(usize) -> usize>, String> {
     match (&spec.tasks, spec.base.zip(spec.increment)) {
         (Some(Tasks::Count(tasks)), _) => {

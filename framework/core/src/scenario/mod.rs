@@ -54,7 +54,8 @@ pub struct TaskInfo {
     pub tasks: usize,
     /// Its classes as the model sees them: numbered in the order of their first appearance.
     pub classes: Vec<usize>,
-    /// The number of classes of the tasks before; a class-incremental task's classes begin here, a domain-incremental one's at 0.
+    /// The number of classes of the tasks before; a class-incremental task's classes begin here, a
+    /// domain-incremental one's at 0.
     pub first_class: usize,
     /// The names of its classes.
     pub class_names: Vec<String>,
@@ -87,8 +88,8 @@ pub struct Task {
 }
 
 impl Task {
-    /// The task as a method with this access is shown it: `before` is the task before it, shown likewise. With [`Access::All`] the images to learn from are
-    /// those of all tasks so far.
+    /// The task as a method with this access is shown it: `before` is the task before it, shown
+    /// likewise. With [`Access::All`] the images to learn from are those of all tasks so far.
     ///
     /// # Errors
     /// If the tasks are not of one data set.
@@ -114,7 +115,8 @@ pub struct ScenarioInfo {
     /// The data set's split.
     #[serde(default = "official")]
     pub split: SplitId,
-    /// Which classes each task holds, as the data set numbers them, in the order in which the model numbers them.
+    /// Which classes each task holds, as the data set numbers them, in the order in which the model
+    /// numbers them.
     pub tasks: Vec<Vec<usize>>,
     /// How the classes were ordered.
     pub class_order: ClassOrder,
@@ -125,7 +127,8 @@ pub struct ScenarioInfo {
     pub transforms: Transforms,
     /// The number of (training, test) images of each task.
     pub images: Vec<(usize, usize)>,
-    /// Hash over every sample key, label, split and task, the class order and the transforms: equal ids mean equal data.
+    /// Hash over every sample key, label, split and task, the class order and the transforms: equal
+    /// ids mean equal data.
     pub data_id: String,
     /// The classes that a domain has no image of, where each task is a domain.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -215,11 +218,13 @@ pub struct Opened {
     pub source: Option<String>,
 }
 
-/// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says; `split` the split, if not the scenario's. Without a
-/// root, a data set that is on the hub is downloaded, or found in the cache.
+/// Opens a scenario's data set: `root` is where it lies, if not where the scenario's file says;
+/// `split` the split, if not the scenario's. Without a root, a data set that is on the hub is
+/// downloaded, or found in the cache.
 ///
 /// # Errors
-/// [`Error::Usage`] for an unknown data set or split; whatever the download or the data set fails with.
+/// [`Error::Usage`] for an unknown data set or split; whatever the download or the data set fails
+/// with.
 pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<Opened> {
     let entry = data::find(&spec.dataset)?;
     let split = entry.split(split.or(spec.split.as_deref()))?;
@@ -276,7 +281,8 @@ fn natural(name: &str) -> (String, usize) {
     (stem.to_owned(), number.parse().unwrap_or_default())
 }
 
-/// The scenario of this name, or in this file: a name that ends in `.toml`, has a `/` in it or is no scenario's but a file's is a path.
+/// The scenario of this name, or in this file: a name that ends in `.toml`, has a `/` in it or is
+/// no scenario's but a file's is a path.
 ///
 /// # Errors
 /// [`Error::Usage`] with the nearest known name, or with what is wrong in the file.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use unicode_normalization::UnicodeNormalization;
 
-/// A note for each group of names that differ only in capitals, blanks or the form of their Unicode characters: they may be one name
-/// that was written in several ways. `what` the names are of is used in the notes.
+/// A note for each group of names that differ only in capitals, blanks or the form of their Unicode
+/// characters: they may be one name that was written in several ways. `what` the names are of is
+/// used in the notes.
 pub(super) fn look_alike(what: &str, names: &[String]) -> Vec<String> {
     let mut groups: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for name in names {

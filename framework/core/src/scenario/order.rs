@@ -1,5 +1,5 @@
-//! The order in which classes appear: natural, a file's, or numpy's permutation of a seed, so that 1993 means what it means in every
-//! code base that descends from PyCIL.
+//! The order in which classes appear: natural, a file's, or numpy's permutation of a seed, so that
+//! 1993 means what it means in every code base that descends from PyCIL.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,10 +25,12 @@ pub enum ClassOrder {
 }
 
 impl ClassOrder {
-    /// The same order with the names of a file looked up among these: whoever keeps the result does not need the file again.
+    /// The same order with the names of a file looked up among these: whoever keeps the result does
+    /// not need the file again.
     ///
     /// # Errors
-    /// [`Error::File`] with the line whose name is unknown or there twice, or with the names that are lacking.
+    /// [`Error::File`] with the line whose name is unknown or there twice, or with the names that
+    /// are lacking.
     pub fn resolved(self, names: &[String]) -> Result<Self> {
         match self {
             Self::File(file) => Ok(Self::Listed(read_order(&file, names)?)),
@@ -39,7 +41,8 @@ impl ClassOrder {
     /// The classes `0..n` in this order.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a file that was not resolved, or a list that is no order of `n` classes.
+    /// [`Error::Usage`] for a file that was not resolved, or a list that is no order of `n`
+    /// classes.
     pub fn permutation(&self, n: usize) -> Result<Vec<usize>> {
         match self {
             Self::Natural => Ok((0..n).collect()),
@@ -151,7 +154,8 @@ impl From<ClassOrder> for String {
     }
 }
 
-/// numpy's legacy `RandomState(seed).permutation(n)`: Fisher and Yates from the end, each index by masked rejection of 32-bit draws.
+/// numpy's legacy `RandomState(seed).permutation(n)`: Fisher and Yates from the end, each index by
+/// masked rejection of 32-bit draws.
 fn numpy_permutation(seed: u32, n: usize) -> Vec<usize> {
     let mut rng = rand_mt::Mt::new(seed);
     let mut order: Vec<usize> = (0..n).collect();

@@ -55,7 +55,8 @@ pub struct TransformSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioSpec {
-    /// The name on the command line and in results; a user's file without one is named after the file.
+    /// The name on the command line and in results; a user's file without one is named after the
+    /// file.
     #[serde(default)]
     pub name: String,
     /// One line.
@@ -77,18 +78,21 @@ pub struct ScenarioSpec {
     /// The class order, unless the user wants another.
     #[serde(default = "natural")]
     pub class_order: ClassOrder,
-    /// The domains used, in this order; all of the data set's if absent. Each is a task of a domain-incremental scenario.
+    /// The domains used, in this order; all of the data set's if absent. Each is a task of a
+    /// domain-incremental scenario.
     pub domains: Option<Vec<String>>,
     /// The side of the images, in pixels, unless the user or the backbone wants another.
     pub image_size: Option<usize>,
     /// The transforms, where they are not the default.
     #[serde(default)]
     pub transforms: TransformSpec,
-    /// The folder of the data set, unless the user gives `--data-root`; relative to the scenario's file.
+    /// The folder of the data set, unless the user gives `--data-root`; relative to the scenario's
+    /// file.
     pub data_root: Option<PathBuf>,
     /// The list of images of data set `manifest`; relative to the scenario's file.
     pub manifest: Option<PathBuf>,
-    /// How grey images of 16 bits are read: `8-bit` cuts off at 255, as Pillow does; `16-bit` keeps the upper 8 bits.
+    /// How grey images of 16 bits are read: `8-bit` cuts off at 255, as Pillow does; `16-bit` keeps
+    /// the upper 8 bits.
     #[serde(default)]
     pub scale: Scale,
 }

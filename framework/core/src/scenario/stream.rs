@@ -27,8 +27,9 @@ impl TaskStream {
     /// Cuts a data set, opened with this split, into tasks.
     ///
     /// # Errors
-    /// [`Error::Usage`] for 0 images per class, or tasks and classes that do not fit; [`Error::Protocol`] for a class without images,
-    /// or for an image that is both for training and for testing.
+    /// [`Error::Usage`] for 0 images per class, or tasks and classes that do not fit;
+    /// [`Error::Protocol`] for a class without images, or for an image that is both for training
+    /// and for testing.
     pub fn new(spec: &ScenarioSpec, options: &ScenarioOptions, dataset: Arc<dyn Dataset>, split: SplitId) -> Result<Self> {
         for (flag, value) in [("--train-per-class", options.train_per_class), ("--test-per-class", options.test_per_class)] {
             if value == Some(0) {
@@ -109,8 +110,8 @@ impl TaskStream {
         self.used[usize::from(split == Split::Test)].get(index).copied().unwrap_or(false)
     }
 
-    /// What the user should know: how a remainder of classes was shared out, which classes or images are left out, which names look
-    /// alike, which domains lack a class.
+    /// What the user should know: how a remainder of classes was shared out, which classes or
+    /// images are left out, which names look alike, which domains lack a class.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

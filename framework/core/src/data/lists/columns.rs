@@ -103,12 +103,12 @@ impl Columns {
             true => "; a path with a blank in it stands in quotes, as in \"my cat/1.jpg\" 0 train",
             false => "",
         };
-        if cells.len() != self.count {
-            return Err(format!("{} columns, where the first line has {}{quotes}", cells.len(), self.count));
-        }
         if let Some(cell) = cells.iter().find(|c| c.contains('\n')) {
             let begin: String = cell.chars().take(30).collect();
             return Err(format!("a quote is opened and not closed on the same line: \"{}…", begin.replace('\n', " ")));
+        }
+        if cells.len() != self.count {
+            return Err(format!("{} columns, where the first line has {}{quotes}", cells.len(), self.count));
         }
         let [path, label] = [cells[self.path], cells[self.label]];
         if path.is_empty() || label.is_empty() {

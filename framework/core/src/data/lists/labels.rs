@@ -12,8 +12,8 @@ pub(super) struct Numbered {
     pub hint: Option<String>,
 }
 
-/// Numbers the texts of (text, line) pairs: by themselves if all are numbers, else by their alphabetical order. `what` they
-/// are is used in messages.
+/// Numbers the texts of (text, line) pairs: by themselves if all are numbers, else by their
+/// alphabetical order. `what` they are is used in messages.
 ///
 /// # Errors
 /// What is odd about which line.
@@ -38,7 +38,8 @@ fn by_number<'a>(texts: impl Iterator<Item = (&'a str, u32)> + Clone, numbers: V
     distinct.sort_unstable();
     distinct.dedup();
     let (low, high) = (distinct.first().copied().unwrap_or(0), distinct.last().copied().unwrap_or(0));
-    // A name is kept for each number up to the highest, so that what may be an id must not decide how many.
+    // A name is kept for each number up to the highest, so that what may be an id must not decide
+    // how many.
     if high >= 2 * distinct.len() + 100 {
         let line = texts.zip(&numbers).find(|(_, n)| **n == high).map_or(0, |((_, line), _)| line);
         return Err(format!(
@@ -73,7 +74,8 @@ fn refuse_two_spellings<'a>(texts: impl Iterator<Item = (&'a str, u32)> + Clone,
     Ok(())
 }
 
-/// An error if nearly all of the different texts are numbers: one word would make names of all of them, and sort 10 before 2.
+/// An error if nearly all of the different texts are numbers: one word would make names of all of
+/// them, and sort 10 before 2.
 fn refuse_odd_words(order: &BTreeMap<&str, (usize, u32)>, what: &str) -> Result<(), String> {
     let (numbers, words): (Vec<_>, Vec<_>) = order.iter().partition(|(t, _)| t.parse::<usize>().is_ok());
     if let Some((text, (_, line))) = order.iter().find(|(t, _)| is_whole_decimal(t)) {

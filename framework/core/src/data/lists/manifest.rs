@@ -12,10 +12,11 @@ use crate::{Error, Result};
 
 /// A data set from a manifest: `path,label[,domain],split`, one image per line.
 ///
-/// Cells are separated by commas, semicolons, tabs, or blanks (where a path with a blank stands in quotes). A first line that
-/// names these columns may give them in another order. Labels are numbers from 0, or names, which are then numbered in
-/// alphabetical order. The split is `train` or `test`, and may be left out where `split` is random. Paths are relative to
-/// `root`; an absolute path below `root` and a path with `.` or `..` in it mean the same as the plain one.
+/// Cells are separated by commas, semicolons, tabs, or blanks (where a path with a blank stands in
+/// quotes). A first line that names these columns may give them in another order. Labels are
+/// numbers from 0, or names, which are then numbered in alphabetical order. The split is `train` or
+/// `test`, and may be left out where `split` is random. Paths are relative to `root`; an absolute
+/// path below `root` and a path with `.` or `..` in it mean the same as the plain one.
 ///
 /// # Errors
 /// Names file and line of what is wrong.
@@ -104,8 +105,9 @@ fn rows(text: &str, file: &Path, random: bool, root: &Root) -> Result<Vec<Row>, 
     Ok(rows)
 }
 
-/// The separator, the columns, and whether the first line is a header: what the file's ending promises, if the first line can
-/// be read so, else the separator with which it can. `None` for a list without lines.
+/// The separator, the columns, and whether the first line is a header: what the file's ending
+/// promises, if the first line can be read so, else the separator with which it can. `None` for a
+/// list without lines.
 fn columns(text: &str, promised: Separator, random: bool, root: &Root) -> Result<Option<Form>, At> {
     let others = Separator::ALL.into_iter().filter(|s| *s != promised);
     let mut worst: Option<(usize, u32, String)> = None;
@@ -144,7 +146,8 @@ fn first_record(text: &str, separator: Separator) -> Option<(csv::StringRecord, 
     None
 }
 
-/// An error if a file outside of the root is named by an absolute path on one line and by `..` on another.
+/// An error if a file outside of the root is named by an absolute path on one line and by `..` on
+/// another.
 fn refuse_both_forms(rows: &[Row], root: &Root) -> Result<(), String> {
     let absolute: HashMap<&str, u32> = rows.iter().filter(|r| r.path.starts_with('/')).map(|r| (r.path.as_str(), r.line)).collect();
     if absolute.is_empty() {
@@ -245,7 +248,7 @@ mod tests {
             ("m.csv", "path,label,label,split\n", "two columns are called 'label'"),
             ("m.txt", "my cat/1.jpg 0 train\n", "looks like a path; a path with a blank in it stands in quotes"),
             ("m.txt", "a.jpg 0 train\nmy cat/1.jpg 0 train\n", "line 2: 4 columns, where the first line has 3; a path with a blank"),
-            ("m.csv", "a.jpg,0,train\n\"b.jpg,0,train\nc.jpg,0,test\n", "line 2: "),
+            ("m.csv", "a.jpg,0,train\n\"b.jpg,0,train\nc.jpg,0,test\n", "line 2: a quote is opened and not closed"),
             ("m.csv", "0,a.jpg,train\n", "'a.jpg' stands where the label should"),
             ("m.csv", "a.jpg,0,train\n./,0,test\n", "line 2: './' names a folder"),
             ("m.csv", "a.jpg,4,train\nb.jpg,04,test\n", "line 2: class '04' is '4' on line 1"),

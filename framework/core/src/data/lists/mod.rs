@@ -9,4 +9,4 @@ mod text;
 
 pub use manifest::read_manifest;
 pub use plain::{Line, parse_list, read_list};
-pub use text::read_names;
+pub use text::{read_names, read_text};

@@ -1,4 +1,5 @@
-//! One spelling for each path of a list: what is compared and hashed must not depend on how it was written.
+//! One spelling for each path of a list: what is compared and hashed must not depend on how it was
+//! written.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -40,8 +41,8 @@ impl Root {
         Self { folder: folder.to_path_buf(), names }
     }
 
-    /// A path of the list, relative to the root if it lies below it. Backslashes are separators unless there is a file whose
-    /// name has them.
+    /// A path of the list, relative to the root if it lies below it. Backslashes are separators
+    /// unless there is a file whose name has them.
     pub(super) fn key(&self, path: &str) -> String {
         let slashed = match path.contains('\\') && !self.folder.join(path).exists() {
             true => Cow::Owned(path.replace('\\', "/")),

@@ -17,8 +17,9 @@ pub struct Line {
     pub number: u32,
 }
 
-/// Parses the text of a list file: a path, white space, and a label from 0 to `classes` − 1 on each line. A comma or a
-/// semicolon may stand for the white space, and a path may stand in quotes. `file` is used in messages.
+/// Parses the text of a list file: a path, white space, and a label from 0 to `classes` − 1 on each
+/// line. A comma or a semicolon may stand for the white space, and a path may stand in quotes.
+/// `file` is used in messages.
 ///
 /// # Errors
 /// Names file and line of what is not such a line; or the file that has none.

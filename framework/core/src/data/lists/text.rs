@@ -8,11 +8,12 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// Names the file that is UTF-16, or the line that is not UTF-8, and what to do.
-pub(super) fn read_text(file: &Path) -> Result<String> {
+pub fn read_text(file: &Path) -> Result<String> {
     text_of(std::fs::read(file).map_err(Error::io(file))?, file)
 }
 
-/// The lines of a file of names, one per line, with their numbers from 1; empty lines are left out, blanks at the ends removed.
+/// The lines of a file of names, one per line, with their numbers from 1; empty lines are left out,
+/// blanks at the ends removed.
 ///
 /// # Errors
 /// If the file cannot be read or is not UTF-8 text.

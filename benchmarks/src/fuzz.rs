@@ -10,8 +10,8 @@ use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use cilbench::pickle::Pickle;
 use cilbench::data::{MAX_PIXELS, Scale, decode_as, parse_list, read_manifest};
+use cilbench::pickle::Pickle;
 use cilbench::scenario::{ClassOrder, ScenarioSpec};
 use image::{DynamicImage, ImageFormat};
 
@@ -209,16 +209,20 @@ fn images() {
 
 #[test]
 fn pickles() {
-    let pickles = Path::new(env!("CARGO_MANIFEST_DIR")).join("../framework/core/tests/pickles");
-    let inputs: Vec<Vec<u8>> =
-        ["p2.pkl", "p4.pkl", "p5.pkl"].map(|name| std::fs::read(pickles.join(name)).expect(name)).to_vec();
+    let inputs: Vec<Vec<u8>> = [
+        include_bytes!("../../framework/core/tests/pickles/p2.pkl").as_slice(),
+        include_bytes!("../../framework/core/tests/pickles/p4.pkl"),
+        include_bytes!("../../framework/core/tests/pickles/p5.pkl"),
+    ]
+    .map(<[u8]>::to_vec)
+    .to_vec();
     fuzz("pickle", &inputs, |bytes| {
         let read = || {
             let pickle = Pickle::parse(bytes)?;
-            let root = pickle.root();
-            root.get("data")?.byte_array()?;
-            root.get("fine_labels")?.integers()?;
-            root.get("names")?.texts()
+            let value = pickle.root();
+            value.get("data")?.byte_array()?;
+            value.get("fine_labels")?.integers()?;
+            value.get("names")?.texts()
         };
         read().is_ok()
     });

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use cilbench::data::{self, Dataset, Loader, Split, View, check_images, epoch_order};
+use cilbench::data::{self, Augment, Dataset, Loader, Split, View, check_images, epoch_order};
 use cilbench::scenario::{self, Opened, Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, TaskStream, overlap};
 use cilbench::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -131,7 +131,15 @@ pub(crate) fn bench(args: &BenchDataArgs) -> Result<()> {
     while let Some(task) = stream.next_task()? {
         let order = epoch_order(0, task.info.index, 0, task.train.len());
         let began = Instant::now();
-        for batch in Loader::new(&task.train, order, args.batch_size, 0, &transforms, view, (0, task.info.index, 0)) {
+        for batch in Loader::new(
+            &task.train,
+            order,
+            args.batch_size,
+            0,
+            &transforms,
+            view,
+            Augment::Epoch { seed: 0, task: task.info.index, epoch: 0 },
+        ) {
             images += batch?.labels.len();
             if args.images.is_some_and(|n| images >= n) {
                 break;

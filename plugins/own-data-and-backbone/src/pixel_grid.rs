@@ -95,7 +95,10 @@ mod tests {
         let mut stream = TaskStream::new(&spec, &options, data, "official".parse().expect("a split")).expect("a stream");
         let task = stream.next_task().expect("a task").expect("a first one");
         assert_eq!(task.info.class_names, ["0 degrees", "30 degrees"]);
-        let batch = task.train.load(&[0, 1], &stream.info().transforms.clone(), cilbench::data::View::Test, (0, 0, 0)).expect("images");
+        let batch = task
+            .train
+            .load(&[0, 1], &stream.info().transforms.clone(), cilbench::data::View::Test, cilbench::data::Augment::Never)
+            .expect("images");
         let images = Tensor::from_vec(batch.images, (2, 3, 16, 16), &Device::Cpu).expect("a tensor");
         let entry = cilbench::backbone::find("pixel-grid").expect("registered");
         let backbone = (entry.build)(&BackboneOptions::default(), DType::F32, &Device::Cpu).expect("built");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use rand::Rng;
+use rand_chacha::ChaCha12Rng;
 use rayon::prelude::*;
 
 use super::{Dataset, Split, Transforms, View};
@@ -59,22 +60,80 @@ impl ImageSet {
         &self.dataset.samples(self.split)[self.indices[position]].key
     }
 
-    /// Reads and transforms images at these positions, on all cores. `augmentation` names the
-    /// random stream of each: (seed, task, epoch).
+    /// Reads and transforms images at these positions, on all cores.
     ///
     /// # Errors
     /// Names the image that cannot be read.
-    pub fn load(&self, positions: &[usize], transforms: &Transforms, view: View, augmentation: (u64, usize, usize)) -> Result<LoadedBatch> {
-        let (seed, task, epoch) = augmentation;
+    pub fn load(&self, positions: &[usize], transforms: &Transforms, view: View, augment: Augment) -> Result<LoadedBatch> {
         let values = transforms.values();
         let mut images = vec![0.0; positions.len() * values];
         let one = |(position, out): (&usize, &mut [f32])| {
             let image = self.dataset.image(self.split, self.indices[*position])?;
-            let mut rng = stream(seed, Purpose::Augmentation, &[&task, &epoch, &self.indices[*position]]);
+            let mut rng = augment.stream(self.indices[*position]);
             transforms.apply(&image, view, &mut rng, out).map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
         };
         positions.par_iter().zip(images.par_chunks_mut(values.max(1))).try_for_each(one)?;
         Ok(LoadedBatch { images, labels: positions.iter().map(|p| self.labels[*p]).collect(), positions: positions.to_vec() })
+    }
+}
+
+/// Which random crops and flips images get: each variant has random numbers of its own, and one
+/// image of one variant always gets the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Augment {
+    /// The view has nothing random in it.
+    Never,
+    /// An epoch of a task's training.
+    Epoch {
+        /// The run's seed.
+        seed: u64,
+        /// The task, from 0.
+        task: usize,
+        /// The epoch, from 0.
+        epoch: usize,
+    },
+    /// A pass of a method's own, as a task begins or ends.
+    Pass {
+        /// The run's seed.
+        seed: u64,
+        /// The task, from 0.
+        task: usize,
+        /// The pass within that call, from 0.
+        pass: usize,
+    },
+    /// A pass of a method's own within a training step.
+    StepPass {
+        /// The run's seed.
+        seed: u64,
+        /// The task, from 0.
+        task: usize,
+        /// The step within the task, from 0.
+        step: usize,
+        /// The pass within that step, from 0.
+        pass: usize,
+    },
+    /// A read of the memory of exemplars.
+    Recall {
+        /// The run's seed.
+        seed: u64,
+        /// The task from which the exemplar came, from 0.
+        task: usize,
+        /// The read, from 1.
+        read: usize,
+    },
+}
+
+impl Augment {
+    /// The random numbers of an image. The keys of passes and reads lie far above every epoch.
+    fn stream(self, image: usize) -> ChaCha12Rng {
+        let (seed, task, epoch) = match self {
+            Self::Never => (0, 0, 0),
+            Self::Epoch { seed, task, epoch } => (seed, task, epoch),
+            Self::Pass { seed, task, pass } => (seed, task, usize::MAX / 2 - pass),
+            Self::StepPass { seed, task, step, pass } => (seed, task, usize::MAX / 4 - (step << 16) - pass),
+            Self::Recall { seed, task, read } => (seed, task, usize::MAX - read),
+        };
+        stream(seed, Purpose::Augmentation, &[&task, &epoch, &image])
     }
 }
 
@@ -104,14 +163,14 @@ impl Loader {
         first: usize,
         transforms: &Transforms,
         view: View,
-        augmentation: (u64, usize, usize),
+        augment: Augment,
     ) -> Self {
         let (sender, receiver) = sync_channel(PREFETCH);
         let (set, transforms) = (set.clone(), transforms.clone());
         std::thread::spawn(move || {
             for positions in order.chunks(batch_size.max(1)).skip(first) {
                 // A panic must not look like the end of the images.
-                let batch = crate::error::catching(|| set.load(positions, &transforms, view, augmentation));
+                let batch = crate::error::catching(|| set.load(positions, &transforms, view, augment));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;
@@ -184,7 +243,13 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
         let transforms = Transforms::new(8);
         let order = epoch_order(1, 0, 0, 12);
-        pool.install(|| order.chunks(5).skip(first).map(|p| set(12).load(p, &transforms, View::Train, (1, 0, 0)).expect("load")).collect())
+        pool.install(|| {
+            order
+                .chunks(5)
+                .skip(first)
+                .map(|p| set(12).load(p, &transforms, View::Train, Augment::Epoch { seed: 1, task: 0, epoch: 0 }).expect("load"))
+                .collect()
+        })
     }
 
     #[test]
@@ -192,14 +257,22 @@ mod tests {
         let whole = batches(1, 0);
         assert_eq!(whole, batches(2, 0));
         assert_eq!(whole[1..], batches(2, 1));
-        let loader = Loader::new(&set(12), epoch_order(1, 0, 0, 12), 5, 0, &Transforms::new(8), View::Train, (1, 0, 0));
+        let loader = Loader::new(
+            &set(12),
+            epoch_order(1, 0, 0, 12),
+            5,
+            0,
+            &Transforms::new(8),
+            View::Train,
+            Augment::Epoch { seed: 1, task: 0, epoch: 0 },
+        );
         assert_eq!(whole, loader.collect::<Result<Vec<_>>>().expect("load"));
         assert_eq!(whole.iter().map(|b| b.labels.len()).collect::<Vec<_>>(), [5, 5, 2]);
     }
 
     #[test]
     fn an_unreadable_image_ends_the_pass_with_its_name() {
-        let mut loader = Loader::new(&set(20), (0..20).collect(), 10, 0, &Transforms::new(8), View::Test, (0, 0, 0));
+        let mut loader = Loader::new(&set(20), (0..20).collect(), 10, 0, &Transforms::new(8), View::Test, Augment::Never);
         assert!(loader.next().expect("first").is_ok());
         assert!(loader.next().expect("second").expect_err("unlucky").to_string().contains("row 13"));
         assert!(loader.next().is_none());

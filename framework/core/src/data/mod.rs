@@ -22,7 +22,7 @@ pub use guard::guarded;
 pub use image::{DECODER_VERSION, Header, MAX_PIXELS, RgbImage, Scale, decode, decode_as, header};
 pub use lists::{Line, parse_list, read_list, read_manifest, read_names, read_text};
 pub(crate) use loader::shuffled;
-pub use loader::{ImageSet, LoadedBatch, Loader, epoch_order};
+pub use loader::{Augment, ImageSet, LoadedBatch, Loader, epoch_order};
 pub use scan::{LeftOut, Scan, folders_in, images_below};
 pub use split::{RANDOM, SplitId, random_split};
 pub use transform::{CropBox, Transforms, View};

@@ -7,7 +7,7 @@ use super::recorder::Recorder;
 use super::{Options, Report, Side};
 use crate::array::Array;
 use crate::context::Images;
-use crate::data::{Loader, Transforms, View};
+use crate::data::{Augment, Loader, Transforms, View};
 use crate::method::{Losses, Player};
 use crate::run::{Course, EpochFeed, Memory, Shown, TaskDrive, TaskHost, to_tensors};
 use crate::scenario::{Scenario, Task, TaskInfo};
@@ -219,7 +219,7 @@ impl Notebook<'_> {
         let (mut labels, mut logits) = (Vec::new(), [Vec::new(), Vec::new()]);
         for [task, _] in seen {
             for (i, batch) in
-                Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, (0, 0, 0)).enumerate()
+                Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, Augment::Never).enumerate()
             {
                 let data = to_tensors(batch?, transforms.image_size, &self.options.placement)?;
                 for (side, all) in sides.iter().zip(&mut logits) {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInfo, BackboneOptions};
-use crate::metrics::{Scores, Summary};
 use crate::method::Plugin;
+use crate::metrics::{Scores, Summary};
 use crate::scenario::ScenarioInfo;
 
 /// The version of the format of `run.json`.

@@ -9,7 +9,7 @@ use super::exemplars::Memory;
 use super::protocol::{Batches, Course, Feed, TaskDrive, to_tensors};
 use super::task_host::TaskHost;
 use crate::context::Placement;
-use crate::data::{LoadedBatch, Transforms, View};
+use crate::data::{Augment, LoadedBatch, Transforms, View};
 use crate::method::{Access, Plan, Player};
 use crate::scenario::{Scenario, Task};
 use crate::{Error, Result};
@@ -57,7 +57,10 @@ struct Loaded {
 impl Loaded {
     fn new(task: &Task, count: usize, steps: usize, transforms: &Transforms) -> Result<Self> {
         let positions: Vec<usize> = (0..count).collect();
-        let load = |step| task.train.load(&positions, transforms, View::Train, (0, task.info.index, step));
+        let load = |epoch| {
+            let augment = Augment::Epoch { seed: 0, task: task.info.index, epoch };
+            task.train.load(&positions, transforms, View::Train, augment)
+        };
         Ok(Self { steps: (0..steps).map(load).collect::<Result<_>>()?, image_size: transforms.image_size })
     }
 }
@@ -147,7 +150,7 @@ fn predict(
     mut found: StepSeconds,
 ) -> Result<StepSeconds> {
     let positions: Vec<usize> = (0..count).collect();
-    let loaded = task.train.load(&positions, transforms, View::Test, (0, 0, 0))?;
+    let loaded = task.train.load(&positions, transforms, View::Test, Augment::Never)?;
     let images = to_tensors(loaded, transforms.image_size, placement)?.images;
     for round in 0..=found.train.len().max(1) {
         // Read, as scoring reads them.

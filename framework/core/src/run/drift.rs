@@ -3,7 +3,7 @@
 use super::protocol::to_tensors;
 use crate::Result;
 use crate::context::Placement;
-use crate::data::{ImageSet, Transforms, View, shuffled};
+use crate::data::{Augment, ImageSet, Transforms, View, shuffled};
 use crate::method::Player;
 use crate::nn;
 use crate::rng::{Purpose, stream};
@@ -30,7 +30,7 @@ pub(super) fn spectra(
     positions.truncate(IMAGES);
     let mut all = Vec::new();
     for positions in positions.chunks(BATCH) {
-        let batch = images.load(positions, transforms, View::Test, (0, 0, 0))?;
+        let batch = images.load(positions, transforms, View::Test, Augment::Never)?;
         let batch = to_tensors(batch, transforms.image_size, placement)?;
         let Some(tokens) = player.cls_tokens(&batch.images)? else { return Ok(None) };
         all.extend(nn::spectra(&tokens)?);

@@ -4,7 +4,7 @@ use candle_core::DType;
 
 use super::protocol::to_tensors;
 use crate::context::Placement;
-use crate::data::{Loader, Transforms, View};
+use crate::data::{Augment, Loader, Transforms, View};
 use crate::method::Player;
 use crate::metrics::{self, Prediction};
 use crate::scenario::Task;
@@ -28,7 +28,7 @@ pub fn evaluate(
     let seen = classes.iter().flatten().max().map_or(0, |c| c + 1);
     let mut all = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
-        for batch in Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, (0, 0, 0)) {
+        for batch in Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, Augment::Never) {
             let data = to_tensors(batch?, transforms.image_size, placement)?;
             let logits = player.predict(&data.images)?.to_dtype(DType::F64)?;
             let (n, width) = logits.dims2()?;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::array::Array;
 use crate::context::{Exemplar, MemoryImage, MemoryRequest, PlainBatch, Reply};
-use crate::data::{ImageSet, Transforms};
+use crate::data::{Augment, ImageSet, Transforms};
 use crate::{Error, Result};
 
 struct Stored {
@@ -98,7 +98,7 @@ impl Memory {
                 let one = |id: &u64| {
                     let stored = self.stored.get(id).ok_or_else(|| unknown(*id))?;
                     // A stream of its own for each read, so that an exemplar is augmented anew every time.
-                    stored.set.load(&[stored.position], transforms, view, (seed, stored.exemplar.task, usize::MAX - reads))
+                    stored.set.load(&[stored.position], transforms, view, Augment::Recall { seed, task: stored.exemplar.task, read: reads })
                 };
                 let loaded = ids.par_iter().map(one).collect::<Result<Vec<_>>>()?;
                 let labels: Vec<i64> = loaded.iter().flat_map(|b| b.labels.clone()).collect();

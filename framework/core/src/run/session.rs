@@ -11,7 +11,7 @@ use super::exemplars::Memory;
 use super::protocol::{Batches, Course, Feed, Position, Shown, Step, TaskDrive};
 use super::task_host::TaskHost;
 use crate::context::MemoryImage;
-use crate::data::{ImageSet, Loader, Transforms, epoch_order};
+use crate::data::{Augment, ImageSet, Loader, Transforms, epoch_order};
 use crate::method::{Plan, Player, Saved};
 use crate::metrics::{Prediction, Scores};
 use crate::results::{Checkpoint, Record, RunFolder, Running, Status, TaskRecord};
@@ -33,8 +33,8 @@ impl Feed for EpochFeed<'_> {
     fn epoch(&mut self, epoch: usize, skip: usize, plan: &Plan) -> Result<Batches> {
         let (index, train) = (self.task.info.index, &self.task.train);
         let order = epoch_order(self.seed, index, epoch, train.len());
-        let key = (self.seed, index, epoch);
-        Ok(Box::new(Loader::new(train, order, plan.batch_size, skip, self.transforms, plan.view, key)))
+        let augment = Augment::Epoch { seed: self.seed, task: index, epoch };
+        Ok(Box::new(Loader::new(train, order, plan.batch_size, skip, self.transforms, plan.view, augment)))
     }
 
     fn image_size(&self) -> usize {

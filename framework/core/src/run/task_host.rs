@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::exemplars::Memory;
 use crate::array::{Array, Element};
 use crate::context::{Drawn, Host, Law, PlainBatch, Reply, Request, TaskCall};
-use crate::data::{ImageSet, Loader, Transforms};
+use crate::data::{Augment, ImageSet, Loader, Transforms};
 use crate::method::Access;
 use crate::rng::{GROUP, Purpose, normals, stream};
 use crate::{Error, Result};
@@ -25,15 +25,6 @@ pub struct TaskHost<'a> {
     draws: BTreeMap<String, u64>,
     passes: Vec<Loader>,
     call: TaskCall,
-}
-
-/// The random key of a pass: the random crops of a method's own passes differ from those of the
-/// epochs, of every step, and of each other.
-fn pass_key(call: TaskCall, pass: usize) -> usize {
-    match call {
-        TaskCall::Begin | TaskCall::End => usize::MAX / 2 - pass,
-        TaskCall::Step(step) => usize::MAX / 4 - (step << 16) - pass,
-    }
 }
 
 impl<'a> TaskHost<'a> {
@@ -71,6 +62,15 @@ impl TaskHost<'_> {
 }
 
 impl TaskHost<'_> {
+    /// What a pass of the method's own is augmented with.
+    fn augment(&self, pass: usize) -> Augment {
+        let (seed, task) = (self.seed, self.task);
+        match self.call {
+            TaskCall::Begin | TaskCall::End => Augment::Pass { seed, task, pass },
+            TaskCall::Step(step) => Augment::StepPass { seed, task, step, pass },
+        }
+    }
+
     /// How often a name was drawn before, and counts it once more.
     fn times(&mut self, name: &str) -> u64 {
         let times = self.draws.entry(name.to_owned()).or_default();
@@ -92,9 +92,9 @@ impl Host for TaskHost<'_> {
                     return Err(Error::Protocol("a pass with a batch size of 0".into()));
                 }
                 let pass = self.passes.len();
-                let augmentation = (self.seed, self.task, pass_key(self.call, pass));
+                let augment = self.augment(pass);
                 let order = (0..self.set.len()).collect();
-                self.passes.push(Loader::new(&self.set, order, batch_size, 0, &self.transforms, view, augmentation));
+                self.passes.push(Loader::new(&self.set, order, batch_size, 0, &self.transforms, view, augment));
                 Ok(Reply::Pass(pass as u32))
             }
             Request::NextBatch { pass } => {

@@ -19,6 +19,7 @@ pub mod parity;
 pub mod parts;
 pub mod pickle;
 pub mod plugin;
+mod registry;
 pub mod results;
 pub mod rng;
 pub mod run;
@@ -27,6 +28,7 @@ pub mod state;
 pub mod verify;
 
 pub use error::{Error, Result, catching};
+pub use registry::Named;
 pub use {candle_core, inventory, schemars, serde, toml};
 
 /// The bytes as lower-case hexadecimal digits.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// The modules from the ground up. A module may use those before it, and nothing else.
 const FLOORS: &[&[&str]] = &[
     &["error", "metrics", "cache", "pickle"],
+    &["registry"],
     &["array", "rng", "config", "device"],
     &["state", "data", "nn", "hub"],
     &["scenario", "backbone"],

@@ -33,6 +33,7 @@ pub use low_rank::{LowRank, Pair, Projection, Site};
 pub use vit::Vit;
 pub use weights::WeightsFile;
 
+use crate::registry::{Named, Registry};
 use crate::{Error, Result};
 
 /// A model as plain tensors.
@@ -256,9 +257,7 @@ inventory::collect!(BackboneEntry);
 
 /// All registered backbones, by name.
 pub fn all() -> Vec<&'static BackboneEntry> {
-    let mut all: Vec<_> = inventory::iter::<BackboneEntry>.into_iter().collect();
-    all.sort_by_key(|e| e.name);
-    all
+    BACKBONES.all()
 }
 
 /// The backbone of this name.
@@ -266,5 +265,13 @@ pub fn all() -> Vec<&'static BackboneEntry> {
 /// # Errors
 /// [`Error::Usage`] with the nearest known name.
 pub fn find(name: &str) -> Result<&'static BackboneEntry> {
-    all().into_iter().find(|e| e.name == name).ok_or_else(|| Error::unknown("backbone", name, all().iter().map(|e| e.name)))
+    BACKBONES.find(name)
+}
+
+static BACKBONES: Registry<BackboneEntry> = Registry::new("backbone");
+
+impl Named for BackboneEntry {
+    fn name(&self) -> &str {
+        self.name
+    }
 }

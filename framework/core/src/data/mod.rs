@@ -27,13 +27,12 @@ pub use scan::{LeftOut, Scan, folders_in, images_below};
 pub use split::{RANDOM, SplitId, random_split};
 pub use transform::{CropBox, Transforms, View};
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::registry::{Named, Registry};
 
 /// All registered data sets, by name.
 pub fn all() -> Vec<&'static DatasetEntry> {
-    let mut all: Vec<_> = inventory::iter::<DatasetEntry>.into_iter().collect();
-    all.sort_by_key(|e| e.name);
-    all
+    DATASETS.all()
 }
 
 /// The data set of this name.
@@ -41,5 +40,13 @@ pub fn all() -> Vec<&'static DatasetEntry> {
 /// # Errors
 /// [`Error::Usage`] with the nearest known name.
 pub fn find(name: &str) -> Result<&'static DatasetEntry> {
-    all().into_iter().find(|e| e.name == name).ok_or_else(|| Error::unknown("data set", name, all().iter().map(|e| e.name)))
+    DATASETS.find(name)
+}
+
+static DATASETS: Registry<DatasetEntry> = Registry::new("data set");
+
+impl Named for DatasetEntry {
+    fn name(&self) -> &str {
+        self.name
+    }
 }

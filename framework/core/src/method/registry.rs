@@ -1,13 +1,13 @@
 //! The registry of methods: those linked into this program, and those that plugins bring while it runs.
 
 use std::marker::PhantomData;
-use std::sync::{PoisonError, RwLock};
 
 use toml::Table;
 
 use super::{About, Local, Method, Player, Plugin, Setup};
 use crate::backbone::BackboneSource;
 use crate::config::{self, Field, Layer};
+use crate::registry::{Named, Registry};
 use crate::{Error, Result};
 
 /// What an entry knows of its hyper-parameters, and how it builds its method.
@@ -168,38 +168,37 @@ impl MethodEntry {
     }
 }
 
-/// Methods that plugins brought.
-static LOADED: RwLock<Vec<&'static MethodEntry>> = RwLock::new(Vec::new());
+static METHODS: Registry<MethodEntry> = Registry::new("method");
+
+impl Named for MethodEntry {
+    fn name(&self) -> &str {
+        self.about.name
+    }
+}
 
 /// Adds a method to those of this process, for good.
 ///
 /// # Errors
-/// [`Error::Usage`] if its name is empty, or taken: says by whom.
+/// [`Error::Usage`] if its name is no name for a method, or taken: says by whom.
 pub fn register(entry: MethodEntry) -> Result<&'static MethodEntry> {
-    let name = entry.about.name;
+    let (name, origin) = (entry.about.name, entry.origin.clone());
     if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/\\".contains(c)) {
-        return Err(Error::usage(format!("{}: '{name}' is no name for a method: use letters, digits and hyphens", entry.origin)));
+        let text = format!("{origin}: '{name}' is no name for a method: use letters, digits and hyphens");
+        return Err(Error::usage(text));
     }
-    let mut loaded = LOADED.write().unwrap_or_else(PoisonError::into_inner);
-    let linked = inventory::iter::<MethodEntry>.into_iter();
-    if let Some(other) = linked.chain(loaded.iter().copied()).find(|e| e.about.name == name) {
-        let Origin::Plugin { place, .. } = &entry.origin else { unreachable!("built-in methods are not registered at run time") };
-        return Err(Error::usage(format!(
-            "{place}: the method name '{name}' is taken: it is {}; rename the plugin's method",
-            other.origin
-        )));
-    }
-    let entry: &'static MethodEntry = Box::leak(Box::new(entry));
-    loaded.push(entry);
-    Ok(entry)
+    METHODS.add(entry).map_err(|other| {
+        let place = match &origin {
+            Origin::Plugin { place, .. } => place.clone(),
+            built_in => built_in.to_string(),
+        };
+        let taken_by = &other.origin;
+        Error::usage(format!("{place}: the method name '{name}' is taken: it is {taken_by}; rename the plugin's method"))
+    })
 }
 
 /// All registered methods, by name.
 pub fn all() -> Vec<&'static MethodEntry> {
-    let mut all: Vec<_> = inventory::iter::<MethodEntry>.into_iter().collect();
-    all.extend(LOADED.read().unwrap_or_else(PoisonError::into_inner).iter().copied());
-    all.sort_by_key(|e| e.about.name);
-    all
+    METHODS.all()
 }
 
 /// The method of this name.
@@ -207,15 +206,11 @@ pub fn all() -> Vec<&'static MethodEntry> {
 /// # Errors
 /// [`Error::Usage`] with the nearest known name; also if two methods took the same name.
 pub fn find(name: &str) -> Result<&'static MethodEntry> {
-    let named: Vec<_> = all().into_iter().filter(|e| e.about.name == name).collect();
-    match named[..] {
-        [entry] => Ok(entry),
-        [] => match Error::unknown("method", name, all().iter().map(|e| e.about.name)) {
-            Error::Usage(text) => Err(Error::Usage(format!("{text}; one of a plugin needs --plugin with its library or command"))),
-            other => Err(other),
-        },
-        _ => Err(Error::usage(format!("{} methods in this build are called '{name}': rename one of them", named.len()))),
-    }
+    let known = all().iter().any(|entry| entry.about.name == name);
+    METHODS.find(name).map_err(|error| match error {
+        Error::Usage(text) if !known => Error::Usage(format!("{text}; one of a plugin needs --plugin with its library or command")),
+        other => other,
+    })
 }
 
 #[cfg(test)]

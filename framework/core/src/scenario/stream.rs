@@ -45,7 +45,8 @@ impl TaskStream {
             .transforms(options.image_size.or(spec.image_size).unwrap_or(DEFAULT_IMAGE_SIZE))
             .map_err(|what| Error::usage(format!("scenario {}: {what}", spec.name)))?;
         let mut hash = Sha256::new();
-        let transforms_text = serde_json::to_string(&transforms).unwrap_or_default();
+        let unwritable = |e| Error::Protocol(format!("the transforms cannot be written as JSON: {e}"));
+        let transforms_text = serde_json::to_string(&transforms).map_err(unwritable)?;
         hash.update(format!("cilbench data id 2\n{:?}\n{:?}\n{transforms_text}\n", layout.tasks, layout.domains));
         let (train, mut lacking) = select(&*dataset, Split::Train, options.train_per_class, &layout, &mut hash)?;
         let (test, lacking_tests) = select(&*dataset, Split::Test, options.test_per_class, &layout, &mut hash)?;

@@ -1,9 +1,8 @@
-//! The hub as the command uses it: from the environment, with a progress bar; and `cilbench data fetch`.
+//! The hub as the command uses it: from the environment, with a progress bar.
 
 use std::sync::{Arc, Mutex};
 
-use cilbench::hub::{Hub, Repository};
-use cilbench::{Error, Result, data};
+use cilbench::hub::Hub;
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// The hub of the environment, showing what it downloads.
@@ -26,20 +25,4 @@ pub(crate) fn hub() -> Hub {
             }
         }
     }))
-}
-
-pub(crate) fn fetch(name: &str) -> Result<()> {
-    let entry = data::find(name)?;
-    let Some(source) = entry.hub else {
-        return Err(match entry.files {
-            "" => Error::usage(format!("data set {name} is embedded in this program: there is nothing to download")),
-            files => {
-                Error::Unsupported(format!("data set {name} is not on the hub as it is needed here; get it yourself. It needs {files}"))
-            }
-        });
-    };
-    let found = hub().files(&Repository::dataset(source.repo), source.files)?;
-    println!("{name} is {} at commit {}, in {}", source.repo, found.commit, found.path.display());
-    println!("It is found there without --data-root.");
-    Ok(())
 }

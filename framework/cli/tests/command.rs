@@ -302,3 +302,41 @@ fn the_products_of_a_step_are_timed_beside_a_large_one() {
     assert!(products.status.success() && said.contains("5 × 64 × 5") && said.contains("160 × 16 × 192"), "{said}");
     refused(&cilbench(&["bench", "products", "--image-size", "15"]), 2, "--image-size 15");
 }
+
+#[test]
+fn completions_know_the_commands_and_options() {
+    for (shell, expected) in [
+        ("bash", "complete -F _cilbench"),
+        ("zsh", "#compdef cilbench"),
+        ("fish", "complete -c cilbench"),
+        ("elvish", "edit:completion:arg-completer[cilbench]"),
+        ("powershell", "-CommandName 'cilbench'"),
+    ] {
+        let out = cilbench(&["completions", shell]);
+        let script = text(&out.stdout);
+        assert!(out.status.success() && out.stderr.is_empty(), "{shell}: {}", text(&out.stderr));
+        for part in [expected, "reproduce", "train-per-class", "task-end"] {
+            assert!(script.contains(part), "{shell}: {part}");
+        }
+    }
+    refused(&cilbench(&["completions", "csh"]), 2, "possible values: bash");
+}
+
+#[test]
+fn the_manual_has_a_page_for_every_command() {
+    let page = text(&cilbench(&["man"]).stdout);
+    for part in [".TH cilbench 1", "cilbench\\-reproduce(1)", "\\-\\-offline"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let folder = tempfile::tempdir().expect("folder");
+    let pages = folder.path().join("new/man1");
+    let out = cilbench(&["man", "--out", pages.to_str().expect("path")]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let read = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    assert_eq!(read("cilbench.1"), page);
+    assert!(read("cilbench-run.1").contains("\\-\\-train\\-per\\-class"));
+    assert!(read("cilbench-bench-task-end.1").contains("\\-\\-images\\-per\\-class"));
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").expect("write");
+    refused(&cilbench(&["man", "--out", file.to_str().expect("path")]), 1, file.to_str().expect("path"));
+}

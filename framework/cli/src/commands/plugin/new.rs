@@ -1,21 +1,52 @@
-//! `cilbench plugin new`: a crate for a method of one's own. Its method is the workspace's `plugins/my-method`, under another name.
+//! `cilbench plugin new`: a crate for a method of one's own. Its method is the workspace's
+//! `plugins/my-method` under another name.
 
 use std::path::PathBuf;
 
 use cilbench::{Error, Result, method};
 
-use crate::args::NewArgs;
+use crate::args::GlobalArgs;
+use crate::commands::Execute;
+use crate::plugins::PluginPolicy;
 
-const LIB: &str = include_str!("../../../../plugins/my-method/src/lib.rs");
-const TEST: &str = include_str!("../../../../plugins/my-method/tests/conformance.rs");
+#[derive(clap::Args)]
+pub(crate) struct New {
+    /// The method's name, as in my-method
+    name: String,
+    /// The folder to make [default: the name]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// A dynamic library for `--plugin`, instead of a program with the method in it
+    #[arg(long)]
+    binary: bool,
+    /// Depend on the cilbench in this folder (its repository)
+    #[arg(long, value_name = "DIR", conflicts_with = "git")]
+    path: Option<PathBuf>,
+    /// Depend on the cilbench in this git repository
+    #[arg(long, value_name = "URL")]
+    git: Option<String>,
+}
+
+impl Execute for New {
+    fn plugins(&self) -> Result<PluginPolicy> {
+        Ok(PluginPolicy::without_folder())
+    }
+
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        create(self)
+    }
+}
+
+const LIB: &str = include_str!("../../../../../plugins/my-method/src/lib.rs");
+const TEST: &str = include_str!("../../../../../plugins/my-method/tests/conformance.rs");
 const MAIN: &str = include_str!("template/main.rs");
 const EXPORT: &str = include_str!("template/export.rs");
 const SOURCE_README: &str = include_str!("template/source.md");
 const BINARY_README: &str = include_str!("template/binary.md");
-const FORMAT: &str = include_str!("../../../../rustfmt.toml");
+const FORMAT: &str = include_str!("../../../../../rustfmt.toml");
 const CI: &str = include_str!("template/check.yml");
 
-pub(super) fn create(args: &NewArgs) -> Result<()> {
+fn create(args: &New) -> Result<()> {
     let name = &args.name;
     check(name)?;
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
@@ -95,7 +126,7 @@ impl std::fmt::Display for Home {
     }
 }
 
-fn home(args: &NewArgs) -> Result<Home> {
+fn home(args: &New) -> Result<Home> {
     match (&args.path, &args.git) {
         (Some(path), _) => {
             if !path.join("framework/core/Cargo.toml").is_file() {
@@ -142,9 +173,9 @@ mod tests {
 
     use super::*;
 
-    fn args(name: &str, out: &Path, binary: bool) -> NewArgs {
+    fn args(name: &str, out: &Path, binary: bool) -> New {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        NewArgs { name: name.into(), out: Some(out.into()), binary, path: Some(path), git: None }
+        New { name: name.into(), out: Some(out.into()), binary, path: Some(path), git: None }
     }
 
     #[test]
@@ -185,7 +216,7 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert!(!folder.exists());
         }
-        let nowhere = NewArgs { path: None, ..args("fine", &place.path().join("out"), false) };
+        let nowhere = New { path: None, ..args("fine", &place.path().join("out"), false) };
         assert!(create(&nowhere).expect_err("no home").to_string().contains("--path DIR"));
     }
 }

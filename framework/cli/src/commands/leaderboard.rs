@@ -1,29 +1,79 @@
 //! `cilbench leaderboard`: the finished runs below some folders, ranked.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use cilbench::method::{self, Access};
-use cilbench::results::leaderboard::{Row, csv, find_runs, rows};
+use cilbench::results::leaderboard::{Found, Row, csv, find_runs, rows};
 use cilbench::results::{Lock, Status, leaderboard};
 use cilbench::{Error, Result};
 
-use crate::args::LeaderboardArgs;
-use crate::list::table;
-use crate::prepare::there_is;
+use super::Execute;
+use crate::args::GlobalArgs;
+use crate::output::table;
+use crate::paths::require_exists;
+use crate::plugins::PluginPolicy;
 
-pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Leaderboard {
+    /// Folders with runs in them
+    #[arg(default_value = "runs", value_name = "DIR")]
+    folders: Vec<PathBuf>,
+    /// Only this scenario
+    #[arg(long)]
+    scenario: Option<String>,
+    /// The metric that ranks: last, avg, forgetting or bwt
+    #[arg(long, default_value = "last")]
+    metric: String,
+    /// Also write the rows as CSV
+    #[arg(long, value_name = "FILE.csv")]
+    export: Option<PathBuf>,
+}
+
+impl Execute for Leaderboard {
+    fn plugins(&self) -> Result<PluginPolicy> {
+        Ok(PluginPolicy::without_folder())
+    }
+
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        rank(self)
+    }
+}
+
+fn rank(args: &Leaderboard) -> Result<()> {
     if !leaderboard::METRICS.contains(&args.metric.as_str()) {
         return Err(Error::unknown("metric", &args.metric, leaderboard::METRICS));
     }
-    if let Some(folder) = args.export.as_deref().and_then(std::path::Path::parent).filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+    args.export.as_deref().map_or(Ok(()), require_writable)?;
+    let found = collect(args)?;
+    let rows = rows(&found, &args.metric)?;
+    if rows.is_empty() {
+        return Err(Error::usage("there is no finished run in these folders; make one with `cilbench run`"));
+    }
+    show(&rows);
+    if let Some(path) = &args.export {
+        std::fs::write(path, csv(&rows)?).map_err(Error::io(path))?;
+        println!("written to {}", path.display());
+    }
+    Ok(())
+}
+
+/// Refuses a path at which no file can be written.
+fn require_writable(path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
         return Err(Error::usage(format!("--export: there is no folder {} to write into; make it first", folder.display())));
     }
-    if let Some(folder) = args.export.as_deref().filter(|path| path.is_dir()) {
-        return Err(Error::usage(format!("--export {}: this is a folder; name a file in it", folder.display())));
+    if path.is_dir() {
+        return Err(Error::usage(format!("--export {}: this is a folder; name a file in it", path.display())));
     }
+    Ok(())
+}
+
+/// The runs below the folders, with a word on those that are left out or were altered.
+fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for folder in &args.folders {
-        there_is("leaderboard", folder)?;
+        require_exists("leaderboard", folder)?;
         let (runs, errors) = find_runs(folder)?;
         found.extend(runs);
         errors.iter().for_each(|e| eprintln!("warning: left out: {e}"));
@@ -47,20 +97,11 @@ pub(crate) fn leaderboard(args: &LeaderboardArgs) -> Result<()> {
     for run in found.iter().filter(|f| !f.altered.is_empty()) {
         eprintln!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));
     }
-    let rows = rows(&found, &args.metric)?;
-    if rows.is_empty() {
-        return Err(Error::usage("there is no finished run in these folders; make one with `cilbench run`"));
-    }
-    show(&rows);
-    if let Some(path) = &args.export {
-        std::fs::write(path, csv(&rows)?).map_err(Error::io(path))?;
-        println!("written to {}", path.display());
-    }
-    Ok(())
+    Ok(found)
 }
 
-/// The hyper-parameters in which a row differs from another of the same method on its board.
-fn apart(row: &Row, board: &[Row]) -> String {
+/// The hyper-parameters in which a row differs from another row of the same method on its board.
+fn distinguishing_settings(row: &Row, board: &[Row]) -> String {
     let parse = |r: &Row| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&r.hyper_parameters).unwrap_or_default();
     let others: Vec<_> = board.iter().filter(|o| o.method == row.method).map(parse).collect();
     let differs = |(key, value): &(String, serde_json::Value)| others.iter().any(|o| o.get(key) != Some(value));
@@ -81,7 +122,7 @@ fn show(rows: &[Row]) {
             let remarks = [
                 if sees_all { "a bound: sees all images so far".to_owned() } else { String::new() },
                 if r.stored_images > 0 { format!("keeps {} images", r.stored_images) } else { String::new() },
-                apart(r, board),
+                distinguishing_settings(r, board),
                 if r.altered.is_empty() { String::new() } else { format!("ALTERED: {}", r.altered) },
                 if r.audited { "audited".to_owned() } else { String::new() },
                 r.plugin.clone(),

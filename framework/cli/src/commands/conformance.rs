@@ -3,9 +3,24 @@
 use cilbench::conformance::cases;
 use cilbench::{Error, Result, method};
 
-use crate::list::table;
+use super::Execute;
+use crate::args::GlobalArgs;
+use crate::output::table;
 
-pub(crate) fn conformance(name: &str) -> Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Conformance {
+    /// The method
+    method: String,
+}
+
+impl Execute for Conformance {
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        check_rules(&self.method)
+    }
+}
+
+/// Checks every rule and prints which of them the method keeps.
+pub(super) fn check_rules(name: &str) -> Result<()> {
     let entry = method::find(name)?;
     let mut out = table(&["rule", "outcome"]);
     let (mut kept, mut broken) = (0, 0);

@@ -11,7 +11,7 @@ use rand::Rng;
 
 use crate::args::Size;
 
-/// A ViT of 16-pixel patches, normal weights of standard deviation 0.02.
+/// A ViT of 16-pixel patches with normal weights of standard deviation 0.02.
 pub(super) fn weights(size: Size, image_size: usize) -> Result<WeightsFile> {
     let (dim, heads) = size.width_and_heads();
     let tokens = (image_size / 16).pow(2) + 1;
@@ -50,7 +50,7 @@ pub(super) fn weights(size: Size, image_size: usize) -> Result<WeightsFile> {
     Ok(WeightsFile::from_tensors("random weights", "random".into(), HashMap::from([("heads".into(), heads.to_string())]), tensors))
 }
 
-/// Nearly normal: the sum of twelve uniform numbers.
+/// A nearly normal number: the sum of twelve uniform ones.
 fn normal(rng: &mut rng::Stream) -> f32 {
     (0..12).map(|_| rng.random::<f32>()).sum::<f32>() - 6.0
 }

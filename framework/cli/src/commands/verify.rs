@@ -1,22 +1,41 @@
-//! `cilbench verify`: parity with the authors' code, on this machine.
+//! `cilbench verify`: the authors' recorded trajectories, replayed on this machine.
 
 use std::path::PathBuf;
 
-use cilbench::context::Placement;
 use cilbench::verify::{FixtureEntry, Outcome, folder, replay};
-use cilbench::{Error, Result, device};
+use cilbench::{Error, Result};
 
-use crate::args::VerifyArgs;
-use crate::list::table;
-use crate::prepare::there_is;
+use super::Execute;
+use crate::args::{DeviceArgs, GlobalArgs};
+use crate::output::table;
+use crate::paths::require_exists;
+use crate::plugins::PluginPolicy;
 
-pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
-    let (dtype, precision) = args.dtype.dtype();
-    let placement = Placement { device: device::open(&args.device)?, dtype };
+#[derive(clap::Args)]
+pub(crate) struct Verify {
+    /// A folder of fixtures [default: those built in]
+    #[arg(long, value_name = "DIR")]
+    fixtures: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl Execute for Verify {
+    fn plugins(&self) -> Result<PluginPolicy> {
+        Ok(PluginPolicy::without_folder())
+    }
+
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        verify(self)
+    }
+}
+
+fn verify(args: &Verify) -> Result<()> {
+    let placement = args.device.placement()?;
     let mut outcomes = Vec::new();
     match &args.fixtures {
         Some(path) => {
-            there_is("--fixtures", path)?;
+            require_exists("--fixtures", path)?;
             for file in folder(path)? {
                 let bytes = std::fs::read(&file).map_err(Error::io(&file))?;
                 outcomes.push((file.display().to_string(), replay(&file, &bytes, &placement)));
@@ -30,10 +49,10 @@ pub(crate) fn verify(args: &VerifyArgs) -> Result<()> {
             }
         }
     }
-    report(&outcomes, precision, &args.device)
+    report(&outcomes, &args.device)
 }
 
-fn report(outcomes: &[(String, Result<Outcome>)], precision: &str, device: &str) -> Result<()> {
+fn report(outcomes: &[(String, Result<Outcome>)], device: &DeviceArgs) -> Result<()> {
     let mut out = table(&["fixture", "quantity", "tensors", "worst relative error", "tolerance", ""]);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, outcome) in outcomes {
@@ -60,7 +79,7 @@ fn report(outcomes: &[(String, Result<Outcome>)], precision: &str, device: &str)
             _ => failed += 1,
         }
     }
-    println!("{out}\n{passed} passed, {failed} failed, {skipped} skipped ({precision} on {device})");
+    println!("{out}\n{passed} passed, {failed} failed, {skipped} skipped ({} on {})", device.precision(), device.device);
     if failed > 0 {
         return Err(Error::Protocol(format!("{failed} of {} fixtures differ from the authors' numbers", outcomes.len())));
     }

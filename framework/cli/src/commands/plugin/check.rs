@@ -1,4 +1,5 @@
-//! `cilbench plugin check`: what a plugin is, and whether its methods keep the rules, in processes that it may end.
+//! `cilbench plugin check`: what a plugin is, and whether its methods keep the rules. It may crash the
+//! process in which it is opened without ending this one.
 
 use std::path::Path;
 
@@ -6,18 +7,37 @@ use cilbench::method::Origin;
 use cilbench::plugin::{Kind, process};
 use cilbench::{Error, Result};
 
-use super::load::{is_library, isolated, limit};
-use crate::conformance::conformance;
-use crate::list::table;
-use crate::prepare::there_is;
+use crate::args::GlobalArgs;
+use crate::commands::Execute;
+use crate::commands::conformance::check_rules;
+use crate::output::table;
+use crate::paths::require_exists;
+use crate::plugins::{PluginPolicy, is_library, isolated, timeout};
 
-pub(super) fn check(name: &str) -> Result<()> {
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// The library, or the command in quotes
+    #[arg(value_name = "FILE|COMMAND")]
+    name: String,
+}
+
+impl Execute for Check {
+    fn plugins(&self) -> Result<PluginPolicy> {
+        Ok(PluginPolicy::without_folder())
+    }
+
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        check(&self.name)
+    }
+}
+
+fn check(name: &str) -> Result<()> {
     let entries = match is_library(name) {
         true => {
-            there_is("plugin", Path::new(name))?;
+            require_exists("plugin", Path::new(name))?;
             isolated(Path::new(name))?.register()?
         }
-        false => process::register(name, limit())?,
+        false => process::register(name, timeout())?,
     };
     let Some(Origin::Plugin { plugin, place }) = entries.first().map(|e| &e.origin) else {
         return Err(Error::Protocol(format!("{name}: there is no method in this plugin")));
@@ -34,7 +54,7 @@ pub(super) fn check(name: &str) -> Result<()> {
     out.add_row([named, place]);
     out.add_row(["methods", &methods.join(", ")]);
     println!("{out}\n");
-    let broken: Vec<&str> = methods.into_iter().filter(|name| conformance(name).inspect_err(|e| eprintln!("{e}")).is_err()).collect();
+    let broken: Vec<&str> = methods.into_iter().filter(|name| check_rules(name).inspect_err(|e| eprintln!("{e}")).is_err()).collect();
     match broken.is_empty() {
         true => Ok(()),
         false => Err(Error::Protocol(format!("{name}: these methods break rules: {}", broken.join(", ")))),

@@ -1,76 +1,97 @@
 //! `cilbench reproduce`: a run, or one of its tasks, executed again and compared.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use cilbench::results::{Checkpoint, Record, RunFolder, difference};
+use cilbench::results::{Checkpoint, Record, RunFolder};
 use cilbench::run::{RunPlan, execute};
 use cilbench::state::State;
 use cilbench::{Error, Result};
 
-use crate::args::ReproduceArgs;
-use crate::finished::{arguments, record};
+use super::Execute;
+use crate::args::{FinishedArgs, GlobalArgs};
+use crate::command_file;
+use crate::finished::FinishedRun;
+use crate::plugins::PluginPolicy;
 use crate::prepare::Prepared;
 use crate::progress::Display;
+
+#[derive(clap::Args)]
+pub(crate) struct Reproduce {
+    #[command(flatten)]
+    finished: FinishedArgs,
+    /// Only this task, from 1, from the checkpoint before it (see --keep of `cilbench run`)
+    #[arg(long, value_name = "N")]
+    task: Option<usize>,
+}
+
+impl Execute for Reproduce {
+    fn plugins(&self) -> Result<PluginPolicy> {
+        Ok(PluginPolicy::of_run(&command_file::read(&self.finished.run)?))
+    }
+
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        reproduce(self)
+    }
+}
 
 /// The largest relative difference (Frobenius) of a tensor that still counts as rounding.
 const ROUNDING: f64 = 1e-3;
 
-pub(crate) fn reproduce(args: &ReproduceArgs) -> Result<()> {
-    let record = record(&args.run)?;
-    inspect(&args.run, &record)?;
+fn reproduce(args: &Reproduce) -> Result<()> {
+    let run = FinishedRun::open(&args.finished)?;
+    let record = &run.record;
+    require_unaltered(&run.folder, record)?;
     let count = record.tasks.len();
-    let (first, until) = match args.task {
+    let tasks = match args.task {
         Some(task) if task == 0 || task > count => return Err(Error::usage(format!("--task {task}: the run has tasks 1 to {count}"))),
-        Some(task) => (task - 1, task),
-        None => (0, count),
+        Some(task) => task - 1..task,
+        None => 0..count,
     };
-    let prepared = Prepared::new(&arguments(&args.run, &args.moved)?)?;
-    let mut scenario = prepared.scenario(None)?;
+    let prepared = Prepared::new(&run.experiment)?;
+    let mut scenario = prepared.stream(None)?;
     let identity = prepared.identity(&scenario, record.identity.seed);
-    if identity != record.identity {
-        let what = difference(&record.identity, &identity);
-        return Err(Error::usage(format!("what is here is not what was run, so that it cannot be reproduced: {what}")));
-    }
+    run.require_same(&identity)?;
     let scratch = tempfile::tempdir().map_err(Error::io(std::env::temp_dir()))?;
     let (mut folder, _) = RunFolder::open(scratch.path(), &identity)?;
-    if first > 0 {
-        let missing = || {
-            Error::usage(format!(
-                "the checkpoint before task {} was not kept: run with a larger --keep, or reproduce the whole run",
-                first + 1
-            ))
-        };
-        let before = Checkpoint::after(&args.run.join("checkpoints"), first)?.ok_or_else(missing)?;
-        if before.state.hash() != record.receipts[first].state_before {
-            return Err(Error::file(
-                args.run.join("checkpoints"),
-                format!("the state before task {} is not the one its receipt speaks of", first + 1),
-            ));
-        }
-        before.write(&folder.checkpoints(), usize::MAX)?;
+    if tasks.start > 0 {
+        checkpoint_before(&run, tasks.start)?.write(&folder.checkpoints(), usize::MAX)?;
     }
     let stop = AtomicBool::new(false);
     let build = || prepared.build();
     let plan = RunPlan {
         build: &build,
         seed: identity.seed,
-        access: prepared.entry.about.access,
-        placement: &prepared.placement,
+        access: prepared.entry().about.access,
+        placement: prepared.placement(),
         stop: &stop,
         keep: usize::MAX,
         every: Duration::MAX,
         every_steps: None,
         audit: record.audited,
-        until: Some(until),
+        until: Some(tasks.end),
     };
     let again = execute(&plan, &mut scenario, &mut folder, Record::new(identity, Vec::new()), &mut Display::new())?;
-    compare(args, &record, &again, scratch.path(), first..until)
+    compare(args, &run, &again, scratch.path(), tasks)
 }
 
-/// Says what was changed in the folder since it was written.
-fn inspect(folder: &Path, record: &Record) -> Result<()> {
+/// The checkpoint of the state in which `task` began, counted from 0.
+fn checkpoint_before(run: &FinishedRun, task: usize) -> Result<Checkpoint> {
+    let folder = run.folder.join("checkpoints");
+    let number = task + 1;
+    let before = Checkpoint::after(&folder, task)?.ok_or_else(|| {
+        Error::usage(format!("the checkpoint before task {number} was not kept: run with a larger --keep, or reproduce the whole run"))
+    })?;
+    match before.state.hash() == run.record.receipts[task].state_before {
+        true => Ok(before),
+        false => Err(Error::file(folder, format!("the state before task {number} is not the one its receipt speaks of"))),
+    }
+}
+
+/// Refuses a folder that was changed since it was written.
+fn require_unaltered(folder: &Path, record: &Record) -> Result<()> {
     let altered = RunFolder::alterations(folder, record);
     if !altered.is_empty() {
         return Err(Error::file(folder, format!("changed since it was written: {}; nothing was executed", altered.join(", "))));
@@ -84,7 +105,9 @@ fn inspect(folder: &Path, record: &Record) -> Result<()> {
     Ok(())
 }
 
-fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path, tasks: std::ops::Range<usize>) -> Result<()> {
+/// Prints whether the run came out the same; an error says where it did not.
+fn compare(args: &Reproduce, run: &FinishedRun, again: &Record, scratch: &Path, tasks: Range<usize>) -> Result<()> {
+    let record = &run.record;
     let what = match args.task {
         Some(task) => format!("task {task}"),
         None => format!("all {} tasks", tasks.len()),
@@ -97,7 +120,7 @@ fn compare(args: &ReproduceArgs, record: &Record, again: &Record, scratch: &Path
         return Ok(());
     };
     let state = |folder: &Path| -> Result<Option<State>> { Ok(Checkpoint::after(&folder.join("checkpoints"), task + 1)?.map(|c| c.state)) };
-    let found = match (state(&args.run)?, state(scratch)?) {
+    let found = match (state(&run.folder)?, state(scratch)?) {
         (Some(old), Some(new)) => differences(&old, &new)?,
         _ => Vec::new(),
     };

@@ -1,28 +1,41 @@
-//! `cilbench data check`: whether a data set is whole, image by image; `cilbench bench data`: how fast it is read.
+//! `cilbench data check`: whether a data set is complete and undamaged, image by image.
 
 use std::time::Instant;
 
-use cilbench::data::{self, Augment, Dataset, Loader, Split, View, check_images, epoch_order};
-use cilbench::scenario::{self, Opened, Scenario, ScenarioInfo, ScenarioOptions, ScenarioSpec, TaskStream, overlap};
+use cilbench::data::{self, Dataset, Split, check_images};
+use cilbench::scenario::{Opened, Scenario, ScenarioInfo, ScenarioOptions, TaskStream, overlap};
 use cilbench::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::args::{BenchDataArgs, CheckArgs, DataArgs};
-use crate::hub::hub;
-use crate::list::table;
+use crate::args::{DataArgs, GlobalArgs};
+use crate::commands::Execute;
+use crate::output::table;
+use crate::prepare::open_data;
 
 /// Problems of one kind that are printed; the rest is counted.
 const SHOWN: usize = 50;
 
-fn open(args: &DataArgs) -> Result<(ScenarioSpec, Opened)> {
-    let spec = scenario::find(&args.scenario)?;
-    let opened = scenario::open_dataset(&spec, args.data_root.as_deref(), args.split.as_deref(), &hub())?;
-    Ok((spec, opened))
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    data: DataArgs,
+    /// The class order: natural, seed:<n>, or a file with one class name per line
+    #[arg(long)]
+    class_order: Option<String>,
+    /// Only count and list; decode no image
+    #[arg(long)]
+    fast: bool,
 }
 
-pub(crate) fn check(args: &CheckArgs) -> Result<()> {
+impl Execute for Check {
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        check(self)
+    }
+}
+
+fn check(args: &Check) -> Result<()> {
     let began = Instant::now();
-    let (spec, Opened { dataset, split, .. }) = open(&args.data)?;
+    let (spec, Opened { dataset, split, .. }) = open_data(&args.data)?;
     let entry = data::find(&spec.dataset)?;
     let options = ScenarioOptions { class_order: args.class_order.as_deref().map(str::parse).transpose()?, ..ScenarioOptions::default() };
     let stream = TaskStream::new(&spec, &options, dataset.clone(), split.clone())?;
@@ -117,44 +130,4 @@ fn print_names(info: &ScenarioInfo, names: &[String]) {
         }
         println!("{line}");
     }
-}
-
-pub(crate) fn bench(args: &BenchDataArgs) -> Result<()> {
-    let began = Instant::now();
-    let (spec, Opened { dataset, split, .. }) = open(&args.data)?;
-    let options = ScenarioOptions { image_size: args.image_size, ..ScenarioOptions::default() };
-    let mut stream = TaskStream::new(&spec, &options, dataset, split)?;
-    let opened = began.elapsed().as_secs_f64();
-    let transforms = stream.info().transforms.clone();
-    let view = if args.test { View::Test } else { View::Train };
-    let (mut images, mut seconds) = (0, 0.0);
-    while let Some(task) = stream.next_task()? {
-        let order = epoch_order(0, task.info.index, 0, task.train.len());
-        let began = Instant::now();
-        for batch in Loader::new(
-            &task.train,
-            order,
-            args.batch_size,
-            0,
-            &transforms,
-            view,
-            Augment::Epoch { seed: 0, task: task.info.index, epoch: 0 },
-        ) {
-            images += batch?.labels.len();
-            if args.images.is_some_and(|n| images >= n) {
-                break;
-            }
-        }
-        seconds += began.elapsed().as_secs_f64();
-        if args.images.is_some_and(|n| images >= n) {
-            break;
-        }
-    }
-    let mut out = table(&["threads", "images", "size", "images/s", "opening", "peak memory"]);
-    let peak = cilbench::results::Machine::peak_memory().map_or("unknown".to_owned(), |m| format!("{:.0} MB", m as f64 / 1e6));
-    let speed = format!("{:.0}", images as f64 / seconds);
-    let threads = rayon::current_num_threads().to_string();
-    out.add_row([threads, images.to_string(), format!("{} px", transforms.image_size), speed, format!("{opened:.2} s"), peak]);
-    println!("{out}");
-    Ok(())
 }

@@ -1,9 +1,11 @@
-//! `cilbench bench task-end`: what is done between tasks, each part beside the time that its matrix products alone would take.
+//! `cilbench bench task-end`: what is done between tasks, each part beside the time that its matrix
+//! products alone would take.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use cilbench::backbone::Backbone;
+use cilbench::backbone::{Backbone, BackboneInfo};
 use cilbench::candle_core::{DType, Device};
 use cilbench::context::{Carried, Context, Drawn, Host, Law, Placement, PlainBatch, Reply, Request};
 use cilbench::data::View;
@@ -16,14 +18,60 @@ use cilbench::{Error, Result, device};
 use cilbench_methods::DualGpm;
 
 use super::made_up::MadeUp;
-use super::{forward_flops, gigabytes, product_speed, vit};
-use crate::args::BenchTaskEndArgs;
-use crate::list::table;
+use super::{describe_processor, forward_flops, network, product_speed, require_positive};
+use crate::args::{DeviceArgs, GlobalArgs, NetworkArgs};
+use crate::commands::Execute;
+use crate::output::{gigabytes, table, write_json};
 
-/// Images a forward pass, as in a run.
+#[derive(clap::Args)]
+pub(crate) struct BenchTaskEnd {
+    #[command(flatten)]
+    network: NetworkArgs,
+    /// Classes seen so far
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    classes: usize,
+    /// Training images per class
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    images_per_class: usize,
+    /// Images of the passes over the network that are timed
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    images: usize,
+    /// The method's batch size: classifier alignment draws 5 times as many features of every class
+    #[arg(long, default_value_t = 128, value_name = "N")]
+    batch_size: usize,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Also write what was measured as JSON
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+}
+
+impl Execute for BenchTaskEnd {
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        require_positive(&[
+            ("--classes", self.classes),
+            ("--images-per-class", self.images_per_class),
+            ("--images", self.images),
+            ("--batch-size", self.batch_size),
+        ])?;
+        let placement = self.device.placement()?;
+        let backbone = network(&self.network, &placement)?;
+        let info = backbone.info().clone();
+        let parts = measure(self, Box::new(backbone), &placement)?;
+        let memory = Machine::peak_memory();
+        show(self, &info, &parts);
+        println!("peak memory {}; {}", gigabytes(memory), describe_processor(&placement.device));
+        match &self.json {
+            Some(path) => write_json(path, &record(self, &info, &parts, memory, &placement.device)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Images per forward pass, as in a run.
 const BATCH: usize = 64;
 
-/// A host with the draws of a run, whose passes give images that are already there.
+/// A host with the draws of a run, whose passes give images that are in memory already.
 struct Ready<'a> {
     draws: TaskHost<'a>,
     batches: Vec<PlainBatch>,
@@ -50,77 +98,65 @@ impl Host for Ready<'_> {
     }
 }
 
-/// A part: its name, its seconds, and those of its products at the speed of large ones; none where it has no products.
+/// A part: its name, its seconds, and the seconds of its products at the speed of large ones; none
+/// where it has no products.
 struct Part(&'static str, f64, Option<f64>);
 
-pub(crate) fn task_end(args: &BenchTaskEndArgs) -> Result<()> {
-    for (flag, value) in [
-        ("--classes", args.classes),
-        ("--images-per-class", args.images_per_class),
-        ("--images", args.images),
-        ("--batch-size", args.batch_size),
-    ] {
-        if value == 0 {
-            return Err(Error::usage(format!("{flag} 0: at least 1")));
-        }
-    }
-    let device = device::open(&args.device)?;
-    let (dtype, precision) = args.dtype.dtype();
-    let backbone = vit(args.size, args.weights.as_deref(), args.image_size, (dtype, &device))?;
-    let info = backbone.info().clone();
-    let parts = measure(args, Box::new(backbone), &Placement { device: device.clone(), dtype })?;
-
+fn show(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part]) {
     let mut out = table(&["what", "seconds", "of its products' speed"]);
-    for Part(what, seconds, products) in &parts {
+    for Part(what, seconds, products) in parts {
         let share = products.map_or("no products".to_owned(), |p| format!("{:.0} %", 100.0 * p / seconds));
         out.add_row([(*what).to_owned(), format!("{seconds:.3}"), share]);
     }
     println!(
-        "a ViT of {} blocks of width {}, {} px, {} classes seen, {} images a class, {} images a pass, batch {}, {precision}, {}, {} threads",
+        "a ViT of {} blocks of width {}, {} px, {} classes seen, {} images per class, {} images per pass, batch {}, {}, {}, {} threads",
         info.blocks,
         info.dim,
-        args.image_size,
+        args.network.image_size,
         args.classes,
         args.images_per_class,
         args.images,
         args.batch_size,
-        args.device,
+        args.device.precision(),
+        args.device.device,
         rayon::current_num_threads()
     );
     println!("{out}");
     println!(
-        "products of covariances and factors are counted in full, also where half of a matrix is zeros or known by symmetry and left out"
+        "Products of covariances and factors are counted in full, also where half of a matrix is zeros, or known by symmetry and left out."
     );
-    let memory = Machine::peak_memory();
-    let place = match device::gpu_name(&device) {
-        Some(gpu) => format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(&device))),
-        None => Machine::here().processor,
-    };
-    println!("peak memory {}; {place}", gigabytes(memory));
-    if let Some(path) = &args.json {
-        let rows: Vec<_> =
-            parts.iter().map(|Part(what, s, p)| serde_json::json!({ "what": what, "seconds": s, "product_seconds": p })).collect();
-        let record = serde_json::json!({
-            "dim": info.dim, "blocks": info.blocks, "image_size": args.image_size, "classes": args.classes, "images_per_class": args.images_per_class,
-            "images": args.images, "batch_size": args.batch_size, "dtype": precision, "device": args.device, "threads": rayon::current_num_threads(),
-            "peak_memory": memory, "peak_device_memory": device::peak_memory(&device), "gpu": device::gpu_name(&device),
-            "processor": Machine::here().processor, "parts": rows,
-        });
-        let text = serde_json::to_string_pretty(&record).map_err(|e| Error::Protocol(e.to_string()))?;
-        std::fs::write(path, text).map_err(Error::io(path))?;
-    }
-    Ok(())
 }
 
-fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, placement: &Placement) -> Result<Vec<Part>> {
+fn record(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part], memory: Option<u64>, device: &Device) -> serde_json::Value {
+    let row = |Part(what, s, p): &Part| serde_json::json!({ "what": what, "seconds": s, "product_seconds": p });
+    serde_json::json!({
+        "dim": info.dim,
+        "blocks": info.blocks,
+        "image_size": args.network.image_size,
+        "classes": args.classes,
+        "images_per_class": args.images_per_class,
+        "images": args.images,
+        "batch_size": args.batch_size,
+        "dtype": args.device.precision(),
+        "device": args.device.device,
+        "threads": rayon::current_num_threads(),
+        "peak_memory": memory,
+        "peak_device_memory": device::peak_memory(device),
+        "gpu": device::gpu_name(device),
+        "processor": Machine::here().processor,
+        "parts": parts.iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placement) -> Result<Vec<Part>> {
     let (dtype, device) = (placement.dtype, &placement.device);
     let info = backbone.info().clone();
     let (dim, tokens) = (info.dim as f64, ((info.image_size / info.patch).pow(2) + 1) as f64);
     let speed = product_speed(dtype, device)?;
     // Covariances are factored in f64 on the host.
     let host_speed = product_speed(DType::F64, &Device::Cpu)?;
-    let options = ScenarioOptions { image_size: Some(args.image_size), ..ScenarioOptions::default() };
-    let dataset = Arc::new(MadeUp::new(1, 1, args.image_size));
+    let options = ScenarioOptions { image_size: Some(args.network.image_size), ..ScenarioOptions::default() };
+    let dataset = Arc::new(MadeUp::new(1, 1, args.network.image_size));
     let mut scenario = TaskStream::new(&ScenarioSpec::even("bench", "made-up images", 1), &options, dataset, "official".parse()?)?;
     let transforms = scenario.info().transforms.clone();
     let Some(first) = scenario.next_task()? else { return Err(Error::Protocol("the made-up scenario has no task".into())) };
@@ -198,11 +234,11 @@ fn measure(args: &BenchTaskEndArgs, backbone: Box<dyn Backbone>, placement: &Pla
 }
 
 /// Images of noise, in batches.
-fn batches(args: &BenchTaskEndArgs, host: &mut dyn Host) -> Result<Vec<PlainBatch>> {
+fn batches(args: &BenchTaskEnd, host: &mut dyn Host) -> Result<Vec<PlainBatch>> {
     let mut batches = Vec::new();
     for start in (0..args.images).step_by(BATCH) {
         let n = BATCH.min(args.images - start);
-        let shape = vec![n, 3, args.image_size, args.image_size];
+        let shape = vec![n, 3, args.network.image_size, args.network.image_size];
         let law = Law::Uniform { low: 0.0, high: 1.0 };
         let Reply::Array(images) = host.answer(Request::Draw { name: "bench.images".into(), shape, law })? else {
             return Err(Error::Protocol("a draw was answered with something else".into()));

@@ -1,17 +1,41 @@
-//! `cilbench bench products`: the speed of each kind of matrix product of a step and of a task's end beside that of a large one, on one thread.
+//! `cilbench bench products`: the speed of each kind of matrix product of a step and of a task's end,
+//! beside that of a large one, on one thread.
 
 use cilbench::nn::Product;
 use cilbench::results::Machine;
 use cilbench::{Error, Result};
 
-use crate::args::BenchProductsArgs;
-use crate::list::table;
+use crate::args::{GlobalArgs, Size};
+use crate::commands::Execute;
+use crate::output::table;
 
-/// Rows of a part of an alignment step, and columns of a factor at a time.
+#[derive(clap::Args)]
+pub(crate) struct BenchProducts {
+    /// The network whose products they are
+    #[arg(long, default_value = "tiny")]
+    size: Size,
+    /// The side of the images, in pixels
+    #[arg(long, default_value_t = 224, value_name = "PIXELS")]
+    image_size: usize,
+    /// Classes seen so far
+    #[arg(long, default_value_t = 100, value_name = "N")]
+    classes: usize,
+    /// The rank of LoRA
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    rank: usize,
+}
+
+impl Execute for BenchProducts {
+    fn execute(&self, _: &GlobalArgs) -> Result<()> {
+        products(self)
+    }
+}
+
+/// Rows of one part of an alignment step, and columns of a factor that are taken at a time.
 const PART: usize = 160;
 const COLUMNS: usize = 64;
 
-pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
+fn products(args: &BenchProducts) -> Result<()> {
     for (flag, value, least, most) in
         [("--image-size", args.image_size, 16, 2048), ("--classes", args.classes, 1, 100_000), ("--rank", args.rank, 1, 192)]
     {
@@ -45,7 +69,7 @@ pub(crate) fn products(args: &BenchProductsArgs) -> Result<()> {
         ("covariance of 500 rows", (dim, dim, 500), strided(by_columns(dim), by_rows(dim), dim)),
     ];
     let large = || strided(by_rows(768), by_rows(3072), 3072).speed((1576, 3072, 768));
-    // At the beginning and at the end: the machine's speed may change meanwhile.
+    // Measured at the beginning and at the end: the machine's speed may change meanwhile.
     let mut reference = large();
     let speeds = kinds.map(|(what, shape, kind)| (what, shape, kind.speed(shape)));
     reference = reference.max(large());

@@ -19,6 +19,7 @@ mod plugins;
 mod prepare;
 mod progress;
 mod settings;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -37,7 +38,8 @@ use commands::Args;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 bad usage or
-/// configuration, 130 stopped by Ctrl-C.
+/// configuration, 75 stopped by a scheduler or a time limit (the same command goes on), 130 stopped by
+/// Ctrl-C.
 pub fn main() -> ExitCode {
     exit_quietly_on_broken_pipe();
     let args = match Args::try_parse() {
@@ -59,7 +61,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
-            ExitCode::from(Error::exit_code(&error))
+            match error {
+                Error::Interrupted(_) if signals::made_room() => ExitCode::from(signals::GO_ON_LATER),
+                error => ExitCode::from(error.exit_code()),
+            }
         }
     }
 }

@@ -77,6 +77,10 @@ pub(crate) struct CheckpointArgs {
     /// Checkpoints kept
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub keep: usize,
+    /// Stop after this time with a checkpoint and exit code 75, as 45m, 12h or 1-12:00:00
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    #[serde(skip)]
+    pub max_time: Option<u64>,
 }
 
 /// All that `cilbench run` is told.
@@ -102,4 +106,18 @@ pub(crate) struct RunArgs {
     /// Check every input and say what would be done, without a run
     #[arg(long)]
     pub dry_run: bool,
+}
+
+fn seconds(text: &str) -> std::result::Result<u64, String> {
+    crate::signals::parse_time(text).map(|time| time.as_secs())
+}
+
+impl RunArgs {
+    /// What `cilbench run` does without an option.
+    pub(crate) fn defaults() -> cilbench::Result<Self> {
+        let unusable = |e: clap::Error| cilbench::Error::Protocol(format!("the options' defaults: {e}"));
+        let command = <Self as clap::Args>::augment_args(clap::Command::new("run"));
+        let matches = command.try_get_matches_from(["run"]).map_err(unusable)?;
+        <Self as clap::FromArgMatches>::from_arg_matches(&matches).map_err(unusable)
+    }
 }

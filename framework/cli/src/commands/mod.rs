@@ -17,6 +17,7 @@ mod parity;
 mod plugin;
 mod reproduce;
 mod run;
+mod sweep;
 mod verify;
 
 use cilbench::Result;
@@ -50,6 +51,8 @@ pub(crate) trait Execute {
 pub(crate) enum Command {
     /// Train and score a method over a scenario, into a run folder
     Run(Box<run::Run>),
+    /// Run the cells of a plan file that are missing, several at a time
+    Sweep(sweep::Sweep),
     /// List the methods, scenarios, backbones or data sets
     List(list::List),
     /// Explain a method, a scenario, a data set or a backbone
@@ -89,6 +92,7 @@ impl Command {
     pub(crate) fn given(&self) -> &dyn Execute {
         match self {
             Self::Run(run) => &**run,
+            Self::Sweep(sweep) => sweep,
             Self::List(list) => list,
             Self::Describe(describe) => describe,
             Self::Data(data) => data,

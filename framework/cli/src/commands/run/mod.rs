@@ -5,10 +5,10 @@ mod dry_run;
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use cilbench::results::{Identity, Record, RunFolder};
+use cilbench::results::{Identity, Lock, Record, RunFolder};
 use cilbench::run::{RunPlan, execute};
 use cilbench::scenario::ClassOrder;
 use cilbench::{Error, Result};
@@ -19,8 +19,7 @@ use crate::command_file;
 use crate::plugins::PluginPolicy;
 use crate::prepare::Prepared;
 use crate::progress::Display;
-
-static STOP: AtomicBool = AtomicBool::new(false);
+use crate::signals;
 
 pub(crate) struct Run {
     args: RunArgs,
@@ -133,12 +132,11 @@ fn run(args: &RunArgs) -> Result<()> {
     if args.dry_run {
         return dry_run::show(&prepared, args, &sweep);
     }
-    // A second Ctrl-C while the first is being honoured changes nothing.
-    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).map_err(|e| Error::Protocol(format!("Ctrl-C cannot be caught: {e}")))?;
+    let stop = signals::watch(checkpoints.max_time.map(Duration::from_secs))?;
     let mut records = Vec::new();
     for order in &sweep.orders {
         for seed in &sweep.seeds {
-            records.push(run_single(&prepared, &single(args, *seed, order.as_ref()), order.clone(), sweep.runs() > 1)?);
+            records.push(run_single(&prepared, &single(args, *seed, order.as_ref()), order.clone(), sweep.runs() > 1, stop)?);
         }
     }
     match records.as_slice() {
@@ -161,7 +159,7 @@ fn single(args: &RunArgs, seed: u64, order: Option<&ClassOrder>) -> RunArgs {
 }
 
 /// Runs one seed and one class order, into one folder.
-fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: bool) -> Result<Record> {
+fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: bool, stop: &AtomicBool) -> Result<Record> {
     let mut scenario = prepared.stream(order)?;
     let identity = prepared.identity(&scenario, args.sweep.seed);
     let out = run_folder(prepared, args, &identity, several)?;
@@ -186,7 +184,7 @@ fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, se
         seed: identity.seed,
         access: prepared.entry().about.access,
         placement: prepared.placement(),
-        stop: &STOP,
+        stop,
         keep: args.checkpoints.keep,
         every: Duration::from_secs_f64(args.checkpoints.checkpoint_minutes * 60.0),
         every_steps: args.checkpoints.checkpoint_steps,
@@ -202,12 +200,33 @@ fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, se
 
 /// The folder of a run. It is the one of `--out`, or a folder below it if there are several runs.
 fn run_folder(prepared: &Prepared, args: &RunArgs, identity: &Identity, several: bool) -> Result<PathBuf> {
-    let single = format!("order-{}/seed-{}", identity.scenario.class_order.to_string().replace(':', ""), identity.seed);
     Ok(match &args.out {
-        Some(out) if several => out.join(single),
+        Some(out) if several => out.join(order_and_seed(identity)),
         Some(out) => out.clone(),
-        None => PathBuf::from("runs").join(&identity.scenario.name).join(folder_name(prepared, identity)?).join(single),
+        None => folder_below(Path::new("runs"), prepared, identity)?,
     })
+}
+
+/// The folder of a run below the folder of all runs.
+pub(crate) fn folder_below(runs: &Path, prepared: &Prepared, identity: &Identity) -> Result<PathBuf> {
+    let configuration = runs.join(&identity.scenario.name).join(folder_name(prepared, identity)?);
+    Ok(configuration.join(order_and_seed(identity)))
+}
+
+fn order_and_seed(identity: &Identity) -> String {
+    let order = identity.scenario.class_order.to_string().replace(':', "");
+    format!("order-{order}/seed-{}", identity.seed)
+}
+
+/// One run, which waits so long for the lock of the process that had it before.
+pub(crate) fn run_waiting(args: &RunArgs, wait: Duration) -> Result<()> {
+    let began = Instant::now();
+    if let Some(folder) = &args.out {
+        while began.elapsed() < wait && Lock::look(folder).is_err() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+    run(args)
 }
 
 /// The method, its configuration as a leaderboard shows it, and the first digits of a hash over

@@ -3,13 +3,14 @@
  *     cc -O2 -shared -fPIC -o libnearest_mean_c.so nearest_mean.c
  *     cilbench run --plugin ./libnearest_mean_c.so --method nearest-mean-c
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../cilbench.h"
 
-static const CilStatus OK = {CIL_OK, NULL};
-static const CilStatus NO_MEMORY = {CIL_FAILED, "there is no memory left"};
+static const CilStatus OK = {sizeof(CilStatus), CIL_OK, NULL};
+static const CilStatus NO_MEMORY = {sizeof(CilStatus), CIL_FAILED, "there is no memory left"};
 
 /* The mean image of every class seen, and room for what the last call gave back. */
 typedef struct {
@@ -18,12 +19,32 @@ typedef struct {
     float *logits;
     uint64_t shape[2];
     CilEntry entry;
+    uint32_t revision; /* of the harness */
+    char text[256];
 } Model;
 
+/* Refuses a struct that requires fields of a later revision: this plugin knows none of them. */
+static CilStatus understood(char text[256], const char *what, const char *required,
+                            uint32_t revision) {
+    if (!required || !*required) return OK;
+    snprintf(text, 256,
+             "%s requires '%s', which this plugin (ABI %d.%d) does not know and the harness "
+             "(ABI %d.%u) does: rebuild the plugin against it",
+             what, required, CIL_ABI_VERSION, CIL_ABI_REVISION, CIL_ABI_VERSION, revision);
+    return (CilStatus){sizeof(CilStatus), CIL_UNSUPPORTED, text};
+}
+
 static CilStatus create(const CilSetup *setup, void **instance) {
+    static char text[256]; /* a failed create has no instance that could keep it */
+    const CilBackbone *backbone = setup->backbone;
+    CilStatus status = understood(text, "CilSetup", setup->required, setup->revision);
+    if (status.code != CIL_OK) return status;
+    status = understood(text, "CilBackbone", backbone->required, setup->revision);
+    if (status.code != CIL_OK) return status;
     Model *model = calloc(1, sizeof *model);
     if (!model) return NO_MEMORY;
-    model->pixels = 3 * setup->backbone.image_size * setup->backbone.image_size;
+    model->pixels = 3 * backbone->image_size * backbone->image_size;
+    model->revision = setup->revision;
     *instance = model;
     return OK;
 }
@@ -36,9 +57,11 @@ static void destroy(void *instance) {
 }
 
 static CilStatus plan(void *instance, const CilTask *task, CilPlan *out) {
-    (void)instance, (void)task;
-    *out = (CilPlan){.epochs = 0, .batch_size = 64, .view = CIL_VIEW_TEST}; /* one pass of its own, in end_task */
-    return OK;
+    Model *model = instance;
+    /* No epochs: one pass of its own, in end_task. */
+    CilPlan plan = {.size = sizeof plan, .batch_size = 64, .view = CIL_VIEW_TEST};
+    cil_put(out, &plan);
+    return understood(model->text, "CilTask", task->required, model->revision);
 }
 
 static CilStatus begin_task(void *instance, const CilTask *task, const CilContext *context) {
@@ -46,8 +69,8 @@ static CilStatus begin_task(void *instance, const CilTask *task, const CilContex
     return OK;
 }
 
-static CilStatus observe(void *instance, const CilBatch *batch, uint64_t epoch, uint64_t step, const CilTask *task, const CilContext *context,
-                         CilLosses *out) {
+static CilStatus observe(void *instance, const CilBatch *batch, uint64_t epoch, uint64_t step,
+                         const CilTask *task, const CilContext *context, CilLosses *out) {
     (void)instance, (void)batch, (void)epoch, (void)step, (void)task, (void)context, (void)out;
     return OK;
 }
@@ -56,7 +79,8 @@ static CilStatus observe(void *instance, const CilBatch *batch, uint64_t epoch, 
 static int grow(Model *model, uint64_t classes) {
     float *means = realloc(model->means, classes * model->pixels * sizeof *means);
     if (!means) return 0;
-    memset(means + model->classes * model->pixels, 0, (classes - model->classes) * model->pixels * sizeof *means);
+    uint64_t old = model->classes * model->pixels;
+    memset(means + old, 0, (classes * model->pixels - old) * sizeof *means);
     model->means = means;
     model->classes = classes;
     return 1;
@@ -69,9 +93,11 @@ static CilStatus end_task(void *instance, const CilTask *task, const CilContext 
     uint64_t *counts = calloc(classes, sizeof *counts);
     if (!counts) return NO_MEMORY;
     uint32_t pass;
-    CilBatch batch;
     CilStatus status = context->open_pass(context->host, CIL_VIEW_TEST, 64, &pass);
-    while (status.code == CIL_OK && (status = context->next_batch(context->host, pass, &batch)).code == CIL_OK && batch.count > 0) {
+    while (status.code == CIL_OK) {
+        CilBatch batch = {.size = sizeof batch};
+        status = context->next_batch(context->host, pass, &batch);
+        if (status.code != CIL_OK || batch.count == 0) break;
         for (uint64_t i = 0; i < batch.count; i++) {
             float *mean = model->means + batch.labels[i] * n;
             const float *image = batch.images + i * n;
@@ -100,7 +126,8 @@ static CilStatus predict(void *instance, const CilBatch *images, CilLogits *out)
             logits[i * model->classes + c] = sum;
         }
     }
-    *out = (CilLogits){images->count, model->classes, logits};
+    CilLogits found = {sizeof found, images->count, model->classes, logits};
+    cil_put(out, &found);
     return OK;
 }
 
@@ -109,26 +136,38 @@ static CilStatus state(void *instance, CilState *out) {
     if (model->classes == 0) return OK; /* nothing learned: no tensors */
     model->shape[0] = model->classes;
     model->shape[1] = model->pixels;
-    CilTensor means = {CIL_F32, 2, model->shape, model->means, model->classes * model->pixels * sizeof(float)};
-    model->entry = (CilEntry){"means", CIL_KIND_STATISTIC, means};
-    *out = (CilState){1, &model->entry};
+    uint64_t bytes = model->classes * model->pixels * sizeof(float);
+    CilTensor means = {sizeof means, CIL_F32, 2, model->shape, model->means, bytes};
+    model->entry = (CilEntry){sizeof(CilEntry), "means", CIL_KIND_STATISTIC, means};
+    CilState state = {sizeof state, 1, &model->entry};
+    cil_put(out, &state);
     return OK;
 }
 
-static CilStatus restore(void *instance, const CilState *state, const CilTask *tasks, uint64_t count, uint32_t running) {
-    (void)tasks, (void)count, (void)running;
+static CilStatus restore(void *instance, const CilState *state, const CilTask *tasks,
+                         uint64_t count, uint32_t running) {
+    (void)running;
     Model *model = instance;
+    for (uint64_t i = 0; i < count; i++) {
+        const char *required = CIL_AT(CilTask, tasks, i)->required;
+        CilStatus status = understood(model->text, "CilTask", required, model->revision);
+        if (status.code != CIL_OK) return status;
+    }
     if (state->count == 0) return OK;
-    const CilEntry *entry = &state->items[0];
-    if (state->count != 1 || strcmp(entry->name, "means") || entry->value.element != CIL_F32 || entry->value.rank != 2 ||
-        entry->value.shape[1] != model->pixels)
-        return (CilStatus){CIL_FAILED, "the state is not one tensor 'means' of (classes, pixels)"};
-    if (!grow(model, entry->value.shape[0])) return NO_MEMORY;
-    memcpy(model->means, entry->value.data, entry->value.bytes);
+    const CilEntry *entry = CIL_AT(CilEntry, state->items, 0);
+    const CilTensor *means = &entry->value;
+    if (state->count != 1 || strcmp(entry->name, "means") || means->element != CIL_F32 ||
+        means->rank != 2 || means->shape[1] != model->pixels) {
+        const char *text = "the state is not one tensor 'means' of (classes, pixels)";
+        return (CilStatus){sizeof(CilStatus), CIL_FAILED, text};
+    }
+    if (!grow(model, means->shape[0])) return NO_MEMORY;
+    memcpy(model->means, means->data, means->bytes);
     return OK;
 }
 
 static const CilMethod METHODS[] = {{
+    .size = sizeof(CilMethod),
     .name = "nearest-mean-c",
     .version = "1",
     .summary = "nearest class mean on pixels, in plain C",
@@ -148,6 +187,14 @@ static const CilMethod METHODS[] = {{
     .restore = restore,
 }};
 
-static const CilPlugin PLUGIN = {CIL_ABI_VERSION, 1, "nearest-mean-c", "0.1.0", METHODS};
+static const CilPlugin PLUGIN = {
+    .abi = CIL_ABI_VERSION,
+    .size = sizeof(CilPlugin),
+    .revision = CIL_ABI_REVISION,
+    .method_count = 1,
+    .name = "nearest-mean-c",
+    .version = "0.1.0",
+    .methods = METHODS,
+};
 
 const CilPlugin *cilbench_plugin(void) { return &PLUGIN; }

@@ -64,7 +64,7 @@ fn a_library_is_listed_scored_and_recorded_with_its_hash() {
         for args in [["list", "methods"], ["describe", method], ["plugin", "list"]] {
             let shown = succeeded(cilbench(&[&args[..], &["--plugin", name]].concat()));
             assert!(shown.contains(method), "{shown}");
-            assert!(shown.contains(&hash) && shown.contains("ABI 1"), "{shown}");
+            assert!(shown.contains(&hash) && shown.contains("ABI 2"), "{shown}");
         }
         let out = folder.path().join(method);
         succeeded(run(&plugin, method, &out, &["--audit"]));
@@ -72,7 +72,7 @@ fn a_library_is_listed_scored_and_recorded_with_its_hash() {
         assert!(found["last"].as_f64().expect("last") > 40.0, "four times better than chance: {}", found["last"]);
         let recorded = &found["identity"]["plugin"];
         assert_eq!(recorded["sha256"], hash.as_str());
-        assert_eq!((recorded["kind"].as_str(), recorded["protocol"].as_u64()), (Some("binary"), Some(1)));
+        assert_eq!((recorded["kind"].as_str(), recorded["protocol"].as_u64()), (Some("binary"), Some(2)));
         // The folder knows the plugin: nothing needs to be said again.
         let again = succeeded(cilbench(&["run", "--resume", out.to_str().expect("a path")]));
         assert!(again.contains("finished already"), "{again}");
@@ -165,8 +165,20 @@ fn what_is_no_plugin_of_this_version_is_refused() {
     refuse(&changed("object.so", &|b| b[16] = 1), 1, &["not a dynamic library"]);
     refuse(&changed("cut.so", &|b| b.truncate(9000)), 1, &["truncated"]);
 
-    refuse(&faulty::with(place, "plugin.abi=0"), 2, &["ABI version 0, older", "build the plugin anew"]);
-    refuse(&faulty::with(place, "plugin.abi=99"), 2, &["ABI version 99, newer", "update cilbench"]);
+    let text = "the plugin speaks ABI 1 and this cilbench speaks ABI 2: rebuild the plugin against";
+    refuse(&faulty::with(place, "plugin.abi=1"), 2, &[text]);
+    let text = "the plugin speaks ABI 99 and this cilbench speaks ABI 2: update cilbench";
+    refuse(&faulty::with(place, "plugin.abi=99"), 2, &[text]);
+    refuse(&faulty::with(place, "plugin.size=0"), 1, &["CilPlugin: its size is 0", "sizeof(CilPlugin)"]);
+    refuse(&faulty::with(place, "method.size=8"), 1, &["CilMethod: its size is 8", "sizeof(CilMethod)"]);
+    for (fault, name) in [("plugin", "CilPlugin"), ("method", "CilMethod")] {
+        let fault = format!("{fault}.required=\"later\", plugin.revision=3");
+        let text = format!(
+            "{name} requires 'later', which this cilbench (ABI 2.0) does not know and the plugin \
+             (ABI 2.3) does: update cilbench"
+        );
+        refuse(&faulty::with(place, &fault), 1, &[&text]);
+    }
     refuse(&faulty::with(place, "method.name=0"), 1, &["null pointer where a method's name should be"]);
     refuse(&faulty::with(place, "plugin.name=0"), 1, &["null pointer where the plugin's name should be"]);
     refuse(&faulty::with(place, "method.predict=0"), 1, &["null pointer where the function predict"]);
@@ -193,6 +205,9 @@ fn a_plugin_that_breaks_a_rule_is_not_scored() {
         ("method.restore=refuses", "--audit", "in restore: this state is not mine"),
         ("method.begin_task=speechless", "", "in begin_task: failed (code 7)"),
         ("method.begin_task=asks_wrongly", "", "in begin_task: the plugin asked with a null pointer where the name of a draw"),
+        ("method.begin_task=no_room", "", "in begin_task: the plugin asked for what it has no room for: CilBatch: its size is 0"),
+        ("method.begin_task=old_status", "", "in begin_task: the size of the CilStatus that came back is 0"),
+        ("method.plan=plans_what_is_required", "", "in plan: CilPlan requires 'repeats', which this cilbench (ABI 2.0)"),
     ] {
         let plugin = faulty::with(folder.path(), fault);
         for isolate in [None, Some("--isolate")] {
@@ -244,7 +259,10 @@ fn a_crash_in_a_process_of_its_own_is_an_error_and_the_run_goes_on_later() {
 #[test]
 fn a_sound_library_keeps_all_rules_in_a_child_even_if_it_prints() {
     let folder = tempfile::tempdir().expect("folder");
-    for plugin in [faulty::sound(folder.path()), faulty::with(folder.path(), "method.end_task=prints")] {
+    // Structs of a later revision are longer; what is not required of them is skipped.
+    let longer = "method.size=sizeof longer, longer.later=1, method.plan=plans_more";
+    for plugin in [faulty::sound(folder.path()), faulty::with(folder.path(), "method.end_task=prints"), faulty::with(folder.path(), longer)]
+    {
         let shown = succeeded(cilbench(&["plugin", "check", plugin.to_str().expect("a path")]));
         assert!(shown.contains("rules kept, 0 broken") && shown.contains("ABI version"), "{shown}");
     }

@@ -74,7 +74,7 @@ fn a_method_in_python_is_listed_scored_and_recorded_with_its_hash() {
     let recorded = &found["identity"]["plugin"];
     let script = std::fs::read(python::package().join("examples/nearest_mean.py")).expect("script");
     assert_eq!(recorded["sha256"], cilbench::sha256(&script).as_str());
-    assert_eq!((recorded["kind"].as_str(), recorded["protocol"].as_u64()), (Some("process"), Some(1)));
+    assert_eq!((recorded["kind"].as_str(), recorded["protocol"].as_u64()), (Some("process"), Some(2)));
     let ranked = text(&Command::new(env!("CARGO_BIN_EXE_cilbench")).arg("leaderboard").arg(&out).output().expect("starts").stdout);
     assert!(ranked.contains("nearest-mean-python"), "{ranked}");
 }
@@ -97,12 +97,15 @@ fn a_plugin_that_breaks_a_rule_is_told_so_and_scores_nothing() {
     for (fault, expected) in [
         // Before the run.
         ("rubbish-first", "it wrote \"Loading the model ..."),
-        ("other-version", "it speaks version 99 of the protocol, this cilbench version 1: update cilbench"),
+        ("other-version", "it speaks protocol 99 and this cilbench speaks protocol 2: update cilbench"),
+        ("earlier-version", "it speaks protocol 1 and this cilbench speaks protocol 2: rebuild the plugin against this cilbench"),
+        ("later-offer", "by this cilbench (protocol 2.0; the plugin speaks 2.3): unknown field `licence`"),
         ("import-error", "No module named 'a_module_that_does_not_exist'"),
         ("silent", "in its first frame: no answer within 3 s"),
         ("refuses", "in build: rank = 0: at least 1"),
         // In it.
         ("plan", "plan() returned tuple"),
+        ("later-plan", "by this cilbench (protocol 2.0; the plugin speaks 2.3): unknown field `repeats`"),
         ("killed", "in observe: the process ended, signal: 9"),
         ("hang", "in observe: no answer within 3 s (--plugin-timeout); it was killed"),
         ("rubbish", "in observe: it wrote \"epoch 1: loss 0.7\\n\" to its standard output"),
@@ -134,6 +137,17 @@ fn a_plugin_that_breaks_a_rule_is_told_so_and_scores_nothing() {
             assert!(found["accuracy_matrix"].as_array().expect("matrix").len() <= 1, "{fault}: {}", found["accuracy_matrix"]);
         }
         assert!(!alive(&out.display().to_string()), "{fault}: the process is still there");
+    }
+}
+
+#[test]
+fn a_plan_is_kept_in_all_its_parts_and_what_a_later_one_adds_may_be_skipped() {
+    let folder = tempfile::tempdir().expect("folder");
+    for fault in ["parts", "later-optional"] {
+        let out = folder.path().join(fault);
+        let outcome = output(run(&faulty(fault, &out), &format!("faulty-{fault}"), &out, &[]));
+        assert!(outcome.status.success(), "{fault}: {}", text(&outcome.stderr));
+        assert_eq!(record(&out)["status"], "finished", "{fault}");
     }
 }
 

@@ -26,6 +26,7 @@ pub enum Kind {
 
 /// One tensor of a state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Entry {
     /// What it is.
     pub kind: Kind,
@@ -35,6 +36,7 @@ pub struct Entry {
 
 /// Named typed tensors, in the order of their names. A snapshot: later training does not change it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct State {
     entries: BTreeMap<String, Entry>,
 }

@@ -1,4 +1,5 @@
-//! Built-in methods once more, as a binary plugin: each must give the bits of the one that is linked in.
+//! Built-in methods once more, as a binary plugin. Each must give the bits of the one that is linked
+//! in.
 
 use cilbench_methods::{DerPlusPlus, InfLora, Lora, PerturbAndMerge, Sr2Lora};
 
@@ -10,6 +11,7 @@ cilbench::export_method!(
     DerPlusPlus as "der++-binary",
 );
 
-// A library has an allocator of its own; batches and activations are large and short-lived, which the system's handles slowly.
+// A library has an allocator of its own. Batches and activations are large and short-lived, which the
+// system's allocator handles slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -7,7 +7,7 @@ A method subclasses `Method` and ends its script with `cilbench.serve(MyMethod)`
 
 from . import _wire
 from .context import Context, Exemplar, HostError, Uniform
-from .method import Batch, Method, Plan, Setup, TaskInfo, Unsupported, UsageError
+from .method import Batch, Method, Plan, Scenario, Setup, TaskInfo, Unsupported, UsageError
 from .parameters import parameter
 from .state import buffer, optimiser, statistic, trained
 from ._serve import serve
@@ -22,6 +22,7 @@ __all__ = [
     "HostError",
     "Method",
     "Plan",
+    "Scenario",
     "Setup",
     "TaskInfo",
     "Uniform",

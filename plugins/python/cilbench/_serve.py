@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import multiprocessing
@@ -15,8 +16,12 @@ from typing import Any, Type
 
 from . import _wire, parameters
 from .context import Context, HostError
-from .method import Batch, Method, Plan, Setup, TaskInfo, Unsupported, UsageError
+from .method import Batch, Method, Plan, Scenario, Setup, TaskInfo, Unsupported, UsageError
 from .state import pack, unpack
+
+
+BACKBONE = ["entry", "name", "weights", "weights_hash", "dim", "blocks", "heads", "patch", "image_size", "mean", "std"]
+"""What is said of a backbone."""
 
 
 class Diverged(Exception):
@@ -37,18 +42,19 @@ def serve(method: Type[Method]) -> None:
     channel.send({"offer": _offer(method), "shared": shared})
     server = _Server(method, channel)
     while (frame := channel.receive()) is not None:
-        channel.send({"answer": server.answer(**frame["call"])})
+        channel.send({"answer": server.answer(**_wire.known(frame["call"], ["call", "probing"], "a call"))})
 
 
 def _offer(method: Type[Method]) -> dict:
     missing = [key for key in ("name", "version", "summary") if not isinstance(getattr(method, key, None), str)]
     if missing:
         raise TypeError(f"{method.__name__}: set the class attributes {', '.join(missing)} to strings")
-    about = {key: getattr(method, key) for key in ("name", "version", "summary", "paper", "access", "trains", "presets")}
+    about = {key: getattr(method, key) for key in ("name", "version", "summary", "paper", "access", "trains", "presets", "trial_settings")}
     fields = parameters.describe(method.Config) if method.Config else []
     script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     return {
         "protocol": _wire.PROTOCOL,
+        "revision": _wire.REVISION,
         "name": script,
         "version": method.version,
         "methods": [{**about, "fields": json.dumps(fields, allow_nan=False)}],
@@ -86,9 +92,9 @@ class _Server:
             handler = getattr(self, "_" + name.replace("-", "_"), None)
             if handler is None:
                 raise Unsupported(f"this version of the Python package does not know the call '{name}'")
-            return handler(**given)
+            return handler(**_wire.known(given, inspect.signature(handler).parameters, f"the call '{name}'"))
         except Exception as error:
-            if not isinstance(error, (UsageError, Unsupported, Diverged, HostError)):
+            if not isinstance(error, (UsageError, Unsupported, Diverged, HostError, _wire.UnknownKey)):
                 traceback.print_exc(file=sys.stderr)
             return {"failed": _failure(error)}
 
@@ -96,19 +102,22 @@ class _Server:
         return Context(self._channel, self._probing)
 
     def _build(self, method: str, config: str, backbone: dict, device: str, dtype: str) -> str:
+        _wire.known(backbone, BACKBONE, "the backbone")
         built = parameters.build(self._class.Config, json.loads(config)) if self._class.Config else None
         self._method = self._class(built, Setup(device, dtype, backbone["image_size"], backbone["weights"], backbone))
         return "done"
 
-    def _check(self, classes: int) -> str:
-        self._method.check(classes)
+    def _check(self, scenario: dict) -> str:
+        self._method.check(Scenario.of(scenario))
         return "done"
 
     def _plan(self, task: dict) -> dict:
         plan = self._method.plan(TaskInfo.of(task))
         if not isinstance(plan, Plan):
             raise TypeError(f"plan() returned {type(plan).__name__}; return cilbench.Plan(epochs, batch_size)")
-        return {"plan": {"epochs": int(plan.epochs), "batch_size": int(plan.batch_size), "view": plan.view}}
+        counts = {"epochs": int(plan.epochs), "batch_size": int(plan.batch_size)}
+        optional = {key: None if (n := getattr(plan, key)) is None else int(n) for key in ("steps", "test_batch")}
+        return {"plan": {**counts, "view": plan.view, "drop_last": bool(plan.drop_last), **optional}}
 
     def _begin_task(self, task: dict) -> str:
         self._method.begin_task(TaskInfo.of(task), self._context())
@@ -150,7 +159,7 @@ class _Server:
 def _failure(error: Exception) -> dict:
     if isinstance(error, HostError):
         return {"class": error.kind, "text": str(error)}
-    kinds = {UsageError: "usage", Unsupported: "unsupported", Diverged: "diverged"}
+    kinds = {UsageError: "usage", Unsupported: "unsupported", Diverged: "diverged", _wire.UnknownKey: "unsupported"}
     for type_, kind in kinds.items():
         if isinstance(error, type_):
             return {"class": kind, "text": str(error)}

@@ -6,12 +6,14 @@ import json
 import os
 import struct
 import sys
-from typing import Any, Optional
+from typing import Any, Iterable, Optional
 
 import numpy as np
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The version of the messages."""
+REVISION = 0
+"""The revision of that version: the number of times that messages got new keys."""
 
 # Magic, where the arrays are (0: behind the message, 1: in the shared file), bytes of the message, bytes of the arrays.
 HEAD = struct.Struct("<4sIQQ")
@@ -24,6 +26,22 @@ NAMES = {np.dtype(code): name for name, code in ELEMENTS.items()}
 
 _stdin: Optional[int] = None
 _stdout: Optional[int] = None
+
+
+def known(plain: dict, keys: Iterable[str], what: str) -> dict:
+    """`plain`, if all its keys are known. Any other is of a later cilbench and must be understood."""
+    unknown = sorted(set(plain) - set(keys))
+    if unknown:
+        raise UnknownKey(
+            f"{what} has the key '{unknown[0]}', which this Python package (protocol {PROTOCOL}.{REVISION}) "
+            f"does not know and cilbench (protocol {os.environ.get('CILBENCH_PLUGIN', 'unknown')}) sends: "
+            "update the package"
+        )
+    return plain
+
+
+class UnknownKey(Exception):
+    """A message has a key that must be understood and is not known."""
 
 
 def is_plugin() -> bool:
@@ -98,6 +116,8 @@ class Channel:
         arrays = self._read(array_bytes) if place == BEHIND else self._read_shared(array_bytes)
 
         def revive(value: dict) -> Any:
+            # What begins with a question mark may be skipped, and this revision knows none of it.
+            value = {key: item for key, item in value.items() if not key.startswith("?")}
             if value.keys() != {"element", "shape", "offset"}:
                 return value
             if value["element"] not in ELEMENTS:

@@ -36,6 +36,11 @@ class Exemplar:
     task: int
     payload: Optional[np.ndarray]
 
+    @classmethod
+    def of(cls, plain: dict) -> "Exemplar":
+        """From a message."""
+        return cls(**_wire.known(plain, [field.name for field in dataclasses.fields(cls)], "an exemplar"))
+
 
 class Context:
     """Passes, draws, probes and the memory of exemplars. Valid during the call it was given to."""
@@ -86,7 +91,7 @@ class Context:
         """Stores images of the current task, by position, each with a row of `payload` (images, …) beside it if there is one."""
         rows = None if payload is None else _wire.as_array(payload, "payload")
         stored = self._ask({"memory": {"insert": {"positions": [int(p) for p in positions], "payload": rows}}})
-        return [Exemplar(**e) for e in stored["exemplars"]]
+        return [Exemplar.of(e) for e in stored["exemplars"]]
 
     def forget(self, ids: Sequence[int]) -> None:
         """Forgets exemplars."""
@@ -94,7 +99,7 @@ class Context:
 
     def exemplars(self) -> list[Exemplar]:
         """The stored exemplars."""
-        return [Exemplar(**e) for e in self._ask({"memory": "list"})["exemplars"]]
+        return [Exemplar.of(e) for e in self._ask({"memory": "list"})["exemplars"]]
 
     def recall(self, ids: Sequence[int], view: str = "train") -> Batch:
         """Reads exemplars as a batch, in this order; its positions are their ids."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 
+from . import _wire
+
 if TYPE_CHECKING:
     from .context import Context
 
@@ -38,8 +40,25 @@ class TaskInfo:
 
     @classmethod
     def of(cls, plain: dict) -> "TaskInfo":
-        """From a message; what a newer harness adds is left out."""
-        return cls(**{field.name: plain[field.name] for field in dataclasses.fields(cls) if field.name in plain})
+        """From a message."""
+        return cls(**_wire.known(plain, [field.name for field in dataclasses.fields(cls)], "a task"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scenario:
+    """What is known of a scenario before its first task."""
+
+    classes: int
+    """The number of classes of all tasks."""
+    tasks: int
+    """The number of tasks."""
+    domain_incremental: bool
+    """Whether each task is a domain with all classes."""
+
+    @classmethod
+    def of(cls, plain: dict) -> "Scenario":
+        """From a message."""
+        return cls(**_wire.known(plain, [field.name for field in dataclasses.fields(cls)], "a scenario"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +77,7 @@ class Batch:
     @classmethod
     def of(cls, plain: dict, epoch: int = 0, step: int = 0) -> "Batch":
         """From a message."""
+        _wire.known(plain, ["images", "labels", "positions"], "a batch")
         labels, positions = (np.asarray(plain[key], np.int64) for key in ("labels", "positions"))
         return cls(plain["images"], labels, positions, epoch, step)
 
@@ -71,6 +91,12 @@ class Plan:
     batch_size: int
     view: str = "train"
     """Their transform: "train" (random crop and flip) or "test"."""
+    drop_last: bool = False
+    """Whether a last batch that is smaller is left out. An epoch of one smaller batch keeps it."""
+    steps: Optional[int] = None
+    """Steps after which training ends, if it is counted in steps. Epochs then repeat until there are as many steps."""
+    test_batch: Optional[int] = None
+    """Images per call of `predict` while cilbench scores, if its own number does not suit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +136,8 @@ class Method:
     """What it trains, in words."""
     presets: str = ""
     """TOML text with one table of hyper-parameters for each data set that needs others than the defaults."""
+    trial_settings: str = ""
+    """TOML text: the hyper-parameters with which the conformance suite tries it, on top of its defaults."""
     Config: Optional[type] = None
     """Its hyper-parameters: a dataclass whose fields are `parameter(default, doc)`."""
 
@@ -118,8 +146,8 @@ class Method:
         self.config = config
         self.setup = setup
 
-    def check(self, classes: int) -> None:
-        """Whether its hyper-parameters suit a scenario of so many classes in all; raise `UsageError` if not."""
+    def check(self, scenario: Scenario) -> None:
+        """Whether its hyper-parameters suit a scenario; raise `UsageError` if not."""
 
     def plan(self, task: TaskInfo) -> Plan:
         """How the training images of this task are to be served."""

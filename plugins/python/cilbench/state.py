@@ -41,6 +41,8 @@ def pack(state: Any) -> dict:
     if not isinstance(state, dict):
         raise TypeError(f"state() returned {type(state).__name__}; return a dict of names to trained(…), statistic(…), optimiser(…) or buffer(…)")
     for name, entry in state.items():
+        if name.startswith("?"):
+            raise ValueError(f"state(): '{name}': a name cannot begin with a question mark")
         if not isinstance(entry, Entry):
             raise TypeError(f"state(): '{name}' is not marked: wrap it in trained(…), statistic(…), optimiser(…) or buffer(…)")
     return {name: {"kind": entry.kind, "value": as_array(entry.value, f"state '{name}'")} for name, entry in state.items()}

@@ -12,10 +12,21 @@ if FAULT == "rubbish-first":
     print("Loading the model ...", flush=True)
 
 import cilbench
-from cilbench import _wire
+from cilbench import _serve, _wire
 
 if FAULT == "other-version":
     _wire.PROTOCOL = 99
+if FAULT == "earlier-version":
+    _wire.PROTOCOL = 1
+# What a plugin of a later revision may send.
+LATER = {"later-offer": {"licence": "MIT"}, "later-optional": {"?licence": "MIT"}}
+if FAULT.startswith("later"):
+    _wire.REVISION = 3
+    _offer = _serve._offer
+    _serve._offer = lambda method: {**_offer(method), **LATER.get(FAULT, {})}
+    _plan = _serve._Server._plan
+    more = {"later-plan": {"repeats": 2}, "later-optional": {"?repeats": 2}}.get(FAULT, {})
+    _serve._Server._plan = lambda server, task: {"plan": {**_plan(server, task)["plan"], **more}}
 if FAULT == "import-error":
     import a_module_that_does_not_exist  # noqa: F401
 if FAULT == "silent":
@@ -39,13 +50,22 @@ class Faulty(cilbench.Method):
     def plan(self, task):
         if FAULT == "plan":
             return (1, 8)
+        if FAULT == "parts":
+            self.steps = 0
+            return cilbench.Plan(epochs=1, batch_size=5, view="test", drop_last=True, steps=3, test_batch=3)
         return cilbench.Plan(epochs=10**6 if FAULT == "slow" else 1, batch_size=1000, view="test")
+
+    def end_task(self, task, ctx):
+        assert FAULT != "parts" or self.steps == 3, f"{self.steps} steps"
 
     def begin_task(self, task, ctx):
         self.classes[0] = max(task.classes) + 1
 
     def observe(self, batch, task, ctx):
         loss = 1.0
+        if FAULT == "parts":
+            self.steps += 1
+            assert len(batch.labels) == 5, f"a batch of {len(batch.labels)}"
         if FAULT == "slow":
             time.sleep(0.05)
         if task.index == 1:
@@ -82,6 +102,7 @@ class Faulty(cilbench.Method):
         return {"loss": loss}
 
     def predict(self, images):
+        assert FAULT != "parts" or len(images) <= 3, f"{len(images)} images at once"
         classes = int(self.classes[0])
         logits = np.tile(np.arange(classes, dtype=np.float32), (len(images), 1)) + images.mean((1, 2, 3))[:, None] * self.weight.sum()
         second = classes > 2

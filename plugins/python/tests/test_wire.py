@@ -71,6 +71,39 @@ class Frames(unittest.TestCase):
             _wire.Channel(inp, -1).receive()
 
 
+class Versions(unittest.TestCase):
+    def test_a_key_that_may_be_skipped_is_and_any_other_is_refused_by_name(self):
+        task = {"index": 0, "tasks": 1, "classes": [0], "first_class": 0, "class_names": ["a"], "train_images": 3, "domain": None}
+        received = there_and_back({**task, "?names": {"?deep": 1}})
+        self.assertEqual(cilbench.TaskInfo.of(received), cilbench.TaskInfo(**task))
+        with self.assertRaisesRegex(_wire.UnknownKey, r"a task has the key 'names', .*\(protocol 2\.0\)"):
+            cilbench.TaskInfo.of({**task, "names": 1})
+
+    def test_a_call_with_an_unknown_key_fails_and_says_so(self):
+        server = _serve._Server(cilbench.Method, pipe())
+        server._method = cilbench.Method(None, None)
+        facts = {"classes": 4, "tasks": 2, "domain_incremental": False}
+        self.assertEqual(server.answer({"check": {"scenario": facts}}, False), "done")
+        for call, text in [
+            ({"check": {"scenario": facts, "strict": True}}, "the call 'check' has the key 'strict'"),
+            ({"check": {"scenario": {**facts, "names": []}}}, "a scenario has the key 'names'"),
+        ]:
+            failed = server.answer(call, False)["failed"]
+            self.assertEqual(failed["class"], "unsupported")
+            self.assertIn(text, failed["text"])
+
+    def test_a_plan_has_all_that_it_may_say(self):
+        class Steps(cilbench.Method):
+            def plan(self, task):
+                return cilbench.Plan(1, 8, "test", drop_last=True, steps=5, test_batch=3)
+
+        server = _serve._Server(Steps, pipe())
+        server._method = Steps(None, None)
+        task = {"index": 0, "tasks": 1, "classes": [0], "first_class": 0, "class_names": ["a"], "train_images": 3}
+        plan = {"epochs": 1, "batch_size": 8, "view": "test", "drop_last": True, "steps": 5, "test_batch": 3}
+        self.assertEqual(server.answer({"plan": {"task": task}}, False), {"plan": plan})
+
+
 class Parameters(unittest.TestCase):
     def test_types_defaults_docs_and_choices(self):
         @dataclasses.dataclass
@@ -111,6 +144,8 @@ class States(unittest.TestCase):
         self.assertEqual(state.pack({"m": cilbench.statistic([1.0])})["m"]["kind"], "statistic")
         with self.assertRaisesRegex(TypeError, "'mean' is not marked"):
             state.pack({"mean": np.zeros(2)})
+        with self.assertRaisesRegex(ValueError, "begin with a question mark"):
+            state.pack({"?mean": cilbench.statistic([1.0])})
 
 
 if __name__ == "__main__":

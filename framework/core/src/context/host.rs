@@ -35,7 +35,7 @@ impl Placement {
 
 /// The distribution of a draw.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub enum Law {
     /// Uniform on `[low, high)`.
     Uniform {
@@ -52,7 +52,7 @@ pub enum Law {
 
 /// A call of a method to the harness.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
     /// Random numbers by name and shape, from the method's own stream. Answered by [`Reply::Array`].
     Draw {
@@ -93,7 +93,7 @@ pub enum Request {
 
 /// Calls to the memory of exemplars. The harness keeps the images; a method only names them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum MemoryRequest {
     /// Stores images of the current task. Answered by [`Reply::Exemplars`], those stored.
     Insert {

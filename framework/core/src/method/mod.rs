@@ -46,12 +46,15 @@ pub struct Plan {
     /// are as many steps, and `epochs` must be at least 1.
     #[serde(default)]
     pub steps: Option<usize>,
+    /// Images per call of `predict` while the harness scores, if its own number does not suit.
+    #[serde(default)]
+    pub test_batch: Option<usize>,
 }
 
 impl Plan {
     /// A plan of whole epochs.
     pub fn epochs(epochs: usize, batch_size: usize, view: View) -> Self {
-        Self { epochs, batch_size, view, drop_last: false, steps: None }
+        Self { epochs, batch_size, view, drop_last: false, steps: None, test_batch: None }
     }
 
     /// Batches per epoch over `images` training images.

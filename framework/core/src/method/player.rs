@@ -92,6 +92,7 @@ pub(crate) fn check_plan(plan: Plan, task: &TaskInfo) -> Result<Plan> {
     match plan {
         Plan { batch_size: 0, .. } => wrong("a batch size of 0"),
         Plan { epochs: 0, steps: Some(_), .. } => wrong("a number of steps with 0 epochs"),
+        Plan { test_batch: Some(0), .. } => wrong("a test batch of 0"),
         plan => Ok(plan),
     }
 }

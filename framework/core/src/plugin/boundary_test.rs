@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 
+use super::abi::{self, Crossing};
 use super::binary::Library;
 use super::messages::{MethodOffer, Offer};
 use super::{Kind, Plugin, export, register_offer};
@@ -133,11 +134,12 @@ fn entry() -> &'static MethodEntry {
             access: about.access,
             trains: about.trains.into(),
             presets: about.presets.into(),
+            trial_settings: about.trial.settings.into(),
             fields: crate::config::fields_to_json(&crate::config::fields::<Config>()),
         };
-        let offer = Offer { protocol: 1, name: "asking".into(), version: "0.1".into(), methods: vec![offered] };
-        let plugin = Plugin { kind: Kind::Binary, name: "asking".into(), version: "0.1".into(), protocol: 1, sha256: "0".repeat(64) };
-        let library = Arc::new(Library(vec![("curious".to_owned(), method)]));
+        let offer = Offer { protocol: 2, revision: 0, name: "asking".into(), version: "0.1".into(), methods: vec![offered] };
+        let plugin = Plugin { kind: Kind::Binary, name: "asking".into(), version: "0.1".into(), protocol: 2, sha256: "0".repeat(64) };
+        let library = Arc::new(Library { methods: vec![("curious".to_owned(), method)], revision: 0 });
         register_offer(&offer, &plugin, "asking.so", library).expect("a free name")[0]
     })
 }
@@ -195,7 +197,42 @@ fn a_message_with_a_key_that_is_not_of_the_protocol_is_refused() {
         let error = text.expect_err("must be refused").to_string();
         assert!(error.contains(&format!("unknown field `{key}`")), "{error}");
     };
-    let offer = r#"{"protocol": 1, "name": "n", "version": "1", "methods": [], "presset": ""}"#;
+    let offer = r#"{"protocol": 2, "revision": 1, "name": "n", "version": "1", "methods": [], "presset": ""}"#;
     refused(serde_json::from_str::<Offer>(offer).map(drop), "presset");
     refused(serde_json::from_str::<Plan>(r#"{"epochs": 1, "batch_size": 2, "view": "train", "lr": 0.1}"#).map(drop), "lr");
+}
+
+/// What `create` of the exported method says of a setup.
+fn created(change: impl FnOnce(&mut abi::CilSetup, &mut abi::CilBackbone)) -> String {
+    let text = |text: &'static std::ffi::CStr| text.as_ptr();
+    let mut backbone =
+        abi::CilBackbone { entry: text(c"no-such-kind"), name: text(c"some"), weights_hash: text(c""), ..abi::CilBackbone::empty() };
+    let mut setup = abi::CilSetup { config: text(c"{}"), device: text(c"cpu"), dtype: abi::F32, revision: 4, ..abi::CilSetup::empty() };
+    change(&mut setup, &mut backbone);
+    setup.backbone = &raw const backbone;
+    let create = export::method::<Curious>(&[]).create.expect("exported");
+    let mut instance = std::ptr::null_mut();
+    // SAFETY: setup and backbone are whole, and the text of a failure lives until the next call.
+    unsafe {
+        let status = create(&raw const setup, &raw mut instance);
+        assert_ne!(status.code, abi::OK);
+        std::ffi::CStr::from_ptr(status.text).to_string_lossy().into_owned()
+    }
+}
+
+#[test]
+fn a_plugin_refuses_what_a_later_harness_requires() {
+    let refused = |name: &str| {
+        format!(
+            "from the harness: {name} requires 'later', which this plugin (ABI 2.0) does not know \
+             and the harness (ABI 2.4) does: rebuild the plugin against it"
+        )
+    };
+    assert!(created(|_, _| {}).contains("no-such-kind"), "the setup itself is understood");
+    let text = created(|setup, _| setup.required = c"dtype, later".as_ptr());
+    assert_eq!(text, refused("CilSetup"));
+    let text = created(|_, backbone| backbone.required = c"later".as_ptr());
+    assert_eq!(text, refused("CilBackbone"));
+    let text = created(|setup, _| setup.size = 16);
+    assert!(text.starts_with("from the harness: CilSetup: its size is 16"), "{text}");
 }

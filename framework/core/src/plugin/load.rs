@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::abi::{self, CilMethod, EntryFn};
+use super::abi::{self, CilMethod, CilPlugin, EntryFn};
 use super::binary::Library;
+use super::codes;
 use super::flat::{self, Read};
 use super::messages::{MethodOffer, Offer};
 use super::remote::{Connect, register_offer};
+use super::sized::{self, Writer};
 use super::{Kind, Plugin};
 use crate::method::MethodEntry;
 use crate::{Error, Result};
@@ -63,18 +65,23 @@ pub fn open(path: &Path) -> Result<Opened> {
     // SAFETY: whatever the version, the table begins with it.
     let version = unsafe { table.cast::<u32>().read() };
     if version != abi::VERSION {
-        let (age, todo) = match version < abi::VERSION {
-            true => ("older", "build the plugin anew against this cilbench"),
-            false => ("newer", "update cilbench, or build the plugin against this one"),
-        };
-        let text = format!("{}: built for ABI version {version}, {age} than this cilbench's, {}: {todo}", path.display(), abi::VERSION);
-        return Err(Error::Unsupported(text));
+        return Err(Error::Unsupported(format!("{}: {}", path.display(), other_version(version))));
     }
-    // SAFETY: of this version the whole table is known.
-    let (offer, methods) =
-        unsafe { describe(&*table) }.map_err(|what| Error::file(path, format!("the plugin's description is broken: {what}")))?;
+    // SAFETY: the table is one of this version.
+    let described = unsafe { describe(table) };
+    let (offer, library) = described.map_err(|what| Error::file(path, format!("the plugin's description is broken: {what}")))?;
     let plugin = Plugin { kind: Kind::Binary, name: offer.name.clone(), version: offer.version.clone(), protocol: version, sha256 };
-    Ok(Opened { plugin, path: absolute, offer, connect: Arc::new(Library(methods)) })
+    Ok(Opened { plugin, path: absolute, offer, connect: Arc::new(library) })
+}
+
+/// What is said of a plugin of another version of the ABI.
+fn other_version(theirs: u32) -> String {
+    let own = abi::VERSION;
+    let remedy = match theirs < own {
+        true => "rebuild the plugin against this cilbench",
+        false => "update cilbench, or rebuild the plugin against this one",
+    };
+    format!("the plugin speaks ABI {theirs} and this cilbench speaks ABI {own}: {remedy}")
 }
 
 #[cfg(unix)]
@@ -94,43 +101,70 @@ unsafe fn open_library(path: &Path) -> std::result::Result<libloading::Library, 
 /// Reads a table.
 ///
 /// # Safety
-/// It is one of this version of the ABI.
-unsafe fn describe(table: &abi::CilPlugin) -> Read<(Offer, Vec<(String, CilMethod)>)> {
-    // SAFETY: the caller's promise, here and below.
-    let methods = unsafe { flat::list("the methods", table.methods, table.method_count.into())? };
-    let (name, version) = unsafe { (flat::text("the plugin's name", table.name)?, flat::text("the plugin's version", table.version)?) };
-    let mut offer = Offer { protocol: table.abi, name, version, methods: Vec::new() };
-    let mut tables = Vec::new();
-    for m in methods {
-        let name = unsafe { flat::text("a method's name", m.name)? };
-        let text = |what: &str, pointer| unsafe { flat::text(&format!("the {what} of method '{name}'"), pointer) };
-        let missing = [
-            ("create", m.create.is_none()),
-            ("destroy", m.destroy.is_none()),
-            ("plan", m.plan.is_none()),
-            ("begin_task", m.begin_task.is_none()),
-            ("observe", m.observe.is_none()),
-            ("end_task", m.end_task.is_none()),
-            ("predict", m.predict.is_none()),
-            ("state", m.state.is_none()),
-            ("restore", m.restore.is_none()),
-        ];
-        if let Some((function, _)) = missing.iter().find(|(_, missing)| *missing) {
-            return Err(format!("a null pointer where the function {function} of method '{name}' should be"));
-        }
-        offer.methods.push(MethodOffer {
-            version: text("version", m.version)?,
-            summary: text("summary", m.summary)?,
-            paper: text("paper", m.paper)?,
-            access: flat::access(m.access)?,
-            trains: text("trained scope", m.trains)?,
-            presets: text("presets", m.presets)?,
-            fields: text("hyper-parameters", m.fields)?,
-            name: name.clone(),
-        });
-        tables.push((name, *m));
+/// It is one of this version of the ABI, and it never changes.
+unsafe fn describe(table: *const CilPlugin) -> Read<(Offer, Library)> {
+    // SAFETY: the caller's promise, here and below: in this version the size stands at its place,
+    // and texts and lists are whole.
+    let table = unsafe {
+        let size = table.byte_add(std::mem::offset_of!(CilPlugin, size)).cast::<u32>().read();
+        sized::copy(table, size.into())?
+    };
+    let writer = Writer::Plugin(table.revision);
+    let methods = unsafe {
+        sized::understood(&table, table.size.into(), writer)?;
+        sized::list_from("the methods", table.methods, table.method_count.into(), writer)?
+    };
+    let (name, version) = unsafe {
+        let name = flat::text("the plugin's name", table.name)?;
+        (name, flat::text("the plugin's version", table.version)?)
+    };
+    let mut offer = Offer { protocol: table.abi, revision: table.revision, name, version, methods: Vec::new() };
+    let mut library = Library { methods: Vec::new(), revision: table.revision };
+    for method in methods {
+        let described = unsafe { describe_method(&method)? };
+        library.methods.push((described.name.clone(), method));
+        offer.methods.push(described);
     }
-    Ok((offer, tables))
+    Ok((offer, library))
+}
+
+/// Reads a method's table.
+///
+/// # Safety
+/// Its texts are null or end with a zero.
+unsafe fn describe_method(m: &CilMethod) -> Read<MethodOffer> {
+    // SAFETY: the caller's promise, here and below.
+    let name = unsafe { flat::text("a method's name", m.name)? };
+    let text = |what: &str, pointer| unsafe { flat::text(&format!("the {what} of method '{name}'"), pointer) };
+    let missing = [
+        ("create", m.create.is_none()),
+        ("destroy", m.destroy.is_none()),
+        ("plan", m.plan.is_none()),
+        ("begin_task", m.begin_task.is_none()),
+        ("observe", m.observe.is_none()),
+        ("end_task", m.end_task.is_none()),
+        ("predict", m.predict.is_none()),
+        ("state", m.state.is_none()),
+        ("restore", m.restore.is_none()),
+    ];
+    if let Some((function, _)) = missing.iter().find(|(_, missing)| *missing) {
+        return Err(format!("a null pointer where the function {function} of method '{name}' should be"));
+    }
+    let trial_settings = match m.trial_settings.is_null() {
+        true => String::new(),
+        false => text("trial settings", m.trial_settings)?,
+    };
+    Ok(MethodOffer {
+        version: text("version", m.version)?,
+        summary: text("summary", m.summary)?,
+        paper: text("paper", m.paper)?,
+        access: codes::access(m.access)?,
+        trains: text("trained scope", m.trains)?,
+        presets: text("presets", m.presets)?,
+        trial_settings,
+        fields: text("hyper-parameters", m.fields)?,
+        name,
+    })
 }
 
 /// Looks at the file without loading it: whether it is a whole library for this machine. Gives its SHA-256.

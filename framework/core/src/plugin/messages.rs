@@ -5,6 +5,10 @@
 //! [`ToPlugin`] and [`ToHost`] are the frames of a connection; before the first of them the plugin sends its [`Offer`].
 //!
 //! What is called JSON here is JSON text in a string, in every encoding of the messages.
+//!
+//! Within a version of the protocol messages may get new keys, which raises the
+//! [`PROTOCOL_REVISION`]. A sender writes `?` in front of a key that its peer may skip. A reader
+//! refuses any other key that it does not know, by name.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,8 +19,10 @@ use crate::method::{Access, Losses, Plan};
 use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::State;
 
-/// The version of these messages. Raised whenever one of them changes.
-pub const PROTOCOL: u32 = 1;
+/// The version of these messages. A plugin of another version is refused.
+pub const PROTOCOL: u32 = 2;
+/// The revision of this version: the number of times that messages got new keys.
+pub const PROTOCOL_REVISION: u32 = 0;
 
 /// What a plugin says of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +30,9 @@ pub const PROTOCOL: u32 = 1;
 pub struct Offer {
     /// The version of the messages (or of the ABI) that it speaks.
     pub protocol: u32,
+    /// The revision of that version.
+    #[serde(default)]
+    pub revision: u32,
     /// The plugin's name.
     pub name: String,
     /// The plugin's version.
@@ -50,12 +59,16 @@ pub struct MethodOffer {
     pub trains: String,
     /// Presets: a TOML file with one table for each data set.
     pub presets: String,
+    /// TOML: the settings with which the conformance suite tries it, on top of its defaults.
+    #[serde(default)]
+    pub trial_settings: String,
     /// Its hyper-parameters as JSON: `[{"key": "epochs", "default": 5, "doc": "Passes over the images."}, …]`.
     pub fields: String,
 }
 
 /// What a method is built from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Construction {
     /// The method's name.
     pub method: String,
@@ -71,6 +84,7 @@ pub struct Construction {
 
 /// The backbone of a run, for a plugin to build its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BackboneOffer {
     /// The registry entry that builds it: `vit` for everything that is a plain ViT in a timm-named file.
     pub entry: String,
@@ -98,7 +112,7 @@ pub struct BackboneOffer {
 
 /// A call of the harness to a plugin: [`Method`](crate::method::Method), one variant a function.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Call {
     /// Builds the method; always the first call. Answered by [`Answer::Done`].
     Build(Construction),
@@ -270,7 +284,7 @@ impl Failure {
 
 /// A frame from the harness to a plugin.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum ToPlugin {
     /// A call.
     Call {

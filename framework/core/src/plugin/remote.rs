@@ -12,7 +12,7 @@ use crate::array::{Array, Element};
 use crate::backbone::{BackboneSource, Exported};
 use crate::config::{self, Field, Layer};
 use crate::context::{Host, Placement, PlainBatch};
-use crate::method::{About, Batch, Losses, MethodEntry, Plan, Player, Recipe, Saved, Setup, check_plan, register};
+use crate::method::{About, Batch, Losses, MethodEntry, Plan, Player, Recipe, Saved, Setup, Trial, TrialBackbone, check_plan, register};
 use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::State;
 use crate::{Error, Result, device};
@@ -55,7 +55,7 @@ pub fn register_offer(offer: &Offer, plugin: &Plugin, place: &str, connect: Arc<
             access: m.access,
             trains: keep(&m.trains),
             presets: keep(&m.presets),
-            ..About::DEFAULT
+            trial: Trial { settings: keep(&m.trial_settings), backbone: TrialBackbone::Vit },
         };
         let recipe =
             RemoteRecipe { method: m.name.clone(), whom: format!("plugin {} ({place})", plugin.name), fields, connect: connect.clone() };

@@ -10,10 +10,10 @@ use crate::metrics::{self, Prediction};
 use crate::scenario::Task;
 use crate::{Error, Result};
 
-/// Images per forward pass.
-const BATCH: usize = 64;
+/// Images per forward pass, unless the method's plan says otherwise.
+pub(super) const BATCH: usize = 64;
 
-/// Predictions for the test images of `tasks`; `watch` is called after every batch and may stop the run.
+/// Predictions for the test images of `tasks`, `batch` images at a time; `watch` is called after every batch and may stop the run.
 ///
 /// # Errors
 /// [`Error::Protocol`] for logits of another shape, [`Error::Diverged`] for logits that are not finite.
@@ -22,13 +22,16 @@ pub fn evaluate(
     tasks: &[Task],
     transforms: &Transforms,
     placement: &Placement,
+    batch: usize,
     watch: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Vec<Prediction>> {
     let classes: Vec<Vec<usize>> = tasks.iter().map(|t| t.info.classes.clone()).collect();
     let seen = classes.iter().flatten().max().map_or(0, |c| c + 1);
     let mut all = Vec::new();
     for (index, task) in tasks.iter().enumerate() {
-        for batch in Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, Augment::Never) {
+        let all_images = (0..task.test.len()).collect();
+        let never = Augment::Never;
+        for batch in Loader::new(&task.test, all_images, batch, 0, transforms, View::Test, never) {
             let data = to_tensors(batch?, transforms.image_size, placement)?;
             let logits = player.predict(&data.images)?.to_dtype(DType::F64)?;
             let (n, width) = logits.dims2()?;

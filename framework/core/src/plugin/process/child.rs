@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use super::command::PluginCommand;
 use super::watchdog::{Watchdog, exited, kill, kill_group, locked};
+use crate::plugin::messages::{PROTOCOL, PROTOCOL_REVISION};
 use crate::{Error, Result};
 
-/// Tells a process that the harness started it: the version of the protocol.
+/// Tells a process that the harness started it: version and revision of the protocol, as in `2.0`.
 const MARK: &str = "CILBENCH_PLUGIN";
 /// The path of the shared file.
 const SHARED: &str = "CILBENCH_SHARED";
@@ -37,7 +38,7 @@ impl Running {
     pub(super) fn start(command: &PluginCommand, label: &str, shared: Option<&Path>) -> Result<Self> {
         let (program, arguments) = command.words();
         let mut start = Command::new(program);
-        start.args(arguments).env(MARK, super::PROTOCOL.to_string());
+        start.args(arguments).env(MARK, format!("{PROTOCOL}.{PROTOCOL_REVISION}"));
         start.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         match shared {
             Some(path) => start.env(SHARED, path),

@@ -12,7 +12,7 @@ use super::payload::{self, Sink};
 use super::{ProcessLink, Processes};
 use crate::context::{Host, Reply, Request};
 use crate::plugin::load::{self, Opened};
-use crate::plugin::messages::{Answer, Call, Failure, FailureClass, Offer, PROTOCOL, ToHost, ToPlugin};
+use crate::plugin::messages::{Answer, Call, Failure, FailureClass, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin};
 use crate::plugin::{Kind, Plugin, abi};
 use crate::{Error, Result};
 
@@ -44,7 +44,7 @@ pub fn serve(path: &Path) -> Result<()> {
         Ok(opened) => opened,
         Err(error) => return send(&mut out, &serde_json::json!({ "failed": Failure::from(&error) })),
     };
-    send(&mut out, &ToHost::Offer(Offer { protocol: PROTOCOL, ..opened.offer.clone() }))?;
+    send(&mut out, &ToHost::Offer(Offer { protocol: PROTOCOL, revision: PROTOCOL_REVISION, ..opened.offer.clone() }))?;
     let mut parent = Parent { input: BufReader::new(input), out, probing: false };
     let mut link = opened.connect.connect()?;
     while let Some(message) = parent.receive()? {

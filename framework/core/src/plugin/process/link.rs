@@ -1,5 +1,6 @@
 //! The connection to a running plugin: calls out, requests in, answers back.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use crate::context::Host;
 use crate::context::NoHost;
 use crate::error::catching;
 use crate::plugin::Link;
-use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, ToHost, ToPlugin};
+use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin};
 use crate::{Error, Result};
 
 /// A process and what is between us.
@@ -26,6 +27,8 @@ pub(super) struct ProcessLink {
     running: Running,
     /// Where arrays are left for it, if it reads them there.
     shared: Option<File>,
+    /// The revision of the protocol that it speaks.
+    revision: u64,
     /// Why nothing more can be asked of it.
     ended: Option<String>,
 }
@@ -41,6 +44,9 @@ struct Greeting {
     /// Whether it reads the shared file.
     #[serde(default)]
     shared: bool,
+    /// Keys that this version does not have. They are looked at once the version is known.
+    #[serde(flatten)]
+    other: BTreeMap<String, Value>,
 }
 
 impl ProcessLink {
@@ -48,7 +54,7 @@ impl ProcessLink {
     pub(super) fn start(command: &Arc<PluginCommand>, timeout: Duration) -> Result<(Self, Offer)> {
         let shared = SharedFile::new();
         let running = Running::start(command, &label(command), shared.as_ref().map(SharedFile::path))?;
-        let mut link = Self { command: command.clone(), timeout, running, shared: None, ended: None };
+        let mut link = Self { command: command.clone(), timeout, running, shared: None, revision: 0, ended: None };
         let greeting: Greeting = link.receive("its first frame")?;
         if let Some(failure) = greeting.failed {
             return Err(Failure { text: format!("plugin {}: {}", command.text(), failure.text), ..failure }.error());
@@ -57,17 +63,27 @@ impl ProcessLink {
         // The version first: the rest of another version's offer may look different.
         let spoken = greeting.offer["protocol"].as_u64();
         if spoken != Some(u64::from(PROTOCOL)) {
-            let theirs = spoken.map_or("no version".to_owned(), |v| format!("version {v}"));
-            let newer = spoken.is_some_and(|v| v > u64::from(PROTOCOL));
-            let remedy = if newer { "update cilbench" } else { "update the plugin's cilbench package" };
-            return Err(Error::Protocol(format!(
-                "plugin {}: it speaks {theirs} of the protocol, this cilbench version {PROTOCOL}: {remedy}",
-                command.text()
-            )));
+            let text = format!("plugin {}: {}", command.text(), other_version(spoken));
+            return Err(Error::Protocol(text));
         }
-        let offer = Offer::deserialize(greeting.offer)
-            .map_err(|e| Error::Protocol(format!("plugin {}: its offer cannot be understood: {e}", command.text())))?;
+        link.revision = greeting.offer["revision"].as_u64().unwrap_or(0);
+        let unknown = greeting.other.keys().next().map(|key| format!("unknown key '{key}'"));
+        let offer = unknown.map_or_else(|| Offer::deserialize(greeting.offer).map_err(|e| e.to_string()), Err);
+        let offer = offer.map_err(|what| {
+            let what = link.misunderstood(&what);
+            Error::Protocol(format!("plugin {}, in its offer: {what}", command.text()))
+        })?;
         Ok((link, offer))
+    }
+
+    /// What is said of a message that cannot be understood: a key that is not known may be one of a
+    /// later revision.
+    fn misunderstood(&self, text: &str) -> String {
+        format!(
+            "a message that cannot be understood by this cilbench (protocol \
+             {PROTOCOL}.{PROTOCOL_REVISION}; the plugin speaks {PROTOCOL}.{}): {text}",
+            self.revision
+        )
     }
 
     /// Sends a message, its arrays by the shared file if there is one.
@@ -117,7 +133,7 @@ impl ProcessLink {
                  (the Python package sees to that if it is imported before anything prints)",
                 shown(&bytes)
             ),
-            Broken::Message(text) => format!("a message that cannot be understood: {text}"),
+            Broken::Message(text) => self.misunderstood(&text),
             Broken::Io(error) => format!("reading from it failed: {error}; {how}"),
         };
         let text = format!("plugin {}, in {during}: {what}", self.command.text());
@@ -161,6 +177,16 @@ impl Link for ProcessLink {
             }
         }
     }
+}
+
+/// What is said of a plugin of another version of the protocol.
+fn other_version(theirs: Option<u64>) -> String {
+    let spoken = theirs.map_or("no version of the protocol".to_owned(), |v| format!("protocol {v}"));
+    let remedy = match theirs.is_some_and(|v| v > u64::from(PROTOCOL)) {
+        true => "update cilbench, or rebuild the plugin against this one",
+        false => "rebuild the plugin against this cilbench (in Python: update its package cilbench)",
+    };
+    format!("it speaks {spoken} and this cilbench speaks protocol {PROTOCOL}: {remedy}")
 }
 
 /// What a plugin's lines on standard error begin with: the script's name.

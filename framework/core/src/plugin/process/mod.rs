@@ -8,6 +8,7 @@ mod command;
 mod frame;
 mod isolated;
 mod link;
+mod optional;
 mod payload;
 mod shared;
 mod watchdog;

@@ -12,6 +12,7 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::{Error as _, SerializeStruct};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::optional;
 use crate::array::{Array, Element};
 
 /// Offsets of arrays are multiples of this.
@@ -63,7 +64,13 @@ pub(super) fn write<T: Serialize>(message: &T, sink: Sink) -> (serde_json::Resul
 /// A message from JSON and the bytes of its arrays.
 pub(super) fn read<T: DeserializeOwned>(text: &[u8], arrays: Vec<u8>) -> serde_json::Result<T> {
     IN.set(Some(arrays));
-    let message = serde_json::from_slice(text);
+    let message = match optional::mentioned(text) {
+        false => serde_json::from_slice(text),
+        true => serde_json::from_slice(text).and_then(|mut message| {
+            optional::skip(&mut message);
+            serde_json::from_value(message)
+        }),
+    };
     IN.take();
     message
 }

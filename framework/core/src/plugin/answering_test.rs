@@ -40,9 +40,9 @@ fn said(status: &CilStatus) -> String {
 #[test]
 fn what_a_request_gave_may_be_handed_on_with_the_next() {
     let mut host = Counting::default();
-    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
+    let mut harness = Harness::new(&mut host);
     let context = harness.context();
-    let (name, mut drawn) = (c"numbers", flat::no_tensor());
+    let (name, mut drawn) = (c"numbers", CilTensor::empty());
     // So many that their memory is given back to the system as soon as it is freed.
     let shape = [1u64 << 20];
     // SAFETY: the pointers are those of the values above; the context is used within the harness's life.
@@ -59,9 +59,9 @@ fn what_a_request_gave_may_be_handed_on_with_the_next() {
 #[test]
 fn after_a_failed_request_all_fail() {
     let mut host = Counting::default();
-    let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
+    let mut harness = Harness::new(&mut host);
     let context = harness.context();
-    let (mut list, mut drawn, shape) = (CilExemplars { count: 0, items: std::ptr::null() }, flat::no_tensor(), [3u64]);
+    let (mut list, mut drawn, shape) = (CilExemplars::empty(), CilTensor::empty(), [3u64]);
     // SAFETY: as above.
     unsafe {
         let status = memory_list(context.host, &mut list);
@@ -75,10 +75,10 @@ fn after_a_failed_request_all_fail() {
 
 #[test]
 fn a_request_that_cannot_be_read_or_answered_fails_the_call_too() {
-    let (name, shape, mut drawn) = (c"numbers", [3u64], flat::no_tensor());
+    let (name, shape, mut drawn) = (c"numbers", [3u64], CilTensor::empty());
     for (law, out) in [(99, &raw mut drawn), (LAW_NORMAL, std::ptr::null_mut())] {
         let mut host = Counting::default();
-        let mut harness = Harness { host: &mut host, kept: Kept::default(), error: None, by_harness: false };
+        let mut harness = Harness::new(&mut host);
         let context = harness.context();
         // SAFETY: as above; a null pointer is what the function must withstand.
         unsafe {

@@ -1,7 +1,7 @@
-//! `cilbench eval`: a finished run's model, scored again.
+//! `cilbench eval`: scores a finished run's model again.
 
 use cilbench::metrics::Scores;
-use cilbench::run::evaluate;
+use cilbench::run::{TEST_BATCH, evaluate};
 use cilbench::scenario::{self, Task};
 use cilbench::{Error, Result};
 
@@ -31,13 +31,14 @@ impl Execute for Eval {
         let run = FinishedRun::open(&self.finished)?;
         let prepared = Prepared::new(&run.experiment)?;
         let (player, own) = run.model(&prepared)?;
-        let tasks = match &self.scenario {
-            None => own,
-            Some(name) => other_tasks(name, &run, &prepared, &own)?,
-        };
+        let other = self.scenario.as_ref().map(|name| other_tasks(name, &run, &prepared, &own)).transpose()?;
+        let tasks = other.as_ref().unwrap_or(&own);
         let record = &run.record;
         let transforms = &record.identity.scenario.transforms;
-        let predictions = evaluate(&*player, &tasks, transforms, prepared.placement(), &mut || Ok(()))?;
+        // As the run scored: a forward pass of another number of images may differ by rounding.
+        let last = own.last().ok_or_else(|| Error::usage("the scenario has no task"))?;
+        let batch = player.plan(&last.info)?.test_batch.unwrap_or(TEST_BATCH);
+        let predictions = evaluate(&*player, tasks, transforms, prepared.placement(), batch, &mut || Ok(()))?;
         let classes: Vec<Vec<usize>> = tasks.iter().map(|t| t.info.classes.clone()).collect();
         let scores = Scores::of(&predictions, &classes);
         let mut out = table(&["images", "accuracy", "task mean", "task-id", "task-aware", "ECE"]);

@@ -11,7 +11,7 @@ use crate::scenario::Task;
 use crate::{Error, Result};
 
 /// Images per forward pass, unless the method's plan says otherwise.
-pub(super) const BATCH: usize = 64;
+pub const TEST_BATCH: usize = 64;
 
 /// Predictions for the test images of `tasks`, `batch` images at a time; `watch` is called after every batch and may stop the run.
 ///

@@ -12,7 +12,7 @@ mod task_host;
 
 pub use bench::{BenchAt, StepSeconds, bench_steps};
 pub use engine::{Event, Progress, RunPlan, execute, pretraining_warning};
-pub use evaluate::evaluate;
+pub use evaluate::{TEST_BATCH, evaluate};
 pub use exemplars::Memory;
 pub(crate) use exemplars::payload_rows;
 pub(crate) use protocol::to_tensors;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::drift::{drift, spectra};
 use super::engine::{Event, Progress, RunPlan};
-use super::evaluate::{BATCH, evaluate};
+use super::evaluate::{TEST_BATCH, evaluate};
 use super::exemplars::Memory;
 use super::protocol::{Batches, Course, Feed, Position, Shown, Step, TaskDrive};
 use super::task_host::TaskHost;
@@ -242,7 +242,7 @@ impl<'a> Session<'a> {
     fn score(&self, info: &TaskInfo) -> Result<Vec<Prediction>> {
         let place = format!("in task {}, while scoring", info.index + 1);
         let (stop, placement) = (self.plan.stop, self.plan.placement);
-        let batch = self.player.plan(info)?.test_batch.unwrap_or(BATCH);
+        let batch = self.player.plan(info)?.test_batch.unwrap_or(TEST_BATCH);
         let mut watch = || check(stop, &place);
         evaluate(&*self.player, &self.seen, &self.transforms, placement, batch, &mut watch)
     }

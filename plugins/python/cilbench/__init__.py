@@ -6,16 +6,19 @@ A method subclasses `Method` and ends its script with `cilbench.serve(MyMethod)`
 """
 
 from . import _wire
+from ._arrays import Array
 from .context import Context, Exemplar, HostError, Uniform
 from .method import Batch, Method, Plan, Scenario, Setup, TaskInfo, Unsupported, UsageError
 from .parameters import parameter
 from .state import buffer, optimiser, statistic, trained
 from ._serve import serve
 
-# Standard output belongs to the protocol from here on: `print` goes to standard error, also that of libraries imported later.
+# From here on, standard output belongs to the protocol. `print` writes to standard error, also in
+# libraries that are imported later.
 _wire.take_over_stdout()
 
 __all__ = [
+    "Array",
     "Batch",
     "Context",
     "Exemplar",

@@ -1,4 +1,4 @@
-"""Answers the harness's calls, one at a time, until it goes away."""
+"""Answers the harness's calls, one at a time, until the harness ends."""
 
 from __future__ import annotations
 
@@ -14,14 +14,26 @@ import time
 import traceback
 from typing import Any, Type
 
-from . import _wire, parameters
+from . import _arrays, _wire, parameters
 from .context import Context, HostError
 from .method import Batch, Method, Plan, Scenario, Setup, TaskInfo, Unsupported, UsageError
 from .state import pack, unpack
 
 
-BACKBONE = ["entry", "name", "weights", "weights_hash", "dim", "blocks", "heads", "patch", "image_size", "mean", "std"]
-"""What is said of a backbone."""
+BACKBONE = [
+    "entry",
+    "name",
+    "weights",
+    "weights_hash",
+    "dim",
+    "blocks",
+    "heads",
+    "patch",
+    "image_size",
+    "mean",
+    "std",
+]
+"""The facts that are sent about a backbone."""
 
 
 class Diverged(Exception):
@@ -29,13 +41,13 @@ class Diverged(Exception):
 
 
 def serve(method: Type[Method]) -> None:
-    """Hands `method` to the harness that started this script. The last line of a plugin."""
+    """Hands `method` to the harness that started this script. It is the last line of a plugin."""
     if not _wire.is_plugin():
         script = " ".join([os.path.basename(sys.executable or "python"), *sys.argv])
         print(f'This is a plugin of cilbench. Run it with:\n  cilbench run --plugin "{script}" --method {method.name}', file=sys.stderr)
         sys.exit(2)
     if multiprocessing.parent_process() is not None:
-        return  # a worker that the method started, and that imports its script again
+        return  # A worker that the method started imports the script again.
     channel = _wire.Channel.of_process()
     _end_with_parent()
     shared = channel.open_shared(os.environ.get("CILBENCH_SHARED", ""))
@@ -49,7 +61,10 @@ def _offer(method: Type[Method]) -> dict:
     missing = [key for key in ("name", "version", "summary") if not isinstance(getattr(method, key, None), str)]
     if missing:
         raise TypeError(f"{method.__name__}: set the class attributes {', '.join(missing)} to strings")
-    about = {key: getattr(method, key) for key in ("name", "version", "summary", "paper", "access", "trains", "presets", "trial_settings")}
+    if method.arrays not in ("numpy", "plain"):
+        raise TypeError(f"{method.__name__}.arrays = {method.arrays!r}: one of numpy, plain")
+    keys = ("name", "version", "summary", "paper", "access", "trains", "presets", "trial_settings")
+    about = {key: getattr(method, key) for key in keys}
     fields = parameters.describe(method.Config) if method.Config else []
     script = os.path.splitext(os.path.basename(sys.argv[0]))[0]
     return {
@@ -68,7 +83,7 @@ def _end_with_parent() -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1.0)
-        if os.getpgrp() == os.getpid():  # So the harness starts it: what it started itself ends with it.
+        if os.getpgrp() == os.getpid():  # The harness starts it as a group: what it started ends with it.
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
 
@@ -83,6 +98,7 @@ class _Server:
         self._channel = channel
         self._method: Any = None
         self._probing = False
+        self._plain = method.arrays == "plain"
 
     def answer(self, call: Any, probing: bool) -> Any:
         """The answer to a call: what the method returned, or how it failed."""
@@ -99,10 +115,15 @@ class _Server:
             return {"failed": _failure(error)}
 
     def _context(self) -> Context:
-        return Context(self._channel, self._probing)
+        return Context(self._channel, self._probing, self._plain)
+
+    def _images(self, images: Any) -> Any:
+        return _arrays.for_method(images, self._plain)
 
     def _build(self, method: str, config: str, backbone: dict, device: str, dtype: str) -> str:
         _wire.known(backbone, BACKBONE, "the backbone")
+        if not self._plain:
+            _arrays.require_numpy()
         built = parameters.build(self._class.Config, json.loads(config)) if self._class.Config else None
         self._method = self._class(built, Setup(device, dtype, backbone["image_size"], backbone["weights"], backbone))
         return "done"
@@ -124,7 +145,7 @@ class _Server:
         return "done"
 
     def _observe(self, batch: dict, epoch: int, step: int, task: dict) -> dict:
-        losses = self._method.observe(Batch.of(batch, epoch, step), TaskInfo.of(task), self._context())
+        losses = self._method.observe(Batch.of(batch, self._plain, epoch, step), TaskInfo.of(task), self._context())
         if not isinstance(losses, dict):
             raise TypeError(f"observe() returned {type(losses).__name__}; return a dict of loss terms by name")
         terms = [[str(name), float(value)] for name, value in losses.items()]
@@ -139,21 +160,21 @@ class _Server:
         return "done"
 
     def _predict(self, images: Any) -> dict:
-        return {"logits": _wire.as_array(self._method.predict(images), "predict()")}
+        return {"logits": _arrays.as_array(self._method.predict(self._images(images)), "predict()")}
 
     def _cls_tokens(self, images: Any) -> dict:
-        tokens = self._method.cls_tokens(images)
-        return {"cls-tokens": None if tokens is None else _wire.as_array(tokens, "cls_tokens()")}
+        tokens = self._method.cls_tokens(self._images(images))
+        return {"cls-tokens": None if tokens is None else _arrays.as_array(tokens, "cls_tokens()")}
 
     def _state(self) -> dict:
         return {"state": {"entries": pack(self._method.state())}}
 
     def _restore(self, state: dict, tasks: list, running: bool) -> str:
-        self._method.restore(unpack(state["entries"]), [TaskInfo.of(task) for task in tasks], running)
+        self._method.restore(unpack(state["entries"], self._plain), [TaskInfo.of(task) for task in tasks], running)
         return "done"
 
     def _export(self) -> Any:
-        raise Unsupported("a Python method's model is not written as a backbone with a linear head; its script can save what it likes")
+        raise Unsupported("a method in Python cannot be exported as a backbone with a linear head; save its model in its script")
 
 
 def _failure(error: Exception) -> dict:
@@ -166,7 +187,7 @@ def _failure(error: Exception) -> dict:
     text = "".join(traceback.format_exception_only(type(error), error)).strip()
     here = os.path.dirname(os.path.abspath(__file__))
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not os.path.abspath(f.filename).startswith(here)]
-    # The method's author's own line, and not the one in a library that it called.
+    # The line of the method's author, not one in a library that the method called.
     own = [f for f in frames if "site-packages" not in f.filename and "dist-packages" not in f.filename]
     frames = own or frames
     where = f" ({os.path.basename(frames[-1].filename)}, line {frames[-1].lineno})" if frames else ""

@@ -1,4 +1,4 @@
-"""Hyper-parameters: a dataclass, told to the harness with defaults and docs; values from there are checked against its types."""
+"""Hyper-parameters: a dataclass that is described to the harness. Values from there are checked against its types."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def describe(config: type) -> list[dict]:
 
 
 def build(config: type, values: dict) -> Any:
-    """The configuration of these values. Raises `UsageError` for one that is not of its field's type or choices."""
+    """The configuration of these values. Raises `UsageError` for a value that does not fit its field."""
     hints = _hints(config)
     return config(**{key: _checked(key, value, hints[key]) for key, value in values.items()})
 

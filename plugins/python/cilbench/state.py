@@ -1,16 +1,16 @@
-"""What a method carries: named arrays, each marked with what it is."""
+"""What a method carries: named arrays, each marked with its kind."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
 
-from ._wire import as_array
+from ._arrays import as_array, for_method
 
 
 @dataclasses.dataclass
 class Entry:
-    """One array of a state and what it is."""
+    """One array of a state and its kind."""
 
     kind: str
     value: Any
@@ -22,7 +22,7 @@ def trained(value: Any) -> Entry:
 
 
 def statistic(value: Any) -> Entry:
-    """A statistic of past data: class means, covariances. A training step may not change it."""
+    """A statistic of past data, as class means or covariances. A training step may not change it."""
     return Entry("statistic", value)
 
 
@@ -32,12 +32,12 @@ def optimiser(value: Any) -> Entry:
 
 
 def buffer(value: Any) -> Entry:
-    """Anything else that must be kept: counters, flags."""
+    """Anything else that must be kept, as counters or flags."""
     return Entry("buffer", value)
 
 
 def pack(state: Any) -> dict:
-    """A state as it is sent."""
+    """A state in the form that is sent."""
     if not isinstance(state, dict):
         raise TypeError(f"state() returned {type(state).__name__}; return a dict of names to trained(…), statistic(…), optimiser(…) or buffer(…)")
     for name, entry in state.items():
@@ -48,6 +48,6 @@ def pack(state: Any) -> dict:
     return {name: {"kind": entry.kind, "value": as_array(entry.value, f"state '{name}'")} for name, entry in state.items()}
 
 
-def unpack(entries: dict) -> dict:
-    """The arrays of a state by name, as copies that may be written to."""
-    return {name: entry["value"].copy() for name, entry in entries.items()}
+def unpack(entries: dict, plain: bool) -> dict:
+    """The arrays of a state by name, plain or numpy's, as copies that may be written to."""
+    return {name: for_method(entry["value"].copy(), plain) for name, entry in entries.items()}

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 @dataclass
 class Config:
     epochs: int = cilbench.parameter(5, "Passes over a task's training images.")
-    batch_size: int = cilbench.parameter(32, "Images a step.")
+    batch_size: int = cilbench.parameter(32, "Images per step.")
     learning_rate: float = cilbench.parameter(2.0, "Step size of SGD with momentum 0.9.")
     features: int = cilbench.parameter(256, "Random filters of 7×7 pixels, frozen.")
 
@@ -39,7 +39,8 @@ class LinearHead(cilbench.Method):
 
     def begin_task(self, task, ctx):
         if task.index == 0:
-            # Every random number comes from the harness: the same seed gives the same bits, and another implementation the same numbers.
+            # Every random number comes from the harness. The same seed gives the same bits, and another
+            # implementation gets the same numbers.
             self.filters = torch.from_numpy(ctx.draw("filters", [self.config.features, 3, 7, 7])).to(self.device)
         grown = torch.zeros(max(task.classes) + 1, self.weight.shape[1], device=self.device)
         grown[: len(self.weight)] = self.weight

@@ -1,10 +1,8 @@
-"""A method that breaks one rule, named on the command line; as "well" it breaks none. For the tests."""
+"""A method for the tests that breaks one rule, named on the command line. As "well" it breaks none. It needs no package."""
 
 import os
 import sys
 import time
-
-import numpy as np
 
 FAULT = sys.argv[1]
 # Most faults happen in the only step of the second task: by then the first is learned and in a checkpoint.
@@ -38,12 +36,13 @@ class Faulty(cilbench.Method):
     version = "1"
     summary = f"breaks one rule: {FAULT}"
     access = "stream"
+    arrays = "plain"
 
     def __init__(self, config, setup):
         print("standard output is taken over")  # must reach standard error
         os.write(1, b"also below Python\n")
-        self.classes = np.zeros(1, np.int64)
-        self.weight = np.zeros(3, np.float32)
+        self.classes = 0
+        self.weight = [0.0, 0.0, 0.0]
         if FAULT == "refuses":
             raise cilbench.UsageError("rank = 0: at least 1")
 
@@ -59,7 +58,7 @@ class Faulty(cilbench.Method):
         assert FAULT != "parts" or self.steps == 3, f"{self.steps} steps"
 
     def begin_task(self, task, ctx):
-        self.classes[0] = max(task.classes) + 1
+        self.classes = max(task.classes) + 1
 
     def observe(self, batch, task, ctx):
         loss = 1.0
@@ -98,35 +97,35 @@ class Faulty(cilbench.Method):
                 os.kill(os.getpid(), 9)
             if FAULT == "losses":
                 return 0.5
-        self.weight += ctx.draw("step", [3])
+        self.weight = [w + step for w, step in zip(self.weight, ctx.draw("step", [3]))]
         return {"loss": loss}
 
     def predict(self, images):
         assert FAULT != "parts" or len(images) <= 3, f"{len(images)} images at once"
-        classes = int(self.classes[0])
-        logits = np.tile(np.arange(classes, dtype=np.float32), (len(images), 1)) + images.mean((1, 2, 3))[:, None] * self.weight.sum()
-        second = classes > 2
+        scores = [sum(image.flat) / len(image.flat) * sum(self.weight) for image in images]
+        logits = [[float(c) + score for c in range(self.classes)] for score in scores]
+        second = self.classes > 2
         if second and FAULT == "nan-logits":
-            logits[0, 0] = np.nan
+            logits[0][0] = float("nan")
         if second and FAULT == "wrong-logits":
-            logits = logits[:, 1:]
+            logits = [row[1:] for row in logits]
         if second and FAULT == "few-logits":
             logits = logits[1:]
         if second and FAULT == "flat-logits":
-            logits = logits.ravel()
+            logits = [logit for row in logits for logit in row]
         return logits
 
     def state(self):
         if FAULT == "unmarked":
             return {"weight": self.weight}
         if FAULT == "type":
-            return {"weight": cilbench.trained(self.weight.astype(complex))}
-        return {"classes": cilbench.buffer(self.classes), "weight": cilbench.trained(self.weight)}
+            return {"weight": cilbench.trained([complex(w) for w in self.weight])}
+        return {"classes": cilbench.buffer([self.classes]), "weight": cilbench.trained(self.weight)}
 
     def restore(self, state, tasks, running):
-        self.classes = state["classes"]
+        self.classes = state["classes"][0]
         if FAULT != "forgets":
-            self.weight = state["weight"]
+            self.weight = state["weight"].tolist()
 
 
 cilbench.serve(Faulty)

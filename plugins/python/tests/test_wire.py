@@ -1,17 +1,22 @@
-"""Frames, hyper-parameters and states, without a harness: `python3 -m unittest discover -s plugins/python/tests`."""
+"""Frames, arrays, hyper-parameters and states, without a harness and without numpy (see test_numpy.py).
 
+    python3 -m unittest discover -s plugins/python/tests
+"""
+
+import array
 import dataclasses
 import os
+import subprocess
 import sys
 import threading
 import unittest
+import unittest.mock
 from typing import Literal
 
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), ".."))
 
 import cilbench
-import numpy as np
-from cilbench import _serve, _wire, parameters, state
+from cilbench import _arrays, _serve, _wire, parameters, state
 
 
 def pipe():
@@ -30,30 +35,35 @@ def there_and_back(message):
     return received
 
 
+def plain(element, shape, numbers):
+    """An array of these numbers."""
+    return _arrays._of_flat(numbers, shape, element)
+
+
 class Frames(unittest.TestCase):
     def test_arrays_of_every_type_come_back_bit_for_bit(self):
-        rng = np.random.default_rng(0)
-        for name, code in _wire.ELEMENTS.items():
+        for element in _arrays.ELEMENTS:
             for shape in [(), (0, 3), (5,), (2, 3, 7)]:
-                array = np.asarray(rng.random(shape) * 200).astype(code)
-                back = there_and_back({"a": array, "list": [array, 1, None, "x"]})
+                count = 1
+                for size in shape:
+                    count *= size
+                sent = plain(element, shape, [7 * i % 200 for i in range(count)])
+                back = there_and_back({"a": sent, "list": [sent, 1, None, "x"]})
                 for received in (back["a"], back["list"][0]):
-                    self.assertEqual((received.dtype, received.shape), (np.dtype(code), shape), name)
-                    self.assertEqual(received.tobytes(), array.tobytes())
+                    self.assertEqual((received.element, received.shape), (element, shape))
+                    self.assertEqual(bytes(received.flat), bytes(sent.flat))
+                    self.assertEqual(received.tolist(), sent.tolist())
                 self.assertEqual(back["list"][1:], [1, None, "x"])
 
-    def test_a_large_strided_array(self):
-        array = np.arange(1_200_000, dtype=np.float32).reshape(1200, 1000).T
-        np.testing.assert_array_equal(there_and_back([array])[0], array)
+    def test_a_large_array(self):
+        sent = plain("f32", (600, 1000), range(600_000))
+        self.assertEqual(there_and_back([sent])[0].flat, sent.flat)
 
     def test_received_arrays_can_be_written_to(self):
-        there_and_back(np.zeros(3))[:] = 1
-
-    def test_other_types_are_converted_or_refused_by_name(self):
-        self.assertEqual(_wire.as_array(np.array([True]), "x").dtype, np.uint8)
-        self.assertEqual(_wire.as_array(np.int32([1]), "x").dtype, np.int64)
-        with self.assertRaisesRegex(TypeError, "state 'm'.*complex128"):
-            _wire.as_array(np.array([1j]), "state 'm'")
+        for count in (3, 1_000_000):
+            received = there_and_back(plain("f64", [count], [0.0] * count))
+            received.flat[1] = 2.5
+            self.assertEqual(received[1], 2.5)
 
     def test_not_a_number_is_no_json(self):
         with self.assertRaises(ValueError):
@@ -104,6 +114,70 @@ class Versions(unittest.TestCase):
         self.assertEqual(server.answer({"plan": {"task": task}}, False), {"plan": plan})
 
 
+class Arrays(unittest.TestCase):
+    def setUp(self):
+        # As where a method does not import numpy.
+        without = unittest.mock.patch.dict(sys.modules)
+        without.start()
+        self.addCleanup(without.stop)
+        sys.modules.pop("numpy", None)
+
+    def test_rows_of_an_array_share_its_memory(self):
+        numbers = plain("f32", (2, 3), [1, 2, 3, 4, 5, 6])
+        self.assertEqual((len(numbers), len(numbers[0]), numbers[-1][2]), (2, 3, 6.0))
+        numbers[1].flat[0] = 9
+        self.assertEqual([row.tolist() for row in numbers], [[1, 2, 3], [9, 5, 6]])
+        self.assertEqual(plain("i64", [2], [3, 4])[1], 4)
+        with self.assertRaisesRegex(IndexError, "index 2 of an array of 2"):
+            numbers[2]
+        with self.assertRaisesRegex(TypeError, "one number as its index"):
+            numbers[0, 1]
+
+    def test_a_copy_has_memory_of_its_own(self):
+        numbers = plain("f16", [2], [0.5, 1.5])
+        copy = numbers.copy()
+        copy.flat[:] = bytes(4)
+        self.assertEqual((numbers.tolist(), copy.tolist()), ([0.5, 1.5], [0.0, 0.0]))
+
+    def test_what_a_method_returns_becomes_an_array(self):
+        for value, element, shape, numbers in [
+            ([[1.0, 2], [3, 4]], "f64", (2, 2), [[1, 2], [3, 4]]),
+            ([1, 2**40], "i64", (2,), [1, 2**40]),
+            ([True, False], "u8", (2,), [1, 0]),
+            (2.5, "f64", (), 2.5),
+            ([], "f64", (0,), []),
+            ([[], []], "f64", (2, 0), [[], []]),
+            (array.array("f", [1, 2]), "f32", (2,), [1, 2]),
+            (array.array("i", [1, -2]), "i64", (2,), [1, -2]),
+            (memoryview(bytes(range(6))).cast("B", (2, 3)), "u8", (2, 3), [[0, 1, 2], [3, 4, 5]]),
+            ([plain("f32", [2], [1, 2]), (3, 4)], "f64", (2, 2), [[1, 2], [3, 4]]),
+        ]:
+            made = _arrays.as_array(value, "x")
+            self.assertEqual((made.element, made.shape, made.tolist()), (element, shape, numbers), value)
+
+    def test_what_is_no_array_is_refused_by_name(self):
+        for value, expected in [
+            ([1j], "state 'm': an array of type complex cannot be sent"),
+            ([None], "state 'm': an array of type NoneType"),
+            ("text", "state 'm': an array of type str"),
+            ([[1, 2], [3]], "state 'm': nested lists of unequal lengths"),
+            ([[1, 2], 3], "state 'm': nested lists of unequal lengths"),
+        ]:
+            with self.assertRaisesRegex(TypeError, expected):
+                _arrays.as_array(value, "state 'm'")
+
+    def test_a_type_that_python_does_not_have_is_refused_with_what_to_do(self):
+        with self.assertRaisesRegex(TypeError, "bf16.*--dtype f32"):
+            _arrays.revive({"element": "bf16", "shape": [1], "offset": 0}, bytes(2))
+
+    def test_a_method_that_wants_numpy_where_there_is_none_is_told_so(self):
+        script = "import sys; sys.modules['numpy'] = None\nfrom cilbench import _arrays; _arrays.require_numpy()"
+        where = os.path.join(os.path.dirname(__file__), "..")
+        ended = subprocess.run([sys.executable, "-c", script], cwd=where, capture_output=True, text=True)
+        self.assertIn("numpy is not installed for", ended.stderr)
+        self.assertIn('set `arrays = "plain"`', ended.stderr)
+
+
 class Parameters(unittest.TestCase):
     def test_types_defaults_docs_and_choices(self):
         @dataclasses.dataclass
@@ -133,7 +207,7 @@ class Parameters(unittest.TestCase):
 class Failures(unittest.TestCase):
     def test_the_author_s_own_line_is_named_and_not_one_in_a_library(self):
         try:
-            np.there_is_no_such_function
+            os.there_is_no_such_function
         except AttributeError as error:
             text = _serve._failure(error)["text"]
         self.assertRegex(text, r"there_is_no_such_function.* \(test_wire\.py, line \d+\)$")
@@ -143,9 +217,15 @@ class States(unittest.TestCase):
     def test_an_unmarked_array_is_refused_by_name(self):
         self.assertEqual(state.pack({"m": cilbench.statistic([1.0])})["m"]["kind"], "statistic")
         with self.assertRaisesRegex(TypeError, "'mean' is not marked"):
-            state.pack({"mean": np.zeros(2)})
+            state.pack({"mean": [0.0, 0.0]})
         with self.assertRaisesRegex(ValueError, "begin with a question mark"):
             state.pack({"?mean": cilbench.statistic([1.0])})
+
+    def test_a_state_comes_back_as_copies(self):
+        sent = plain("f32", [2], [1, 2])
+        back = state.unpack({"m": {"kind": "trained", "value": sent}}, plain=True)["m"]
+        back.flat[0] = 5
+        self.assertEqual((back.tolist(), sent.tolist()), ([5, 2], [1, 2]))
 
 
 if __name__ == "__main__":

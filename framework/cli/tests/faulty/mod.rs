@@ -1,4 +1,4 @@
-//! Plugins in C: the sound one of `plugins/c`, and ones with a fault.
+//! Plugins in C: the correct one of `plugins/c`, and ones with a fault.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +12,7 @@ pub(crate) fn compile(source: &Path, out: &Path, arguments: &[&str]) {
     let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/c");
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu99", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-include", "stdio.h", "-I"]).arg(include);
-    let done = cc.args(arguments).arg("-o").arg(out).arg(source).output().expect("a C compiler, cc");
+    let done = cc.args(arguments).arg("-o").arg(out).arg(source).output().expect("this test compiles C: install a C compiler, cc");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 

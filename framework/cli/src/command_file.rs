@@ -28,7 +28,7 @@ pub(crate) fn write(folder: &Path, args: &RunArgs, entry: &MethodEntry) -> Resul
     let file = folder.join(NAME);
     let text = serde_json::to_string_pretty(&with_absolute_paths(args, entry)?)
         .map_err(|e| Error::file(&file, format!("cannot be written as JSON: {e}")))?;
-    // Renamed into place: a process that is killed here leaves no half of a file.
+    // The file is renamed into place: a process that is killed here leaves no half of it.
     let part = folder.join("command.json.tmp");
     std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file)).map_err(Error::io(&file))
 }
@@ -42,7 +42,7 @@ fn with_absolute_paths(args: &RunArgs, entry: &MethodEntry) -> Result<RunArgs> {
         true => std::path::absolute(&scenario.scenario).map_or(scenario.scenario.clone(), |p| p.display().to_string()),
         false => scenario.scenario.clone(),
     };
-    // So may a file of class names.
+    // The same holds for a file of class names.
     let class_order = scenario.class_order.as_deref().map(|text| match text.parse() {
         Ok(ClassOrder::File(file)) => std::path::absolute(&file).map_or(text.to_owned(), |p| p.display().to_string()),
         _ => text.to_owned(),
@@ -62,7 +62,7 @@ fn with_absolute_paths(args: &RunArgs, entry: &MethodEntry) -> Result<RunArgs> {
 mod tests {
     use super::*;
 
-    /// As `cilbench run --set rank=4 --epochs 2` of version 0.1.0 wrote it, before options were grouped.
+    /// As version 0.1.0 wrote it, before options were grouped.
     const OLD: &str = r#"{
         "method": "lora", "scenario": "split-fashion-mnist-5", "backbone": null, "weights": "/w.safetensors", "weights_key": "teacher",
         "data_root": null, "split": null, "class_order": "seed:3", "image_size": 32, "train_per_class": 6,

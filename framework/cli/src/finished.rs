@@ -1,4 +1,4 @@
-//! A finished run, taken up again from its folder.
+//! Reads a finished run from its folder.
 
 use std::path::PathBuf;
 
@@ -66,7 +66,7 @@ impl FinishedRun {
             .ok_or_else(|| Error::file(&folder, "the checkpoint of the finished run is not there, or damaged"))?;
         let recorded = record.receipts.last().map(|r| r.state_after.as_str());
         if recorded != Some(last.state.hash().as_str()) {
-            return Err(Error::file(&folder, "the checkpoint's state is not the one that run.json speaks of"));
+            return Err(Error::file(&folder, "the checkpoint's state is not the one in run.json"));
         }
         let tasks = all_tasks(&mut scenario)?;
         let infos: Vec<TaskInfo> = tasks.iter().map(|t| t.info.clone()).collect();

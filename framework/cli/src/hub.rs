@@ -1,11 +1,11 @@
-//! The hub as the command uses it: from the environment, with a progress bar.
+//! The hub that the environment names, with a progress bar.
 
 use std::sync::{Arc, Mutex};
 
 use cilbench::hub::Hub;
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// The hub of the environment, showing what it downloads.
+/// The hub that the environment names. It shows what it downloads.
 pub(crate) fn hub() -> Hub {
     let bar: Mutex<Option<(String, ProgressBar)>> = Mutex::new(None);
     Hub::from_env().watched(Arc::new(move |file, done, all| {

@@ -1,5 +1,4 @@
-//! The command line of cilbench as a library, so that a third party's crate can run it with methods of
-//! its own:
+//! The command line of cilbench as a library. A third party's crate runs it with its own methods:
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {
@@ -45,7 +44,7 @@ pub fn main() -> ExitCode {
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are answers; everything else is bad usage. Either way clap's text is the message.
+            // Help and version are answers. Everything else is bad usage, and clap's text is the message.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }

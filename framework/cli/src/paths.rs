@@ -4,7 +4,7 @@ use std::path::Path;
 
 use cilbench::{Error, Result};
 
-/// Refuses a path of the command line at which there is nothing. `flag` is what the path was given to.
+/// Refuses a path of the command line that does not exist. `flag` is the option that named it.
 pub(crate) fn require_exists(flag: &str, path: &Path) -> Result<()> {
     if path.exists() {
         return Ok(());

@@ -1,5 +1,5 @@
-//! Opening plugins: those of `--plugin`, of `plugins = […]` in a configuration file, of a run folder,
-//! and of the folder that `CILBENCH_PLUGINS` names.
+//! Opens plugins: those of `--plugin`, of `plugins = […]` in a configuration file, of a run folder, and
+//! of the folder that `CILBENCH_PLUGINS` names.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const FOLDER: &str = "CILBENCH_PLUGINS";
 
 static TIMEOUT: OnceLock<Duration> = OnceLock::new();
 
-/// What was opened already: each plugin is opened once.
+/// The plugins that are open. Each is opened once.
 static OPENED: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// Which plugins are opened before a command, and how.
@@ -76,7 +76,7 @@ fn set_timeout(seconds: f64) -> Result<()> {
             TIMEOUT.get_or_init(|| timeout);
             Ok(())
         }
-        _ => Err(Error::usage(format!("--plugin-timeout {seconds}: at least a moment, in seconds"))),
+        _ => Err(Error::usage(format!("--plugin-timeout {seconds}: a positive number of seconds is needed"))),
     }
 }
 
@@ -136,7 +136,8 @@ pub(crate) fn isolated(path: &Path) -> Result<Opened> {
     process::isolate(path, words, timeout())
 }
 
-/// Whether a name is that of a library, or of a file that cannot be executed. Anything else is a command.
+/// Whether a name is that of a library or of a file that cannot be executed. Any other name is a
+/// command.
 pub(crate) fn is_library(name: &str) -> bool {
     let path = Path::new(name);
     has_library_name(path) || path.is_dir() || (path.is_file() && !executable(path))

@@ -20,7 +20,7 @@ use crate::paths::require_exists;
 use crate::plugins;
 use crate::settings::Settings;
 
-/// Finds a scenario and opens its data set, whatever may be missing in it.
+/// Finds a scenario and opens its data set. Images may be missing in it.
 pub(crate) fn open_data(args: &DataArgs) -> Result<(ScenarioSpec, Opened)> {
     let spec = scenario::find(&args.scenario)?;
     let source = &args.source;
@@ -67,7 +67,7 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// The method with nothing learned, on a backbone of its own, and what is known of the backbone.
+    /// The method with nothing learned, on a backbone of its own, and the facts of the backbone.
     fn build(&self) -> Result<(Box<dyn Player>, BackboneInfo)> {
         let mut backbone = (self.backbone.build)(&self.options, self.placement.dtype, &self.placement.device)?;
         backbone.keep_activations(self.kept_images)?;
@@ -158,7 +158,7 @@ impl Prepared {
             config: self.recipe.config.clone(),
             scenario: scenario.info().clone(),
             backbone: self.info.clone(),
-            // The file's hash says which weights; where they lie does not change a number.
+            // The backbone's hash identifies the weights. Their path does not change a number.
             backbone_options: BackboneOptions { weights: None, ..self.recipe.options.clone() },
             seed,
             dtype: self.device.precision().to_owned(),
@@ -167,8 +167,7 @@ impl Prepared {
         }
     }
 
-    /// The first digits of a hash over everything that a sweep over seeds and class orders leaves
-    /// unchanged.
+    /// The first digits of a hash over everything that a sweep over seeds and class orders keeps.
     pub(crate) fn hash(&self) -> Result<String> {
         Ok(self.identity(&self.stream(Some(ClassOrder::Natural))?, 0).hash()[..4].to_owned())
     }
@@ -182,7 +181,7 @@ fn require_weights_file(path: &Path) -> Result<()> {
     }
 }
 
-/// For how many images of a batch activations are kept; none for all images.
+/// The number of images of a batch whose activations are kept; none for all images.
 fn kept_images(entry: &MethodEntry, args: &ActivationArgs) -> Result<Option<usize>> {
     let kept = args.kept_images()?;
     if kept.is_some() && entry.origin.plugin().is_some() {

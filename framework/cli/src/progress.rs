@@ -1,4 +1,4 @@
-//! Progress: bars on a terminal, plain lines elsewhere.
+//! Shows progress: bars on a terminal, plain lines elsewhere.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -15,9 +15,9 @@ pub(crate) struct Display {
     images: usize,
     tasks: usize,
     epoch: usize,
-    /// The epoch's losses so far: sum and count.
+    /// The sum and the count of each of the epoch's losses so far.
     losses: BTreeMap<String, (f64, usize)>,
-    /// Whether the run went on within this epoch.
+    /// Whether the run was resumed within this epoch.
     partly: bool,
 }
 
@@ -35,7 +35,8 @@ impl Display {
         }
     }
 
-    /// Prints the means of the epoch's losses over its steps; of those since a run went on in it, if it did.
+    /// Prints the means of the epoch's losses over its steps. If a run was resumed within the epoch,
+    /// they are over the steps since then.
     fn end_epoch(&mut self) {
         if self.losses.is_empty() {
             return;

@@ -11,7 +11,7 @@ use crate::args::SettingArgs;
 use crate::paths::require_exists;
 use crate::plugins::has_library_name;
 
-/// What the user set, and the plugins that the configuration file names.
+/// The user's settings, and the plugins that the configuration file names.
 pub(crate) struct Settings {
     /// The file, then `--set`, then the flags that stand for a key; later layers win.
     pub layers: Vec<Layer>,

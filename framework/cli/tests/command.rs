@@ -1,4 +1,4 @@
-//! The command as a program: what it prints, writes and exits with.
+//! The program: what it prints, what it writes, and its exit codes.
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,4 +1,4 @@
-//! Data sets of the user's own, what is said of bad ones, and backbones from the hub: as a user meets them.
+//! The user's own data sets, the messages about bad ones, and backbones from the hub.
 
 #[path = "../../core/tests/hub_server/mod.rs"]
 mod hub_server;

@@ -1,4 +1,4 @@
-//! Runs that are killed, resumed, tampered with, reproduced, exported and ranked: the command as a program.
+//! The program with runs that are killed, resumed, tampered with, reproduced, exported and ranked.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};

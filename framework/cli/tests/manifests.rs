@@ -1,5 +1,6 @@
-//! The workspace's manifests. The feature `cuda`: every crate that can have it passes it on, and none has it by default. Building it takes a toolkit and a quarter of
-//! an hour, so nothing else would notice before somebody does. And what `cargo run` means.
+//! The workspace's manifests. Every crate that can have the feature `cuda` passes it on, and none has it
+//! by default. Building with it takes a toolkit and a quarter of an hour, so no other test would notice
+//! a mistake. A second test checks what `cargo run` means.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -50,7 +51,7 @@ fn every_crate_on_top_of_candle_or_cilbench_passes_cuda_on() {
     }
 }
 
-/// The README's first command is `cargo run --release -- run`, in a workspace that has plugins' programs too.
+/// The README's first command is `cargo run --release -- run`. The workspace has plugins' programs too.
 #[test]
 fn cargo_run_means_cilbench() {
     let runs = |(name, manifest): (String, Table)| manifest["package"].get("default-run").map(|program| (name, program.clone()));

@@ -1,4 +1,5 @@
-//! Binary plugins: scored like any other method, bit for bit where it is the same one; and what is wrong with one is said, and nothing of it scored.
+//! Binary plugins are scored like other methods, and a built-in method as a plugin gives the same bits.
+//! A plugin with a fault is named with its fault and scores nothing.
 #![cfg(target_os = "linux")]
 
 mod faulty;

@@ -25,11 +25,11 @@ pub(crate) struct BackboneArgs {
     /// Attention heads of the backbone, where its file does not say
     #[arg(long, value_name = "N")]
     pub heads: Option<usize>,
-    /// Per-channel mean subtracted from images in [0, 1], as in 0.5,0.5,0.5
+    /// Per-channel mean that is subtracted from images in [0, 1], as in 0.5,0.5,0.5
     /// [default: the weights file's, else 0]
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub mean: Option<Vec<f64>>,
-    /// Per-channel standard deviation divided by [default: the weights file's, else 1]
+    /// Per-channel standard deviation that images are divided by [default: the weights file's, else 1]
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub std: Option<Vec<f64>>,
 }
@@ -111,7 +111,7 @@ pub(crate) struct ActivationArgs {
 }
 
 impl ActivationArgs {
-    /// For how many images of a batch activations are kept; none for all images.
+    /// The number of images of a batch whose activations are kept; none for all images.
     pub(crate) fn kept_images(&self) -> Result<Option<usize>> {
         match (self.micro_batch, self.checkpoint_blocks) {
             (Some(0), _) => {

@@ -74,7 +74,7 @@ pub(crate) struct CheckpointArgs {
     /// Steps between two checkpoints within a task, besides those by time
     #[arg(long, value_name = "N")]
     pub checkpoint_steps: Option<usize>,
-    /// Checkpoints kept
+    /// The number of checkpoints that are kept
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub keep: usize,
     /// Stop after this time with a checkpoint and exit code 75, as 45m, 12h or 1-12:00:00
@@ -83,7 +83,7 @@ pub(crate) struct CheckpointArgs {
     pub max_time: Option<u64>,
 }
 
-/// All that `cilbench run` is told.
+/// The options of a run that `command.json` keeps.
 #[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
 pub(crate) struct RunArgs {
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `cilbench completions`: what a shell needs to complete commands and options.
+//! `cilbench completions`: prints the script with which a shell completes commands and options.
 
 use std::ffi::OsStr;
 use std::path::Path;

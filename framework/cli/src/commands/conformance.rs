@@ -1,4 +1,4 @@
-//! `cilbench conformance`: whether a method keeps the rules.
+//! `cilbench conformance`: checks whether a method keeps the rules.
 
 use cilbench::conformance::cases;
 use cilbench::{Error, Result, method};

@@ -1,4 +1,4 @@
-//! `cilbench describe`: a method, a scenario, a data set or a backbone, explained.
+//! `cilbench describe`: explains a method, a scenario, a data set or a backbone.
 
 use cilbench::data::DatasetEntry;
 use cilbench::method::{Access, MethodEntry};
@@ -11,7 +11,7 @@ use crate::output::table;
 
 #[derive(clap::Args)]
 pub(crate) struct Describe {
-    /// Its name
+    /// The name of what is explained
     name: String,
 }
 
@@ -21,7 +21,6 @@ impl Execute for Describe {
     }
 }
 
-/// Explains what is registered under this name.
 fn describe(name: &str) -> Result<()> {
     let (methods, scenarios) = (method::all(), scenario::all()?);
     if let Some(entry) = methods.iter().find(|e| e.about.name == name) {
@@ -68,7 +67,7 @@ fn describe_dataset(entry: &DatasetEntry) {
     println!("{out}\nThe first is the default.");
 }
 
-/// What a scenario file says of its tasks, in words.
+/// A description of a scenario's tasks.
 fn tasks(s: &ScenarioSpec) -> String {
     match (s.kind, &s.tasks, s.base.zip(s.increment)) {
         (ScenarioKind::DomainIncremental, ..) => {

@@ -1,4 +1,4 @@
-//! `cilbench export`: a finished run's model as one safetensors file.
+//! `cilbench export`: writes a finished run's model as one safetensors file.
 
 use std::collections::HashMap;
 use std::path::PathBuf;

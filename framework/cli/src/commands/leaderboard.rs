@@ -1,4 +1,4 @@
-//! `cilbench leaderboard`: the finished runs below some folders, ranked.
+//! `cilbench leaderboard`: ranks the finished runs below some folders.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn require_writable(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The runs below the folders, with a word on those that are left out or were altered.
+/// The runs below the folders. Prints which of them are left out or were altered.
 fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for folder in &args.folders {

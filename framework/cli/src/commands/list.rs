@@ -1,4 +1,4 @@
-//! `cilbench list`: the registered methods, scenarios, backbones and data sets.
+//! `cilbench list`: lists the registered methods, scenarios, backbones or data sets.
 
 use cilbench::method::MethodEntry;
 use cilbench::plugin::Plugin;

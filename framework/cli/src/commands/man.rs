@@ -1,4 +1,4 @@
-//! `cilbench man`: the manual page, or one page per subcommand.
+//! `cilbench man`: prints the manual page, or writes one page per subcommand.
 
 use std::path::PathBuf;
 
@@ -29,7 +29,8 @@ impl Execute for Man {
                 println!("written to {}; read one with `man {0}/cilbench-run.1`", folder.display());
             }
             None => {
-                let (mut command, mut page) = (Args::command(), Vec::new());
+                // As `generate_to` does: without the subcommand help.
+                let (mut command, mut page) = (Args::command().disable_help_subcommand(true), Vec::new());
                 command.build();
                 clap_mangen::Man::new(command).render(&mut page).map_err(Error::io("the manual page"))?;
                 print!("{}", String::from_utf8_lossy(&page));

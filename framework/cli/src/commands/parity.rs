@@ -1,4 +1,4 @@
-//! `cilbench parity`: where two implementations of one method part.
+//! `cilbench parity`: finds where two implementations of one method part.
 
 use cilbench::parity::{Options, Report, Side, compare};
 use cilbench::{Error, Result};
@@ -12,7 +12,7 @@ use crate::prepare::Prepared;
 pub(crate) struct Parity {
     /// One implementation: see `cilbench list methods`
     a: String,
-    /// The other; a plugin's with --plugin
+    /// The other implementation; name its plugin with --plugin
     b: String,
     /// Stop after so many tasks
     #[arg(long, value_name = "N")]

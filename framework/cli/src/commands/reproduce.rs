@@ -86,7 +86,7 @@ fn checkpoint_before(run: &FinishedRun, task: usize) -> Result<Checkpoint> {
     })?;
     match before.state.hash() == run.record.receipts[task].state_before {
         true => Ok(before),
-        false => Err(Error::file(folder, format!("the state before task {number} is not the one its receipt speaks of"))),
+        false => Err(Error::file(folder, format!("the state before task {number} is not the one in its receipt"))),
     }
 }
 
@@ -105,7 +105,7 @@ fn require_unaltered(folder: &Path, record: &Record) -> Result<()> {
     Ok(())
 }
 
-/// Prints whether the run came out the same; an error says where it did not.
+/// Prints that the run came out the same, or fails with the place where it did not.
 fn compare(args: &Reproduce, run: &FinishedRun, again: &Record, scratch: &Path, tasks: Range<usize>) -> Result<()> {
     let record = &run.record;
     let what = match args.task {
@@ -126,7 +126,7 @@ fn compare(args: &Reproduce, run: &FinishedRun, again: &Record, scratch: &Path, 
     };
     let scores = tasks.clone().find(|t| record.tasks[*t].scores.by_task != again.tasks[*t].scores.by_task);
     let beyond = |d: &&Difference| d.error.is_none_or(|e| e > ROUNDING);
-    // What is more than rounding tells more than what came before it.
+    // The first difference beyond rounding tells more than a smaller one before it.
     let place = match found.iter().find(beyond).or(found.first()) {
         Some(Difference { tensor, how, .. }) => format!("first in task {}, tensor '{tensor}' ({how})", task + 1),
         None => format!("first in task {} (its checkpoint was not kept, so the tensor is unknown)", task + 1),

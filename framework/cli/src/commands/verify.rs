@@ -1,4 +1,4 @@
-//! `cilbench verify`: the authors' recorded trajectories, replayed on this machine.
+//! `cilbench verify`: replays the authors' recorded trajectories on this machine.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `cilbench bench data`: how fast images are read, decoded and transformed.
+//! `cilbench bench data`: measures how fast images are read, decoded and transformed.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ pub(crate) struct BenchData {
     /// Stop after so many images
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// The test transform instead of the training one
+    /// Use the test transform instead of the training one
     #[arg(long)]
     test: bool,
 }

@@ -1,4 +1,4 @@
-//! A network of random weights, and images of noise.
+//! A network with random weights, and a data set of noise images.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,4 @@
-//! `cilbench bench`: speed on this machine, beside that of large matrix products.
+//! `cilbench bench`: measures speed on this machine, beside that of large matrix products.
 
 mod data;
 mod made_up;
@@ -27,7 +27,7 @@ pub(crate) enum BenchCommand {
     Step(step::BenchStep),
     /// The speed of each kind of matrix product beside that of a large one, on one thread
     Products(products::BenchProducts),
-    /// Seconds of what is done between tasks: class statistics, classifier alignment, InfLoRA's
+    /// Seconds of the work between tasks: class statistics, classifier alignment, InfLoRA's
     /// covariances and bases, scoring
     TaskEnd(task_end::BenchTaskEnd),
 }

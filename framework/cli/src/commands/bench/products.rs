@@ -1,5 +1,5 @@
-//! `cilbench bench products`: the speed of each kind of matrix product of a step and of a task's end,
-//! beside that of a large one, on one thread.
+//! `cilbench bench products`: times each kind of matrix product of a step and of a task's end, beside
+//! a large one, on one thread.
 
 use cilbench::nn::Product;
 use cilbench::results::Machine;
@@ -79,7 +79,7 @@ fn products(args: &BenchProducts) -> Result<()> {
         let share = format!("{:.0} %", 100.0 * speed / reference);
         out.add_row([what.to_owned(), format!("{m} × {n} × {k}"), format!("{:.0}", speed / 1e9), share]);
     }
-    println!("one image, one head, or one part at a time on one thread; f32, cpu; {}", Machine::here().processor);
+    println!("one image, one head or one part at a time, on one thread; f32, cpu; {}", Machine::here().processor);
     println!("{out}");
     println!("A large product, 1576 × 3072 × 768 by the gemm crate: {:.0} GFLOP/s.", reference / 1e9);
     Ok(())

@@ -1,4 +1,4 @@
-//! `cilbench bench step`: the speed and the memory of a training step on made-up images.
+//! `cilbench bench step`: measures the speed and the memory of a training step on made-up images.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

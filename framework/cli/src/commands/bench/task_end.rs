@@ -1,4 +1,4 @@
-//! `cilbench bench task-end`: what is done between tasks, each part beside the time that its matrix
+//! `cilbench bench task-end`: times the work between tasks, each part beside the time that its matrix
 //! products alone would take.
 
 use std::path::PathBuf;
@@ -184,7 +184,7 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     let mut classifier = ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &training);
     classifier.settle(&task, &mut ctx.carry())?;
     let seconds = clock(&mut || classifier.fit(&task, &features, &labels))?;
-    // Both triangles of a covariance are counted, of which one is computed.
+    // Both triangles of a covariance are counted, although only one is computed.
     let products = 2.0 * args.images_per_class as f64 * dim.powi(2) / speed + dim.powi(3) / 3.0 / host_speed;
     parts.push(Part("class statistics", seconds, Some(classes * products)));
     drop(features);
@@ -192,7 +192,8 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     let mut heads = Heads::new(info.dim);
     heads.grow(&task, &mut ctx.carry())?;
     let seconds = clock(&mut || classifier.align(&heads, ctx))?;
-    // A drawn feature goes through its class's factor (counted whole; half of it is zeros), the head, and the head's gradient.
+    // A drawn feature goes through its class's factor (counted in full, although half of it is zeros),
+    // the head, and the head's gradient.
     let drawn = (ClassifierAlignment::EPOCHS * classifier.samples_per_class()) as f64 * classes;
     let products = drawn * (2.0 * dim.powi(2) + 4.0 * dim * classes);
     parts.push(Part("classifier alignment", seconds, Some(products / speed)));
@@ -206,7 +207,7 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     let images = args.images as f64;
     let forward = forward_flops(&info) / speed;
     let mut covariances = Vec::new();
-    // Once to lay out the weights and to make the buffers.
+    // The first pass lays out the weights and makes the buffers.
     learner.input_covariances(View::Test, ctx)?;
     let seconds = clock(&mut || {
         covariances = learner.input_covariances(View::Test, ctx)?;
@@ -233,7 +234,7 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     Ok(parts)
 }
 
-/// Images of noise, in batches.
+/// Batches of noise images.
 fn batches(args: &BenchTaskEnd, host: &mut dyn Host) -> Result<Vec<PlainBatch>> {
     let mut batches = Vec::new();
     for start in (0..args.images).step_by(BATCH) {

@@ -1,4 +1,4 @@
-//! `cilbench data check`: whether a data set is complete and undamaged, image by image.
+//! `cilbench data check`: checks that a data set is complete and undamaged, image by image.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use crate::commands::Execute;
 use crate::output::table;
 use crate::prepare::open_data;
 
-/// Problems of one kind that are printed; the rest is counted.
+/// The largest number of problems of one kind that are printed. The others are counted.
 const SHOWN: usize = 50;
 
 #[derive(clap::Args)]
@@ -94,7 +94,7 @@ fn report(what: &str, all: &[String]) -> usize {
     all.len()
 }
 
-/// Decodes all images that are there, says what was found, and gives the number of problems.
+/// Decodes all images that are there, prints what was found, and returns the number of problems.
 fn check_all(dataset: &dyn Dataset, stream: &TaskStream, whole: bool, all_there: bool) -> usize {
     if !whole {
         println!("no image was decoded: first put there what is missing");
@@ -113,7 +113,7 @@ fn check_all(dataset: &dyn Dataset, stream: &TaskStream, whole: bool, all_there:
     problems
 }
 
-/// The names of each task's classes, as many as stand on a line.
+/// Prints the names of each task's classes, as many as one line holds.
 fn print_names(info: &ScenarioInfo, names: &[String]) {
     const WIDTH: usize = 100;
     let tasks = if info.domains.is_empty() { &info.tasks[..] } else { &info.tasks[..1] };

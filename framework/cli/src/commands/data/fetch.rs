@@ -1,4 +1,4 @@
-//! `cilbench data fetch`: a data set, downloaded from the hub.
+//! `cilbench data fetch`: downloads a data set from the hub.
 
 use cilbench::hub::Repository;
 use cilbench::{Error, Result, data};
@@ -24,9 +24,9 @@ fn fetch(name: &str) -> Result<()> {
     let Some(source) = entry.hub else {
         return Err(match entry.files {
             "" => Error::usage(format!("data set {name} is embedded in this program: there is nothing to download")),
-            files => {
-                Error::Unsupported(format!("data set {name} is not on the hub as it is needed here; get it yourself. It needs {files}"))
-            }
+            files => Error::Unsupported(format!(
+                "data set {name} is not on the hub in the form that is needed here; get it yourself. It needs {files}"
+            )),
         });
     };
     let found = hub().files(&Repository::dataset(source.repo), source.files)?;

@@ -1,5 +1,5 @@
-//! `cilbench plugin check`: what a plugin is, and whether its methods keep the rules. It may crash the
-//! process in which it is opened without ending this one.
+//! `cilbench plugin check`: prints what a plugin is and whether its methods keep the rules. The plugin
+//! is opened in another process, which it may crash.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! `cilbench plugin list`: the plugins that were opened.
+//! `cilbench plugin list`: lists the plugins that were opened.
 
 use cilbench::{Error, Result, method};
 

@@ -1,4 +1,4 @@
-//! `cilbench plugin`: plugins, made, inspected and checked.
+//! `cilbench plugin`: makes, lists and checks plugins.
 
 mod check;
 mod list;
@@ -16,7 +16,7 @@ use crate::plugins::PluginPolicy;
 pub(crate) enum PluginCommand {
     /// Write a crate for a method of your own
     New(new::New),
-    /// The plugins that were opened, with their hashes
+    /// List the plugins that were opened, with their hashes
     List(list::List),
     /// Inspect a plugin and put its methods through the conformance suite, in processes that it may
     /// crash

@@ -1,4 +1,4 @@
-//! `cilbench plugin new`: a crate for a method of one's own. Its method is the workspace's
+//! `cilbench plugin new`: writes a crate for a method of the user's own. The method is the workspace's
 //! `plugins/my-method` under another name.
 
 use std::path::PathBuf;
@@ -48,10 +48,10 @@ const CI: &str = include_str!("template/check.yml");
 
 fn create(args: &New) -> Result<()> {
     let name = &args.name;
-    check(name)?;
+    require_name(name)?;
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
     if folder.exists() {
-        return Err(Error::usage(format!("{}: this is there already; choose another place with --out DIR", folder.display())));
+        return Err(Error::usage(format!("{}: this is there already; choose another folder with --out DIR", folder.display())));
     }
     let home = home(args)?;
     let snake = name.replace('-', "_");
@@ -94,11 +94,11 @@ fn library(name: &str) -> String {
     format!("{}{name}{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX)
 }
 
-/// What can be a method's and a crate's name.
-fn check(name: &str) -> Result<()> {
+/// Refuses a name that cannot be both a method's and a crate's.
+fn require_name(name: &str) -> Result<()> {
     let word = |w: &str| w.starts_with(|c: char| c.is_ascii_lowercase()) && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     if !name.split('-').all(word) || ["cilbench", "test", "core", "std", "main"].contains(&name) {
-        return Err(Error::usage(format!("plugin new {name}: a name is of lower-case words joined by hyphens, as in my-method")));
+        return Err(Error::usage(format!("plugin new {name}: a name consists of lower-case words joined by hyphens, as in my-method")));
     }
     match method::all().iter().find(|e| e.about.name == name) {
         Some(entry) => Err(Error::usage(format!("plugin new {name}: the name is taken: it is {}; choose another", entry.origin))),
@@ -111,7 +111,7 @@ fn camel(name: &str) -> String {
     name.split('-').map(upper).collect()
 }
 
-/// Where the cilbench is that the crate depends on.
+/// The place of the cilbench that the crate depends on.
 enum Home {
     Path(PathBuf),
     Git(String),
@@ -130,14 +130,15 @@ fn home(args: &New) -> Result<Home> {
     match (&args.path, &args.git) {
         (Some(path), _) => {
             if !path.join("framework/core/Cargo.toml").is_file() {
-                return Err(Error::usage(format!("--path {}: there is no cilbench: expected framework/core in it", path.display())));
+                return Err(Error::usage(format!(
+                    "--path {}: this is not the repository of cilbench: framework/core is not in it",
+                    path.display()
+                )));
             }
             Ok(Home::Path(std::fs::canonicalize(path).map_err(Error::io(path))?))
         }
         (None, Some(url)) => Ok(Home::Git(url.clone())),
-        (None, None) => {
-            Err(Error::usage("plugin new: cilbench is in no registry yet: say where it is, --path DIR of its repository, or --git URL"))
-        }
+        (None, None) => Err(Error::usage("plugin new: cilbench is in no registry yet: name its repository with --path DIR or --git URL")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `cilbench plugin serve`: a library in a process of its own.
+//! `cilbench plugin serve`: serves a library in a process of its own.
 
 use std::path::PathBuf;
 

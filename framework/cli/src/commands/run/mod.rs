@@ -1,5 +1,4 @@
-//! `cilbench run`: a method over a scenario, into a run folder; over several seeds and class orders,
-//! into several.
+//! `cilbench run`: runs a method over a scenario, into one run folder for each seed and class order.
 
 mod dry_run;
 mod report;
@@ -28,12 +27,12 @@ pub(crate) struct Run {
 
 #[derive(clap::Args)]
 struct ResumeArgs {
-    /// Go on with the run in this folder, as it was started: no option of the run is needed or taken
+    /// Continue the run in this folder as it was started; no other option of a run is allowed
     #[arg(long, value_name = "DIR", help_heading = "Run folder")]
     resume: Option<PathBuf>,
 }
 
-// Not derived: `--resume` conflicts with every option of a run, also with those that are still to come.
+// Not derived: `--resume` must conflict with every option of a run, including future ones.
 impl clap::Args for Run {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = RunArgs::augment_args(command);
@@ -252,7 +251,7 @@ mod tests {
 
     use crate::commands::Args;
 
-    /// `--resume` takes the run as it was started: an option beside it would be ignored.
+    /// `--resume` continues the run as it was started: an option beside it would be ignored.
     #[test]
     fn every_option_of_a_run_is_refused_beside_resume() {
         let mut command = Args::command();

@@ -33,6 +33,7 @@ mod ops;
 mod vit_trunk;
 
 pub use cpu::cholesky::{Cholesky, solve_symmetric};
+pub use cpu::eigen::SymmetricEigen;
 #[doc(hidden)]
 pub use cpu::speed::Product;
 pub use gaussian::{Features, Gaussian, Normals};

@@ -5,16 +5,40 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{DType, Tensor};
 
 use super::{Block, Vit};
-use crate::Result;
 use crate::backbone::layers::Linear;
 use crate::backbone::{Features, Pass, Projection};
-use crate::nn::{self, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::nn::{self, AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::{Error, Result};
+
+/// The frozen trunk in the backbone's type. This is the one place where it is chosen.
+#[derive(Clone)]
+enum AnyTrunk {
+    F32(Arc<Trunk<f32>>),
+    F64(Arc<Trunk<f64>>),
+}
+
+impl AnyTrunk {
+    fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::F32(trunk) => trunk.embed(images),
+            Self::F64(trunk) => trunk.embed(images),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, pass: TrunkPass) -> Result<Tensor> {
+        match self {
+            Self::F32(trunk) => trunk.forward(x, pass),
+            Self::F64(trunk) => trunk.forward(x, pass),
+        }
+    }
+}
 
 /// The weights as that operation wants them, made at the first pass, and its memory.
 #[derive(Clone, Default)]
 pub(super) struct Fused {
-    trunk: OnceLock<Arc<Trunk>>,
-    workspace: Workspace,
+    trunk: OnceLock<AnyTrunk>,
+    workspace_f32: Workspace<f32>,
+    workspace_f64: Workspace<f64>,
     /// How many images' activations may be kept for the backward pass.
     pub kept_images: Option<usize>,
 }
@@ -53,7 +77,7 @@ impl Vit {
             && pass.low_rank.is_none_or(|l| l.iter().all(|(site, _)| attention(site.projection)))
     }
 
-    fn trunk(&self) -> Result<Arc<Trunk>> {
+    fn trunk(&self) -> Result<AnyTrunk> {
         if let Some(trunk) = self.fused.trunk.get() {
             return Ok(trunk.clone());
         }
@@ -64,7 +88,12 @@ impl Vit {
             normalisation: self.normalisation.as_ref().map(|(mean, std)| [mean, std]),
         };
         let blocks: Vec<_> = self.blocks.iter().map(block).collect();
-        let trunk = Arc::new(Trunk::new(&embedding, &blocks, self.info.heads, self.norm.eps, &self.fused.workspace)?);
+        let (heads, eps, fused) = (self.info.heads, self.norm.eps, &self.fused);
+        let trunk = match self.cls_token.dtype() {
+            DType::F32 => AnyTrunk::F32(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f32)?.into()),
+            DType::F64 => AnyTrunk::F64(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f64)?.into()),
+            other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
+        };
         // Unfrozen weights change at any time: then the layout is for one pass only.
         Ok(if self.unfrozen { trunk } else { self.fused.trunk.get_or_init(|| trunk).clone() })
     }
@@ -80,9 +109,9 @@ impl Vit {
         let mut pairs = Vec::new();
         for (site, pair) in pass.low_rank.iter().flat_map(|l| l.iter()) {
             let part = match site.projection {
-                Projection::Q => 0,
-                Projection::K => 1,
-                _ => 2,
+                Projection::Q => AttentionPart::Q,
+                Projection::K => AttentionPart::K,
+                _ => AttentionPart::V,
             };
             pairs.push(TrunkPair { block: site.block, part, a: pair.a.clone(), b: pair.b.clone() });
         }
@@ -98,9 +127,9 @@ impl Vit {
         for first in 0..depth {
             tap(first, &self.blocks[first].norm1.forward(&x, false)?)?;
             let last = first + 1 == depth;
-            let own: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
+            let here: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
             let keep = if last { 1 + extra } else { x.dim(1)? };
-            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &own, kept_images })?.squeeze(1)?;
+            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &here, kept_images })?.squeeze(1)?;
             if all || last {
                 tokens.push(x.narrow(1, 0, 1)?);
             }

@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use crate::nn::cpu::aligned::Aligned;
-use crate::nn::cpu::panels::{Left, Panels, Right, Start, multiply};
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::panels::{Base, Columns, Job, Left, Panels, Right, multiply};
+use crate::nn::cpu::product::{View, product};
 
 /// Timed rounds, of which the best counts, and floating-point operations of each.
 const ROUNDS: usize = 10;
@@ -43,16 +43,17 @@ impl Product {
         let (a, b, mut out) = (numbers(left), numbers(right), vec![0f32; reach(m, n, [width, 1])]);
         let panels = matches!(self, Self::LaidOut).then(|| Panels::transposed(&b, (n, k)));
         let mut room = Aligned::default();
-        let mut once = || {
-            let dst = (&mut out[..], n, Start::Zero);
-            let rows = Left { rows: m, values: &a, width: k };
-            match (self, &panels) {
-                (Self::Strided { left, right, out: width }, _) => {
-                    let view = |[row, column]: [usize; 2]| View { start: 0, row, column };
-                    product((m, n, k), (&mut out, View::rows(width), Old::Dropped), (&a, view(left)), (&b, view(right)), 1.0);
-                }
-                (_, Some(panels)) => multiply(rows, Right::Panels(panels, (0, n)), k, dst, &mut room),
-                (_, None) => multiply(rows, Right::Rows(&b, n), k, dst, &mut room),
+        let mut once = || match (self, &panels) {
+            (Self::Strided { left, right, out: width }, _) => {
+                let view = |[row, column]: [usize; 2]| View { start: 0, row, column };
+                let dst = View::rows(width).replaced(&mut out);
+                product((m, n, k), dst, view(left).of(&a), view(right).of(&b), 1.0);
+            }
+            (_, panels) => {
+                let columns = Columns { first: 0, count: n };
+                let right = panels.as_ref().map_or(Right::Rows(&b, n), |p| Right::Panels(p, columns));
+                let (left, base, room) = (Left { rows: m, values: &a, width: k }, Base::Zero, &mut room);
+                multiply(Job { left, right, depth: k, out: &mut out, out_width: n, base, room });
             }
         };
         once();

@@ -6,7 +6,7 @@ use super::Gaussian;
 use super::packed::packed_transpose;
 use crate::nn;
 use crate::nn::cpu::cholesky::{self, Threads};
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::{Float, vectorised};
 use crate::nn::cpu::storage::with_values;
 use crate::{Error, Result};
@@ -95,8 +95,9 @@ fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip
     let strip = &mut strip[..height * width];
     if n > 1 {
         let all = View::rows(dim);
-        let out = (&mut *strip, View::rows(width), Old::Dropped);
-        product((height, width, n), out, (centred, all.t().after(first)), (centred, all), 1.0 / (n - 1) as f64);
+        let (turned, all) = (all.t().after(first).of(centred), all.of(centred));
+        let out = View::rows(width).replaced(strip);
+        product((height, width, n), out, turned, all, 1.0 / (n - 1) as f64);
     } else {
         strip.fill(T::ZERO);
     }

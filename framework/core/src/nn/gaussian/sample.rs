@@ -8,7 +8,7 @@ use super::packed::{Upper, blocks};
 use crate::nn;
 use crate::nn::cpu::aligned::{Pages, large_pages};
 use crate::nn::cpu::cholesky::Cholesky;
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::with_values;
 use crate::{Error, Result};
@@ -221,7 +221,8 @@ fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
     out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
     for block in blocks(dim) {
         let (shape, place) = ((z.len() / dim, block.width(), block.end), View::rows(block.width()).after(block.start));
-        product(shape, (&mut *out, all.after(block.first), Old::Kept), (z, all), (factor, place), 1.0);
+        let dst = all.after(block.first).added_to(out);
+        product(shape, dst, all.of(z), place.of(factor), 1.0);
     }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::nn;
 use crate::nn::cpu::aligned::fetch;
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::{Float, vectorised};
 use crate::nn::cpu::storage::with_values;
 use crate::nn::gaussian::{Features, Kept};
@@ -270,7 +270,8 @@ impl<T: Float> Part<T> {
             self.labels.push(labels[row]);
             self.logits.extend_from_slice(bias);
         }
-        product((n, pitch, dim), (&mut self.logits, narrow, Old::Kept), (&self.x, wide), (weight, narrow), 1.0);
+        let (x, w) = (wide.of(&self.x), narrow.of(weight));
+        product((n, pitch, dim), narrow.added_to(&mut self.logits), x, w, 1.0);
 
         self.losses.resize(n, 0.0);
         self.room.resize(2 * pitch, T::ZERO);
@@ -278,7 +279,8 @@ impl<T: Float> Part<T> {
         self.loss = self.losses.iter().sum();
 
         self.weight.resize(dim * pitch, T::ZERO);
-        product((dim, pitch, n), (&mut self.weight, narrow, Old::Dropped), (&self.x, wide.t()), (&self.logits, narrow), 1.0);
+        let (x, gradient) = (wide.t().of(&self.x), narrow.of(&self.logits));
+        product((dim, pitch, n), narrow.replaced(&mut self.weight), x, gradient, 1.0);
         self.bias.clear();
         self.bias.resize(pitch, T::ZERO);
         self.logits.chunks_exact(pitch).for_each(|row| added(row, &mut self.bias));

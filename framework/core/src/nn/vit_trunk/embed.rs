@@ -1,12 +1,12 @@
 //! Images to tokens: patches through a linear layer, the CLS token in front, positions added. Frozen, one image a thread.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, WithDType};
 use rayon::prelude::*;
 
 use super::block::forward;
 use super::weights::{Held, LinearWeights, Matrix, copied};
 use crate::Result;
-use crate::nn::cpu::panels::{Multiplied, Start};
+use crate::nn::cpu::panels::{Base, Columns, Multiplied};
 
 /// The frozen weights of the embedding.
 #[derive(Clone, Copy)]
@@ -29,7 +29,7 @@ pub(super) struct Embedding<T> {
     normalisation: Option<[Vec<T>; 2]>,
 }
 
-impl<T: Multiplied + candle_core::WithDType> Embedding<T> {
+impl<T: Multiplied + WithDType> Embedding<T> {
     pub fn new(w: &EmbeddingWeights) -> Result<Self> {
         let (_, tokens, dim) = w.position.dims3()?;
         let first = w.cls_token.detach().reshape((1, dim))?;
@@ -64,7 +64,8 @@ impl<T: Multiplied + candle_core::WithDType> Embedding<T> {
                     }
                 }
                 out.copy_from_slice(&self.base);
-                forward(&self.patch, patches, grid * grid, (0, dim), (&mut out[dim..], Start::Old));
+                let columns = Columns { first: 0, count: dim };
+                forward(&self.patch, patches, grid * grid, columns, &mut out[dim..], Base::Destination);
             },
         );
         Ok(Tensor::from_vec(out, (batch, tokens, dim), images.device())?)

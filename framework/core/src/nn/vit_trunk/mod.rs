@@ -13,7 +13,7 @@ mod workspace;
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Tensor};
+use candle_core::{Tensor, WithDType};
 
 pub use embed::EmbeddingWeights;
 pub use weights::{BlockWeights, LinearWeights};
@@ -21,9 +21,10 @@ pub use workspace::Workspace;
 
 use block::{PairPlace, Wanted};
 use embed::Embedding;
-use op::{Operation, Typed};
+use op::Operation;
 use weights::Block;
 
+use crate::nn::cpu::panels::Multiplied;
 use crate::{Error, Result};
 
 /// Sizes of one image in a pass.
@@ -44,31 +45,37 @@ impl Shape {
     }
 }
 
-/// The weights in one type.
-struct Weights<T> {
+/// The frozen embedding and blocks of a vision transformer in f32 or f64, laid out for the CPU.
+pub struct Trunk<T> {
     embedding: Embedding<T>,
     blocks: Vec<Block<T>>,
-}
-
-enum AnyWeights {
-    F32(Weights<f32>),
-    F64(Weights<f64>),
-}
-
-impl<T: Typed> Weights<T> {
-    fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights]) -> Result<Self> {
-        Ok(Self { embedding: Embedding::new(embedding)?, blocks: blocks.iter().map(Block::new).collect::<Result<_>>()? })
-    }
-}
-
-/// The frozen embedding and blocks of a vision transformer, laid out for the CPU.
-pub struct Trunk {
-    weights: AnyWeights,
     dim: usize,
     heads: usize,
     hidden: usize,
     eps: f64,
-    workspace: Workspace,
+    workspace: Workspace<T>,
+}
+
+/// The projection of a block that a low-rank pair stands beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionPart {
+    /// The queries.
+    Q,
+    /// The keys.
+    K,
+    /// The values.
+    V,
+}
+
+impl AttentionPart {
+    /// The first of the part's dim columns in qkv (tokens, 3·dim).
+    fn column(self, dim: usize) -> usize {
+        match self {
+            Self::Q => 0,
+            Self::K => dim,
+            Self::V => 2 * dim,
+        }
+    }
 }
 
 /// A low-rank pair beside q, k or v of a block.
@@ -76,8 +83,8 @@ pub struct Trunk {
 pub struct TrunkPair {
     /// The block, from 0, counted within the pass.
     pub block: usize,
-    /// 0 for q, 1 for k, 2 for v.
-    pub part: usize,
+    /// The projection that it is added to.
+    pub part: AttentionPart,
     /// (rank, dim).
     pub a: Tensor,
     /// (dim, rank).
@@ -101,20 +108,25 @@ pub struct TrunkPass<'a> {
     pub kept_images: Option<usize>,
 }
 
-impl Trunk {
+impl<T: Multiplied + WithDType> Trunk<T> {
     /// Lays the blocks out; `heads` attention heads and the norms' ε are the same in all of them.
     ///
     /// # Errors
-    /// If the weights are not on the CPU in f32 or f64.
-    pub fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights], heads: usize, eps: f64, workspace: &Workspace) -> Result<Self> {
-        let Some(first) = blocks.first() else { return Err(Error::Protocol("a trunk without blocks".into())) };
-        let (hidden, dim) = first.fc1.weight.dims2()?;
-        let weights = match first.fc1.weight.dtype() {
-            DType::F32 => AnyWeights::F32(Weights::new(embedding, blocks)?),
-            DType::F64 => AnyWeights::F64(Weights::new(embedding, blocks)?),
-            other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
+    /// If there is no block, or the weights are not on the CPU in `T`.
+    pub fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights], heads: usize, eps: f64, workspace: &Workspace<T>) -> Result<Self> {
+        let Some(first) = blocks.first() else {
+            return Err(Error::Protocol("a trunk without blocks".into()));
         };
-        Ok(Self { weights, dim, heads, hidden, eps, workspace: workspace.clone() })
+        let (hidden, dim) = first.fc1.weight.dims2()?;
+        Ok(Self {
+            embedding: Embedding::new(embedding)?,
+            blocks: blocks.iter().map(Block::new).collect::<Result<_>>()?,
+            dim,
+            heads,
+            hidden,
+            eps,
+            workspace: workspace.clone(),
+        })
     }
 
     /// Images (batch, 3, size, size) to tokens (batch, 1 + patches, dim), without a graph.
@@ -122,10 +134,7 @@ impl Trunk {
     /// # Errors
     /// If the images are of another type than the weights.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor> {
-        match &self.weights {
-            AnyWeights::F32(weights) => weights.embedding.forward(images),
-            AnyWeights::F64(weights) => weights.embedding.forward(images),
-        }
+        self.embedding.forward(images)
     }
 
     /// x (batch, tokens, dim) through some blocks: (batch, 1 or blocks, keep, dim), with gradients of x and of the pairs.
@@ -144,7 +153,7 @@ impl Trunk {
         let (mut offset, mut flat) = (0, (Vec::new(), Vec::new()));
         for pair in pass.pairs {
             let (rank, inputs) = pair.a.dims2()?;
-            if inputs != dim || pair.b.dims2()? != (dim, rank) || pair.part > 2 || pair.block >= pass.blocks {
+            if inputs != dim || pair.b.dims2()? != (dim, rank) || pair.block >= pass.blocks {
                 return Err(Error::Protocol(format!(
                     "trunk: a pair of {:?} and {:?} at block {}",
                     pair.a.dims(),
@@ -154,7 +163,7 @@ impl Trunk {
             }
             let block: &mut Vec<PairPlace> = &mut places[pair.block];
             let low = block.iter().map(|p| p.rank).sum();
-            block.push(PairPlace { column: pair.part * dim, rank, offset, low });
+            block.push(PairPlace { column: pair.part.column(dim), rank, offset, low });
             offset += rank * dim;
             flat.0.push(pair.a.flatten_all()?);
             flat.1.push(pair.b.flatten_all()?);

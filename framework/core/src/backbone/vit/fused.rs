@@ -1,4 +1,5 @@
-//! A pass over frozen weights on the CPU, by the operation that takes each image through all blocks on one thread.
+//! Passes over frozen weights on the CPU, by the operation of `nn::vit_trunk`, which takes each
+//! image through all blocks on one thread.
 
 use std::sync::{Arc, OnceLock};
 
@@ -33,18 +34,18 @@ impl AnyTrunk {
     }
 }
 
-/// The weights as that operation wants them, made at the first pass, and its memory.
+/// The frozen trunk, laid out at the first pass, and its buffers.
 #[derive(Clone, Default)]
 pub(super) struct Fused {
     trunk: OnceLock<AnyTrunk>,
     workspace_f32: Workspace<f32>,
     workspace_f64: Workspace<f64>,
-    /// How many images' activations may be kept for the backward pass.
+    /// The number of images whose activations may be kept for the backward pass.
     pub kept_images: Option<usize>,
 }
 
 impl Fused {
-    /// The weights have changed.
+    /// Drops the layout of the weights, for they have changed.
     pub fn forget(&mut self) {
         self.trunk = OnceLock::new();
     }
@@ -66,7 +67,8 @@ fn block(b: &Block) -> BlockWeights<'_> {
 }
 
 impl Vit {
-    /// Whether the fused operation can do this pass: everything frozen, on the CPU, with low-rank paths beside q, k and v alone and no adapters.
+    /// Whether the fused operation can do this pass: all weights are frozen and on the CPU,
+    /// low-rank pairs stand beside q, k and v only, and there are no adapters.
     pub(super) fn fits_fused(&self, images: &Tensor, pass: &Pass) -> bool {
         let attention = |p: Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
         nn::has_cpu_kernel(images)
@@ -94,11 +96,11 @@ impl Vit {
             DType::F64 => AnyTrunk::F64(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f64)?.into()),
             other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
         };
-        // Unfrozen weights change at any time: then the layout is for one pass only.
+        // Unfrozen weights may change at any time, so their layout serves one pass only.
         Ok(if self.unfrozen { trunk } else { self.fused.trunk.get_or_init(|| trunk).clone() })
     }
 
-    /// Features by the fused operation.
+    /// Computes features by the fused operation.
     pub(in crate::backbone) fn fused(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
         let (trunk, depth) = (self.trunk()?, self.blocks.len());
         let mut x = trunk.embed(images)?;
@@ -122,7 +124,7 @@ impl Vit {
             let cls = out.narrow(2, 0, 1)?.squeeze(2)?;
             return self.features(&cls, &out.narrow(1, out.dim(1)? - 1, 1)?.squeeze(1)?, extra, &pass);
         };
-        // Someone looks at the attention's inputs: block by block.
+        // The caller wants to see the inputs of each attention, so the blocks run one by one.
         let mut tokens = Vec::new();
         for first in 0..depth {
             tap(first, &self.blocks[first].norm1.forward(&x, false)?)?;

@@ -4,7 +4,8 @@ use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::rowwise::{softmax, softmax_gradient};
 use crate::nn::cpu::simd::Float;
 
-/// One image's attention: how many tokens attend (the first ones) to how many, their width, and the heads that share it.
+/// The sizes of one image's attention. The first `queries` tokens attend to all `tokens`; the heads
+/// share the width `dim`.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub queries: usize,
@@ -32,7 +33,7 @@ impl Sizes {
         View::rows(self.dim).after(head * self.width())
     }
 
-    /// The attention weights (queries, tokens) of a head, into `p`.
+    /// Computes the attention weights (queries, tokens) of a head into `p`.
     fn weights<T: Float>(self, qkv: &[T], head: usize, p: &mut [T]) {
         let (m, n, [q, k, _]) = (self.queries, self.tokens, self.qkv(head));
         let dst = View::rows(n).replaced(p);
@@ -40,7 +41,8 @@ impl Sizes {
         softmax(&mut p[..m * n], n);
     }
 
-    /// softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim), into `out` (queries, dim). `p` has room for (queries, tokens).
+    /// Computes softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim) into `out` (queries, dim).
+    /// `p` has room for (queries, tokens).
     pub fn forward<T: Float>(self, qkv: &[T], p: &mut [T], out: &mut [T]) {
         for head in 0..self.heads {
             self.weights(qkv, head, p);
@@ -50,8 +52,9 @@ impl Sizes {
         }
     }
 
-    /// The gradient of qkv from that of the output, into `dqkv` (tokens, 3·dim); the q of tokens that do not attend is left as it is. The softmax is
-    /// computed again. `p` and `dp` have room for (queries, tokens).
+    /// Computes the gradient of qkv from that of the output into `dqkv` (tokens, 3·dim). The part
+    /// of q for tokens that do not attend stays as it is. The softmax is computed again. `p` and
+    /// `dp` have room for (queries, tokens).
     pub fn backward<T: Float>(self, qkv: &[T], grad: &[T], [p, dp]: [&mut [T]; 2], dqkv: &mut [T]) {
         let (m, n, w, plain) = (self.queries, self.tokens, self.width(), View::rows(self.tokens));
         for head in 0..self.heads {

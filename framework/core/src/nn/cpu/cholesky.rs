@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::nn::gaussian::packed::{Upper, packed_transpose};
 use crate::{Error, Result};
 
-/// Columns per block of a parallel factorisation.
+/// Columns per block of a factorisation.
 const BLOCK: usize = 128;
 /// Rows per rayon task below a block of the diagonal.
 const ROWS: usize = 512;
@@ -49,7 +49,8 @@ fn values(tensor: &Tensor) -> Result<(usize, usize, Vec<f64>)> {
 }
 
 impl Cholesky {
-    /// Factors A + ridge·I for a symmetric A (n, n); none if that is not positive definite. Only the lower triangle of A is read.
+    /// Factors A + ridge·I for a symmetric A (n, n), of which only the lower triangle counts.
+    /// Returns none if the sum is not positive definite.
     ///
     /// # Errors
     /// [`Error::Diverged`] if A is not finite, [`Error::Protocol`] if it is not square.
@@ -74,7 +75,8 @@ impl Cholesky {
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
     ///
     /// # Errors
-    /// [`Error::Diverged`] if B is not finite, [`Error::Protocol`] if it has another number of rows.
+    /// [`Error::Diverged`] if B is not finite, [`Error::Protocol`] if it has another number of
+    /// rows.
     pub fn solve(&self, b: &Tensor) -> Result<Tensor> {
         let (rows, m, mut x) = values(b)?;
         if rows != self.n {
@@ -186,7 +188,8 @@ fn solve_in_place(lower: &[f64], n: usize, b: &mut [f64], m: usize) {
     }
 }
 
-/// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the host.
+/// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the
+/// host.
 ///
 /// # Errors
 /// [`Error::Diverged`] if A or B is not finite, or A not positive definite.

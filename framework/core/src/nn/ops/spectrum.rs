@@ -1,7 +1,9 @@
-//! Spectra of inter-layer relation matrices: eigenvalues of small symmetric matrices, with the exact gradient.
+//! Spectra of inter-layer relation matrices: the eigenvalues of small symmetric matrices, with
+//! their exact gradient.
 //!
-//! The gradient of an eigenvalue λ_i with respect to the matrix is v_i·v_iᵀ: no division by gaps between eigenvalues, so it stays finite where
-//! they repeat. The eigenproblems are solved on the host in f64, also when the tensors live on a GPU: batch·L·L numbers go there and back.
+//! The gradient of an eigenvalue λ_i with respect to the matrix is v_i·v_iᵀ. It has no division by
+//! the gaps between eigenvalues, so it stays finite where they repeat. The eigenproblems are solved
+//! on the host in f64. For tensors on a GPU, batch·L·L numbers go to the host and back.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Shape, Tensor, bail};
 use faer::linalg::matmul::matmul;
@@ -16,13 +18,14 @@ use crate::nn::cpu::storage::{by_type, values};
 /// Inter-layer relation matrices F·Fᵀ, (batch, blocks, blocks), of CLS tokens (batch, blocks, dim).
 ///
 /// # Errors
-/// If the shape is another one.
+/// If the tokens have another shape.
 pub fn relation(tokens: &Tensor) -> Result<Tensor> {
     let tokens = tokens.contiguous()?;
     Ok(tokens.matmul(&tokens.transpose(1, 2)?.contiguous()?)?)
 }
 
-/// The eigenvalues, ascending, of symmetric matrices (batch, n, n): (batch, n). For a Gram matrix they are its singular values.
+/// The eigenvalues (batch, n) of symmetric matrices (batch, n, n), in ascending order. For a Gram
+/// matrix they are its singular values.
 ///
 /// # Errors
 /// If a matrix is not finite.
@@ -95,7 +98,8 @@ impl CustomOp2 for Backward {
     }
 }
 
-/// The spectra, in f64 on the host, of the relation matrices of CLS tokens (batch, blocks, dim): batch·blocks values.
+/// The spectra, in f64 on the host, of the relation matrices of CLS tokens (batch, blocks, dim):
+/// batch·blocks values.
 ///
 /// # Errors
 /// If a token is not finite.
@@ -148,7 +152,8 @@ mod tests {
     #[test]
     fn repeated_eigenvalues_give_a_finite_gradient_right_for_symmetric_losses() {
         let identity = [2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 5.0];
-        // Σ λ² = ‖M‖², whose gradient is 2·M, symmetric within the group of the two equal eigenvalues.
+        // Σ λ² = ‖M‖², whose gradient is 2·M, symmetric within the group of the two equal
+        // eigenvalues.
         let exact = gradient(&identity, 3, |l| l.sqr().expect("sqr").sum_all().expect("sum"));
         for (ours, entry) in exact.iter().zip(identity) {
             assert!((ours - 2.0 * entry).abs() < 1e-12);

@@ -1,4 +1,5 @@
-//! One block for one image, on one thread: forward, and backward to its input and to the low-rank pairs beside q, k and v.
+//! One block for one image on one thread: the forward pass, and the backward pass to its input and
+//! to the low-rank pairs beside q, k and v.
 
 use super::Shape;
 use super::weights::{Block, Matrix, Norm, Reversed};
@@ -15,9 +16,10 @@ pub(super) struct PairPlace {
     /// The first of the dim columns of qkv that it adds to: 0, dim or 2·dim.
     pub column: usize,
     pub rank: usize,
-    /// Where its A (rank, dim) and its B (dim, rank) begin among all pairs' values; both have as many.
+    /// Where the values of A (rank, dim) begin among those of all pairs. B (dim, rank) begins at
+    /// the same place of its own list.
     pub offset: usize,
-    /// Where its part begins among the block's ranks.
+    /// The first of its ranks among the ranks of the block.
     pub low: usize,
 }
 
@@ -35,8 +37,8 @@ impl<T> BlockPairs<'_, T> {
     }
 }
 
-/// What a block's backward pass needs of its forward pass: x (tokens, dim), low (tokens, ranks), qkv (tokens, 3·dim), mid (queries, dim) and hidden
-/// (queries, hidden), one after the other.
+/// What a block's backward pass needs of its forward pass: x (tokens, dim), low (tokens, ranks),
+/// qkv (tokens, 3·dim), mid (queries, dim) and hidden (queries, hidden), one after the other.
 pub(super) struct Activations<'a, T> {
     pub x: &'a mut [T],
     low: &'a mut [T],
@@ -69,7 +71,8 @@ pub(super) struct BlockPass<'a, T> {
     pub block: &'a Block<T>,
     pub pairs: BlockPairs<'a, T>,
     pub shape: Shape,
-    /// How many tokens (the first ones) attend and go through the MLP: all, but for the last block.
+    /// How many tokens, from the first on, attend and go through the MLP. Only the last block has
+    /// fewer than all.
     pub queries: usize,
     pub eps: f64,
 }
@@ -147,12 +150,12 @@ impl<T: Multiplied> BlockPass<'_, T> {
         layer_norm(&x[..n], &norm.gamma, &norm.beta, self.eps, &mut out[..n]);
     }
 
-    /// The rows of qkv that a pair has a part in.
+    /// The number of rows of qkv that a pair adds to.
     fn rows(&self, pair: &PairPlace) -> usize {
         if pair.column == 0 { self.queries } else { self.shape.tokens }
     }
 
-    /// From `kept.x` to `out` (queries, dim), filling the rest of `kept`.
+    /// Computes `out` (queries, dim) from `kept.x` and fills the rest of `kept`.
     pub fn forward(&self, kept: &mut Activations<T>, out: &mut [T], s: &mut Scratch<T>) {
         let (n, dim, hidden) = (self.shape.tokens, self.shape.dim, self.shape.hidden);
         let (block, q) = (self.block, self.queries);
@@ -184,8 +187,9 @@ impl<T: Multiplied> BlockPass<'_, T> {
         residual(&block.fc2, kept.mid, &s.hidden, q, out);
     }
 
-    /// From the gradient of the output, in the first rows of `grad` (tokens, dim), to that of x, in its place, and of the pairs, added to `da` and `db`
-    /// (as long as the values of all pairs).
+    /// Replaces the gradient of the output, in the first rows of `grad` (tokens, dim), by the
+    /// gradient of x, and adds the gradients of the pairs to `da` and `db` (as long as the values
+    /// of all pairs).
     pub fn backward(
         &self,
         w: &Reversed<T>,
@@ -230,7 +234,7 @@ impl<T: Multiplied> BlockPass<'_, T> {
         layer_norm_gradient(kept.x, &self.block.norm1.gamma, &s.normed, self.eps, grad);
     }
 
-    /// dB += dqkvᵀ·low, dA += (dqkv·B)ᵀ·x̂; leaves dqkv·B in the scratch.
+    /// Adds dqkvᵀ·low to dB and (dqkv·B)ᵀ·x̂ to dA, and leaves dqkv·B in the scratch.
     fn pairs_gradient(&self, kept: &Activations<T>, (da, db): (&mut [T], &mut [T]), wanted: Wanted, s: &mut Scratch<T>) {
         let (n, dim) = (self.shape.tokens, self.shape.dim);
         let low = View::rows(self.pairs.ranks());

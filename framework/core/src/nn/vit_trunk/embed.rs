@@ -1,4 +1,5 @@
-//! Images to tokens: patches through a linear layer, the CLS token in front, positions added. Frozen, one image a thread.
+//! The frozen embedding of images: patches go through a linear layer, the CLS token comes first,
+//! and positions are added. Each image is embedded on one thread.
 
 use candle_core::{Tensor, WithDType};
 use rayon::prelude::*;
@@ -17,15 +18,16 @@ pub struct EmbeddingWeights<'a> {
     pub cls_token: &'a Tensor,
     /// (1, tokens, dim).
     pub position: &'a Tensor,
-    /// Mean and standard deviation (1, 3, 1, 1) of the images, if they are to be normalised.
+    /// The mean and the standard deviation (1, 3, 1, 1) by which images are normalised, if they
+    /// are.
     pub normalisation: Option<[&'a Tensor; 2]>,
 }
 
 pub(super) struct Embedding<T> {
     patch: Matrix<T>,
-    /// CLS token and biases with their positions: (tokens, dim).
+    /// The CLS token and the biases of the patches, with their positions added: (tokens, dim).
     base: Vec<T>,
-    /// Mean and standard deviation by channel.
+    /// The mean and the standard deviation of each channel.
     normalisation: Option<[Vec<T>; 2]>,
 }
 

@@ -1,9 +1,11 @@
-//! The frozen blocks of a vision transformer as one operation on the CPU: each image goes through all blocks, forward and backward, on one thread, whose
-//! cache holds what passes from one operation to the next. A batch of fewer images than threads leaves threads idle.
+//! The frozen blocks of a vision transformer as one operation on the CPU. Each image goes through
+//! all blocks, forward and backward, on one thread, whose cache holds what passes from one layer to
+//! the next. If a batch has fewer images than there are threads, some threads are idle.
 //!
-//! Gradients are those of the input and of low-rank pairs (LoRA) beside q, k and v; frozen weights cost none. What the backward pass needs is kept for as
-//! many images as the user allows and computed again for the others, with the same bits either way. The sums over images are taken in a fixed order, so
-//! that the bits are the same at any number of threads.
+//! The backward pass gives gradients for the input and for low-rank pairs (LoRA) beside q, k and v.
+//! Activations are kept for as many images as the user allows, and computed again for the others;
+//! the bits are the same either way. The sums over images are taken in a fixed order, so that the
+//! bits are also the same at any number of threads.
 
 mod block;
 mod embed;
@@ -34,12 +36,12 @@ struct Shape {
     dim: usize,
     heads: usize,
     hidden: usize,
-    /// The most ranks that a block's pairs have together.
+    /// The largest sum of ranks of the pairs of one block.
     ranks: usize,
 }
 
 impl Shape {
-    /// The activations of one block and image that the backward pass needs.
+    /// The number of activations per block and image that the backward pass needs.
     fn kept_block(self) -> usize {
         self.tokens * (5 * self.dim + self.ranks + self.hidden)
     }
@@ -91,20 +93,21 @@ pub struct TrunkPair {
     pub b: Tensor,
 }
 
-/// What is asked of a pass over the trunk.
+/// What a pass over the trunk computes.
 #[derive(Clone, Copy, Debug)]
 pub struct TrunkPass<'a> {
     /// The first block.
     pub first: usize,
     /// The number of blocks.
     pub blocks: usize,
-    /// How many tokens (the first ones) are wanted of the output; the last block computes no others.
+    /// How many tokens of the output are wanted, from the first on. The last block computes no
+    /// others.
     pub keep: usize,
     /// Whether these tokens are wanted after every block and not only after the last.
     pub every_block: bool,
-    /// Pairs, by block and part.
+    /// The pairs, sorted by block.
     pub pairs: &'a [TrunkPair],
-    /// Activations are kept for at most so many images; without a number for all of them.
+    /// The number of images whose activations may be kept; none stands for all images.
     pub kept_images: Option<usize>,
 }
 
@@ -137,7 +140,8 @@ impl<T: Multiplied + WithDType> Trunk<T> {
         self.embedding.forward(images)
     }
 
-    /// x (batch, tokens, dim) through some blocks: (batch, 1 or blocks, keep, dim), with gradients of x and of the pairs.
+    /// Takes x (batch, tokens, dim) through some blocks to (batch, 1 or blocks, keep, dim). The
+    /// backward pass gives gradients for x and for the pairs.
     ///
     /// # Errors
     /// If a shape does not fit.

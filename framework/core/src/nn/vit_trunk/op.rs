@@ -1,4 +1,5 @@
-//! The operation that candle's graph holds: images in parallel, each through all blocks of a pass, forward and backward.
+//! The operation in candle's graph: it takes images in parallel through all blocks of a pass,
+//! forward and backward.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +15,8 @@ use crate::nn::cpu::panels::Multiplied;
 use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::values;
 
-/// Sums over images are taken within at most so many groups first, whatever the number of threads.
+/// Gradients are summed within at most so many groups of images first. The number does not depend
+/// on that of threads, so the bits do not either.
 const GROUPS: usize = 32;
 
 /// One pass over some blocks, with what its backward pass needs.
@@ -25,7 +27,7 @@ pub(super) struct Operation<T: Float> {
     pub places: Vec<Vec<PairPlace>>,
     /// The first block of the pass.
     pub first: usize,
-    /// The first tokens, so many of them, that are wanted of the output.
+    /// How many tokens of the output are wanted, from the first on.
     pub keep: usize,
     pub every_block: bool,
     pub kept_images: usize,
@@ -43,7 +45,7 @@ impl<T: Multiplied + WithDType> Operation<T> {
         self.places.len()
     }
 
-    /// The values of one image's output.
+    /// The number of values of one image's output.
     fn outputs(&self) -> usize {
         self.keep * self.shape.dim * if self.every_block { self.depth() } else { 1 }
     }
@@ -65,7 +67,8 @@ impl<T: Multiplied + WithDType> Operation<T> {
         Ok(blocks.iter().zip(&self.places).enumerate().map(pass).collect())
     }
 
-    /// One image through all blocks. `kept` has room for the activations of all blocks, or of one that the next overwrites.
+    /// Takes one image through all blocks. `kept` has room for the activations of all blocks, or of
+    /// one block, which the next one overwrites.
     fn image(&self, passes: &[BlockPass<T>], x: &[T], kept: &mut [T], out: &mut [T], s: &mut Scratch<T>) {
         let (size, shape) = (self.shape.kept_block(), self.shape);
         let whole = kept.len() >= passes.len() * size;
@@ -115,7 +118,7 @@ impl<T: Multiplied + WithDType> Operation<T> {
         Ok(out)
     }
 
-    /// The gradients of x, a and b from that of the output.
+    /// Computes the gradients of x, a and b from the gradient of the output.
     fn backward(&self, [x, a, b, grad]: [&[T]; 4]) -> candle_core::Result<[Vec<T>; 3]> {
         let passes = self.passes(a, b)?;
         let holds: Vec<_> = passes.iter().map(|p| [&p.block.qkv, &p.block.proj, &p.block.fc1, &p.block.fc2].map(|m| m.hold())).collect();
@@ -180,12 +183,13 @@ impl<T: Multiplied + WithDType> Operation<T> {
         Ok([dx, da, db])
     }
 
-    /// The first block that a gradient is wanted of.
+    /// The first block that the backward pass has to reach.
     fn lowest(&self) -> usize {
         if self.wanted.x { 0 } else { self.places.iter().position(|p| !p.is_empty()).unwrap_or_default() }
     }
 
-    /// One image backward through the blocks that matter; leaves the gradient of x, if it is wanted, in the scratch's stream.
+    /// Takes one image backward through the blocks down to the lowest. The gradient of x, if it is
+    /// wanted, stays in the scratch's stream.
     fn image_backward(
         &self,
         passes: &[BlockPass<T>],

@@ -1,4 +1,5 @@
-//! Memory of the trunk that is used again from step to step, instead of being given back to the system and cleared anew each time.
+//! Buffers that the trunk uses again from step to step. New memory would have to be cleared by the
+//! system each time.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +7,7 @@ use super::Shape;
 use crate::nn::cpu::aligned::Aligned;
 use crate::nn::cpu::simd::Float;
 
-/// What one thread needs while it computes one image.
+/// The buffers that one thread needs while it computes one image.
 #[derive(Default)]
 pub(super) struct Scratch<T> {
     /// (tokens, dim) each.
@@ -30,7 +31,7 @@ pub(super) struct Scratch<T> {
 }
 
 impl<T: Float> Scratch<T> {
-    /// Room for images of this shape.
+    /// Makes all buffers large enough for images of this shape.
     fn fit(&mut self, shape: Shape) {
         let (n, d) = (shape.tokens, shape.dim);
         for (buffer, len) in [
@@ -71,7 +72,8 @@ impl<T> Clone for Workspace<T> {
     }
 }
 
-/// A lock whose holder cannot leave it half changed, so that a panic elsewhere does not matter.
+/// Locks a list that no holder can leave half changed, so that a panic of another thread does not
+/// matter.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,10 +1,11 @@
-//! Products with a frozen matrix on the right, on one thread. The matrix is cut into panels, as wide as three vector registers and as deep as fits the
-//! first-level cache, and each panel meets all rows of the left matrix while it is there, a tile of the result at a time; what comes next is fetched meanwhile,
-//! a few lines at a time. A panel is laid out once and for all ([`Panels`]), or copied when its turn comes ([`Right::Rows`]), which costs a tenth of the
-//! speed but no memory.
+//! Products with a frozen matrix on the right, on one thread. The matrix is cut into panels that
+//! are as wide as three vector registers and as deep as the first-level cache allows. Each panel is
+//! multiplied with all rows of the left matrix while it is in that cache, one tile of the result at
+//! a time, and the next panel is prefetched meanwhile. Panels are laid out once ([`Panels`]), or
+//! copied when they are needed ([`Right::Rows`]), which costs a tenth of the speed but no memory.
 //!
-//! An element of the result is one sum for each depth of panel, in the order of the depth, whatever rows are computed with it: its bits depend on the
-//! processor's vectors alone.
+//! An element of the result is a sum over the depth in a fixed order, whatever other rows are
+//! computed with it. Its bits depend on the vectors of the processor alone.
 
 mod tile;
 
@@ -16,7 +17,7 @@ use tile::{Ahead, Lanes, ROWS, STRETCH, Tile, VECTORS, copy, most_rows};
 
 /// Bytes of a panel: half of a first-level cache of 48 KiB.
 const PANEL_BYTES: usize = 24 * 1024;
-/// The sizes of a panel on the processor at hand.
+/// The sizes of a panel on this processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
     width: usize,
@@ -25,7 +26,7 @@ struct Sizes {
 
 impl Sizes {
     const fn of<S: Simd, T>() -> Self {
-        // The least processor computes in single numbers, whatever their size.
+        // Without vectors, the processor computes one number at a time, whatever its size.
         let lanes = if size_of::<S::f32s>() < size_of::<T>() { 1 } else { size_of::<S::f32s>() / size_of::<T>() };
         let width = VECTORS * lanes;
         Self { width, depth: PANEL_BYTES / size_of::<T>() / width }
@@ -53,7 +54,8 @@ pub(crate) struct Panels<T> {
 }
 
 impl<T: Float> Panels<T> {
-    /// From the values of the transposed matrix (outputs, inputs), as linear layers have it.
+    /// Lays out the transpose of a matrix (outputs, inputs), the form in which linear layers store
+    /// their weights.
     pub fn transposed(weight: &[T], shape: (usize, usize)) -> Self {
         Self::of(weight, shape, Sizes::here::<T>())
     }
@@ -77,7 +79,8 @@ impl<T: Float> Panels<T> {
         Self { values, sizes, inputs, outputs }
     }
 
-    /// Where the panel at a depth and a column, both counted in panels, begins and ends; empty behind the last.
+    /// The range of the panel at a depth and a column, both counted in panels. It is empty behind
+    /// the last panel.
     fn span(&self, (top, column): (usize, usize)) -> std::ops::Range<usize> {
         let Sizes { width, depth } = self.sizes;
         let here = depth.min(self.inputs.saturating_sub(top * depth));
@@ -178,7 +181,7 @@ pub(crate) fn multiply<T: Multiplied>(job: Job<T>) {
 }
 
 impl<T> Job<'_, T> {
-    /// Whether there is anything to do; panics if a part of it is too small.
+    /// Whether there is anything to do. Panics if a matrix reaches out of its slice.
     fn has_work(&self) -> bool {
         let Self { left, right, depth, out, out_width, base, .. } = self;
         let (columns, enough) = match right {
@@ -250,7 +253,7 @@ impl<T: Float> Job<'_, T> {
                 let (low, high) = (tile * self.left.rows / tiles, (tile + 1) * self.left.rows / tiles);
                 let x = &self.left.values[low * self.left.width + start..];
                 let out = &mut self.out[low * self.out_width + place..];
-                // One pointer to the result, through which its old values are read too.
+                // The old values of the result are read through the pointer that writes it.
                 let to = out.as_mut_ptr();
                 let (base, base_width) = match begin {
                     Base::Row(row) => (row[place..].as_ptr(), 0),
@@ -268,7 +271,8 @@ impl<T: Float> Job<'_, T> {
                     base,
                     base_width,
                 };
-                // SAFETY: `multiply` has checked that the rows are inside the slices; a tile of part of a panel goes to `spare`, which is as large as any.
+                // SAFETY: `multiply` has checked that the rows are inside the slices; a tile of
+                // part of a panel goes to `spare`, which is as large as any.
                 unsafe { tile.rows(simd, high - low, &mut ahead) };
                 if !whole {
                     for (r, from) in spare.chunks_exact(sizes.width).take(high - low).enumerate() {

@@ -5,8 +5,9 @@ fn numbers<T: Float>(n: usize, seed: usize) -> Vec<T> {
     (0..n).map(|i| T::narrow(((i * 7919 + seed * 104_729) % 2003) as f64 / 1000.0 - 1.0)).collect()
 }
 
-/// Both ways against the plain product; each row has the same bits whatever rows are beside it. Rows of x are farther apart than they are long, and no number
-/// is between them.
+/// Compares both layouts with the plain product, and the bits of a row computed alone with those
+/// computed among others. Rows of x are farther apart than they are long, and NaN lies between
+/// them.
 fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, tolerance: f64) {
     let mut room = Aligned::default();
     for (rows, inputs, outputs) in
@@ -62,7 +63,7 @@ fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, toleranc
     }
 }
 
-/// On all kinds of vectors that this processor has: those without too.
+/// Runs on all kinds of vectors that this processor has, and without vectors.
 #[test]
 fn agrees_with_the_plain_product() {
     struct Here;

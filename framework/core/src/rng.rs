@@ -1,8 +1,9 @@
 //! Random numbers: one portable seeded generator, split by purpose.
 //!
-//! Every stream is ChaCha12 seeded with the SHA-256 of `(seed, purpose, keys)`. Streams are therefore independent of each other and of
-//! the order in which they are used: asking for one more augmentation does not move the initial weights, and a resumed run
-//! needs only its position, not the state of a generator.
+//! Every stream is ChaCha12 seeded with the SHA-256 of `(seed, purpose, keys)`. Streams are
+//! therefore independent of each other and of the order in which they are used: one more
+//! augmentation does not change the initial weights, and a resumed run needs only its position, not
+//! the state of a generator.
 
 mod normals;
 
@@ -29,7 +30,8 @@ pub enum Purpose {
     Split,
 }
 
-/// The stream of `purpose` under the run seed `seed`, further split by `keys` (task, epoch, image, …).
+/// The stream of `purpose` under the run seed `seed`, further split by `keys` (task, epoch, image,
+/// …).
 pub fn stream(seed: u64, purpose: Purpose, keys: &[&dyn std::fmt::Display]) -> Stream {
     Stream::from_seed(key(seed, purpose, keys))
 }

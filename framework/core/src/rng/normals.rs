@@ -1,21 +1,24 @@
-//! Standard normal numbers, sixteen blocks of ChaCha12 at a time in the processor's vectors.
+//! Standard normal numbers from ChaCha12, sixteen blocks at a time in the vectors of the processor.
 //!
-//! Their definition: a group is 256 numbers and takes 16 consecutive blocks of the stream. Words 2p and 2p + 1 of block b give the numbers 32p + b and
-//! 32p + 16 + b of the group, x and y of Box and Muller's transform (A Note on the Generation of Random Normal Deviates, 1958). The first word gives the radius √(−2 ln u), u =
-//! (word + ½) / 2³²; the second the angle π·(q / 2 + f): q is its two highest bits, f its other 30 bits as a signed number, divided by 2³², between −¼ and ¼. The bits are those of
-//! `pair` below, f32 throughout and without fused steps, on every processor.
+//! Definition: a group of 256 numbers uses 16 consecutive blocks of the stream. Words 2p and 2p + 1
+//! of block b give the numbers 32p + b and 32p + 16 + b of the group, which are x and y of the
+//! Box–Muller transform (A Note on the Generation of Random Normal Deviates, 1958). The first word
+//! gives the radius √(−2 ln u) with u = (word + ½) / 2³². The second word gives the angle π·(q / 2
+//! + f): q is its two highest bits, and f is its other 30 bits as a signed number divided by 2³²,
+//! between −¼ and ¼. The results have the bits of `pair` below, which computes in f32 without fused
+//! operations, on every processor.
 
 use pulp::Simd;
 
-/// Blocks of a group, and words of a block.
+/// Blocks per group, and words per block.
 const BLOCKS: usize = 16;
 const WORDS: usize = 16;
-/// Numbers of a group.
+/// Numbers per group.
 pub(crate) const GROUP: usize = BLOCKS * WORDS;
 /// Double rounds of ChaCha12.
 const DOUBLE_ROUNDS: usize = 6;
 
-/// A sequence of standard normal numbers, any part of which can be had at any time.
+/// A sequence of standard normal numbers, of which any part can be computed at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NormalStream {
     key: [u32; 8],
@@ -28,7 +31,7 @@ impl NormalStream {
         Self { key: std::array::from_fn(|i| u32::from_le_bytes(words[i])) }
     }
 
-    /// The numbers from number `start` on.
+    /// Fills `out` with the numbers from number `start` on.
     pub fn fill(&self, start: usize, out: &mut [f32]) {
         pulp::Arch::new().dispatch(Fill { key: &self.key, start, out });
     }
@@ -67,7 +70,7 @@ impl pulp::WithSimd for Fill<'_> {
 #[inline(always)]
 fn keystream<S: Simd>(simd: S, key: &[u32; 8], group: u64) -> [[u32; BLOCKS]; WORDS] {
     let first = group * BLOCKS as u64;
-    // A group begins at a multiple of 16: its blocks differ in the low word alone.
+    // A group begins at a multiple of 16, so its block counters differ in the low word alone.
     let low: [u32; BLOCKS] = std::array::from_fn(|b| first as u32 + b as u32);
     let constants = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
     let mut out = [[0; BLOCKS]; WORDS];
@@ -119,7 +122,8 @@ fn normals(words: &[[u32; BLOCKS]; WORDS], out: &mut [f32; GROUP]) {
     }
 }
 
-/// The two normal numbers of two words. No branches, so that a loop of it becomes vectors.
+/// The two normal numbers of two words. It has no branches, so that a loop of it becomes vector
+/// code.
 #[inline(always)]
 fn pair(radius: u32, angle: u32) -> (f32, f32) {
     // Above 0 and at most 1.
@@ -128,7 +132,7 @@ fn pair(radius: u32, angle: u32) -> (f32, f32) {
     // A quarter of the circle, and a part of it between −¼ and ¼ of π.
     let (quarter, f) = (angle >> 30, (angle << 2).cast_signed() as f32 * (1.0 / 8_589_934_592.0));
     let t = f * f;
-    // sin πf and cos πf, minimax to 1e-8 and 3e-8.
+    // Minimax polynomials of sin πf and cos πf, with errors of 1e-8 and 3e-8.
     let sine = f * (((-0.589_078_66 * t + 2.549_767_3) * t - 5.167_708) * t + std::f32::consts::PI);
     let cosine = ((-1.306_134_6 * t + 4.057_578) * t - 4.934_788) * t + 1.0;
     let (x, y) = if quarter & 1 == 0 { (cosine, sine) } else { (-sine, cosine) };
@@ -136,7 +140,8 @@ fn pair(radius: u32, angle: u32) -> (f32, f32) {
     (r * x, r * y)
 }
 
-/// ln u for a normal u above 0: e·ln 2 + ln(1 + x) with √½ ≤ 1 + x < √2, as x − x²/2 + x³·P(x), P minimax to 6e-9.
+/// ln u for a normal number u above 0: e·ln 2 + ln(1 + x) with √½ ≤ 1 + x < √2. The logarithm is x
+/// − x²/2 + x³·P(x), with a minimax polynomial P of error 6e-9.
 #[inline(always)]
 fn ln(u: f32) -> f32 {
     const ROOT_OF_HALF: u32 = 0x3f35_04f3;
@@ -163,7 +168,7 @@ mod tests {
 
     const SEED: [u8; 32] = *b"a seed of thirty-two bytes, sure";
 
-    /// The definition, one number at a time, in f64 from the rounded u on.
+    /// The definition, one number at a time, in f64 after u is rounded.
     fn exact(n: usize) -> Vec<f64> {
         let mut rng = Stream::from_seed(SEED);
         let mut out = vec![0.0; n];

@@ -1,26 +1,51 @@
-//! A pass over frozen weights on the CPU, by the operation that takes each image through all blocks on one thread.
+//! Passes over frozen weights on the CPU, by the operation of `nn::vit_trunk`, which takes each
+//! image through all blocks on one thread.
 
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Tensor};
 
 use super::{Block, Vit};
-use crate::Result;
 use crate::backbone::layers::Linear;
 use crate::backbone::{Features, Pass, Projection};
-use crate::nn::{self, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::nn::{self, AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::{Error, Result};
 
-/// The weights as that operation wants them, made at the first pass, and its memory.
+/// The frozen trunk in the backbone's type. This is the one place where it is chosen.
+#[derive(Clone)]
+enum AnyTrunk {
+    F32(Arc<Trunk<f32>>),
+    F64(Arc<Trunk<f64>>),
+}
+
+impl AnyTrunk {
+    fn embed(&self, images: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::F32(trunk) => trunk.embed(images),
+            Self::F64(trunk) => trunk.embed(images),
+        }
+    }
+
+    fn forward(&self, x: &Tensor, pass: TrunkPass) -> Result<Tensor> {
+        match self {
+            Self::F32(trunk) => trunk.forward(x, pass),
+            Self::F64(trunk) => trunk.forward(x, pass),
+        }
+    }
+}
+
+/// The frozen trunk, laid out at the first pass, and its buffers.
 #[derive(Clone, Default)]
 pub(super) struct Fused {
-    trunk: OnceLock<Arc<Trunk>>,
-    workspace: Workspace,
-    /// How many images' activations may be kept for the backward pass.
+    trunk: OnceLock<AnyTrunk>,
+    workspace_f32: Workspace<f32>,
+    workspace_f64: Workspace<f64>,
+    /// The number of images whose activations may be kept for the backward pass.
     pub kept_images: Option<usize>,
 }
 
 impl Fused {
-    /// The weights have changed.
+    /// Drops the layout of the weights, for they have changed.
     pub fn forget(&mut self) {
         self.trunk = OnceLock::new();
     }
@@ -42,7 +67,8 @@ fn block(b: &Block) -> BlockWeights<'_> {
 }
 
 impl Vit {
-    /// Whether the fused operation can do this pass: everything frozen, on the CPU, with low-rank paths beside q, k and v alone and no adapters.
+    /// Whether the fused operation can do this pass: all weights are frozen and on the CPU,
+    /// low-rank pairs stand beside q, k and v only, and there are no adapters.
     pub(super) fn fits_fused(&self, images: &Tensor, pass: &Pass) -> bool {
         let attention = |p: Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
         nn::has_cpu_kernel(images)
@@ -53,7 +79,7 @@ impl Vit {
             && pass.low_rank.is_none_or(|l| l.iter().all(|(site, _)| attention(site.projection)))
     }
 
-    fn trunk(&self) -> Result<Arc<Trunk>> {
+    fn trunk(&self) -> Result<AnyTrunk> {
         if let Some(trunk) = self.fused.trunk.get() {
             return Ok(trunk.clone());
         }
@@ -64,12 +90,17 @@ impl Vit {
             normalisation: self.normalisation.as_ref().map(|(mean, std)| [mean, std]),
         };
         let blocks: Vec<_> = self.blocks.iter().map(block).collect();
-        let trunk = Arc::new(Trunk::new(&embedding, &blocks, self.info.heads, self.norm.eps, &self.fused.workspace)?);
-        // Unfrozen weights change at any time: then the layout is for one pass only.
+        let (heads, eps, fused) = (self.info.heads, self.norm.eps, &self.fused);
+        let trunk = match self.cls_token.dtype() {
+            DType::F32 => AnyTrunk::F32(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f32)?.into()),
+            DType::F64 => AnyTrunk::F64(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f64)?.into()),
+            other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
+        };
+        // Unfrozen weights may change at any time, so their layout serves one pass only.
         Ok(if self.unfrozen { trunk } else { self.fused.trunk.get_or_init(|| trunk).clone() })
     }
 
-    /// Features by the fused operation.
+    /// Computes features by the fused operation.
     pub(in crate::backbone) fn fused(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
         let (trunk, depth) = (self.trunk()?, self.blocks.len());
         let mut x = trunk.embed(images)?;
@@ -80,9 +111,9 @@ impl Vit {
         let mut pairs = Vec::new();
         for (site, pair) in pass.low_rank.iter().flat_map(|l| l.iter()) {
             let part = match site.projection {
-                Projection::Q => 0,
-                Projection::K => 1,
-                _ => 2,
+                Projection::Q => AttentionPart::Q,
+                Projection::K => AttentionPart::K,
+                _ => AttentionPart::V,
             };
             pairs.push(TrunkPair { block: site.block, part, a: pair.a.clone(), b: pair.b.clone() });
         }
@@ -93,14 +124,14 @@ impl Vit {
             let cls = out.narrow(2, 0, 1)?.squeeze(2)?;
             return self.features(&cls, &out.narrow(1, out.dim(1)? - 1, 1)?.squeeze(1)?, extra, &pass);
         };
-        // Someone looks at the attention's inputs: block by block.
+        // The caller wants to see the inputs of each attention, so the blocks run one by one.
         let mut tokens = Vec::new();
         for first in 0..depth {
             tap(first, &self.blocks[first].norm1.forward(&x, false)?)?;
             let last = first + 1 == depth;
-            let own: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
+            let here: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
             let keep = if last { 1 + extra } else { x.dim(1)? };
-            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &own, kept_images })?.squeeze(1)?;
+            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &here, kept_images })?.squeeze(1)?;
             if all || last {
                 tokens.push(x.narrow(1, 0, 1)?);
             }

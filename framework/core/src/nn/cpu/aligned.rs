@@ -1,4 +1,5 @@
-//! Memory that begins at a cache line and, where it is large, lies in large pages, of which walking through a matrix needs fewer to be found.
+//! Buffers aligned to cache lines. Large buffers lie in large pages, so that walking through a
+//! matrix costs fewer address translations.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
@@ -10,7 +11,8 @@ pub(crate) const LINE: usize = 64;
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 
-/// Numbers that begin at a cache line; from a large page on, at one.
+/// A buffer of numbers that begins at a cache line. If it is as large as a large page, it begins at
+/// one.
 pub(crate) struct Aligned<T> {
     start: NonNull<T>,
     len: usize,
@@ -39,7 +41,8 @@ impl<T> Aligned<T> {
     }
 
     pub fn values(&self) -> &[T] {
-        // SAFETY: `new` made room for `len` numbers and cleared them; without any, the pointer is not used.
+        // SAFETY: `new` made room for `len` numbers and cleared them; without any, the pointer is
+        // not used.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
@@ -50,7 +53,7 @@ impl<T> Aligned<T> {
 }
 
 impl<T: Float> Aligned<T> {
-    /// Zeros.
+    /// A buffer of zeros.
     pub fn new(len: usize) -> Self {
         if len == 0 {
             return Self::default();
@@ -58,9 +61,10 @@ impl<T: Float> Aligned<T> {
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty.
         let Some(start) = NonNull::new(unsafe { alloc(layout) }.cast::<T>()) else { handle_alloc_error(layout) };
-        // Before it is written to for the first time.
+        // The advice must come before the first write.
         large_pages(start.as_ptr(), layout.size(), Pages::WhenTouched);
-        // SAFETY: room for `len` numbers; all bits zero are the number 0 in the types that `Float` is for.
+        // SAFETY: room for `len` numbers; all bits zero are the number 0 in the types that `Float`
+        // is for.
         unsafe { start.write_bytes(0, len) };
         Self { start, len }
     }
@@ -75,26 +79,28 @@ impl<T> Drop for Aligned<T> {
     }
 }
 
-/// When memory moves to large pages.
+/// When memory is to move to large pages.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pages {
     /// When it is first written to.
     WhenTouched,
-    /// At once, as what has been written to already has to.
+    /// At once. Memory that is already written to needs this.
     Now,
 }
 
-/// Asks the system for large pages behind the bytes from `start` on, as far as they fill some. Where it has none, all stays as it is.
+/// Asks the system to put the bytes from `start` on into large pages, as far as they fill whole
+/// ones. A system without large pages changes nothing.
 pub(crate) fn large_pages<T>(start: *const T, bytes: usize, when: Pages) {
     #[cfg(target_os = "linux")]
     {
-        // Linux 6.1; not among the constants of every C library.
+        // Since Linux 6.1; not every C library has this constant.
         const MADV_COLLAPSE: libc::c_int = 25;
         let first = start.addr().next_multiple_of(LARGE_PAGE);
         let end = (start.addr() + bytes) / LARGE_PAGE * LARGE_PAGE;
         if first < end {
             let advice = if when == Pages::Now { MADV_COLLAPSE } else { libc::MADV_HUGEPAGE };
-            // SAFETY: advice about pages inside one allocation, which changes nothing that a program can read.
+            // SAFETY: advice about pages inside one allocation, which changes nothing that a
+            // program can read.
             unsafe { libc::madvise(start.with_addr(first).cast_mut().cast(), end - first, advice) };
         }
     }
@@ -102,7 +108,7 @@ pub(crate) fn large_pages<T>(start: *const T, bytes: usize, when: Pages) {
     let _ = (start, bytes, when);
 }
 
-/// Fetches what will soon be read.
+/// Prefetches values that will soon be read.
 pub(crate) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
     for line in values.chunks(LINE / size_of::<T>()).chain(values.last().map(std::slice::from_ref)) {

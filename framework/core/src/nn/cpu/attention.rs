@@ -1,10 +1,11 @@
 //! Multi-head attention of one image on one thread, forward and backward.
 
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::rowwise::{softmax, softmax_gradient};
 use crate::nn::cpu::simd::Float;
 
-/// One image's attention: how many tokens attend (the first ones) to how many, their width, and the heads that share it.
+/// The sizes of one image's attention. The first `queries` tokens attend to all `tokens`; the heads
+/// share the width `dim`.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
     pub queries: usize,
@@ -32,34 +33,38 @@ impl Sizes {
         View::rows(self.dim).after(head * self.width())
     }
 
-    /// The attention weights (queries, tokens) of a head, into `p`.
+    /// Computes the attention weights (queries, tokens) of a head into `p`.
     fn weights<T: Float>(self, qkv: &[T], head: usize, p: &mut [T]) {
         let (m, n, [q, k, _]) = (self.queries, self.tokens, self.qkv(head));
-        product((m, n, self.width()), (p, View::rows(n), Old::Dropped), (qkv, q), (qkv, k.t()), self.scale());
+        let dst = View::rows(n).replaced(p);
+        product((m, n, self.width()), dst, q.of(qkv), k.t().of(qkv), self.scale());
         softmax(&mut p[..m * n], n);
     }
 
-    /// softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim), into `out` (queries, dim). `p` has room for (queries, tokens).
+    /// Computes softmax(q·kᵀ/√width)·v of an image's qkv (tokens, 3·dim) into `out` (queries, dim).
+    /// `p` has room for (queries, tokens).
     pub fn forward<T: Float>(self, qkv: &[T], p: &mut [T], out: &mut [T]) {
         for head in 0..self.heads {
             self.weights(qkv, head, p);
             let size = (self.queries, self.width(), self.tokens);
-            product(size, (out, self.out(head), Old::Dropped), (p, View::rows(self.tokens)), (qkv, self.qkv(head)[2]), 1.0);
+            let (weights, v) = (View::rows(self.tokens).of(p), self.qkv(head)[2].of(qkv));
+            product(size, self.out(head).replaced(out), weights, v, 1.0);
         }
     }
 
-    /// The gradient of qkv from that of the output, into `dqkv` (tokens, 3·dim); the q of tokens that do not attend is left as it is. The softmax is
-    /// computed again. `p` and `dp` have room for (queries, tokens).
+    /// Computes the gradient of qkv from that of the output into `dqkv` (tokens, 3·dim). The part
+    /// of q for tokens that do not attend stays as it is. The softmax is computed again. `p` and
+    /// `dp` have room for (queries, tokens).
     pub fn backward<T: Float>(self, qkv: &[T], grad: &[T], [p, dp]: [&mut [T]; 2], dqkv: &mut [T]) {
         let (m, n, w, plain) = (self.queries, self.tokens, self.width(), View::rows(self.tokens));
         for head in 0..self.heads {
             let ([q, k, v], o) = (self.qkv(head), self.out(head));
             self.weights(qkv, head, p);
-            product((n, w, m), (dqkv, v, Old::Dropped), (p, plain.t()), (grad, o), 1.0);
-            product((m, n, w), (dp, plain, Old::Dropped), (grad, o), (qkv, v.t()), 1.0);
+            product((n, w, m), v.replaced(dqkv), plain.t().of(p), o.of(grad), 1.0);
+            product((m, n, w), plain.replaced(dp), o.of(grad), v.t().of(qkv), 1.0);
             softmax_gradient(&p[..m * n], &mut dp[..m * n], n);
-            product((m, w, n), (dqkv, q, Old::Dropped), (dp, plain), (qkv, k), self.scale());
-            product((n, w, m), (dqkv, k, Old::Dropped), (dp, plain.t()), (qkv, q), self.scale());
+            product((m, w, n), q.replaced(dqkv), plain.of(dp), k.of(qkv), self.scale());
+            product((n, w, m), k.replaced(dqkv), plain.t().of(dp), q.of(qkv), self.scale());
         }
     }
 }

@@ -7,6 +7,7 @@
 pub(crate) mod aligned;
 pub(crate) mod attention;
 pub(crate) mod cholesky;
+pub(crate) mod eigen;
 pub(crate) mod panels;
 pub(crate) mod product;
 pub(crate) mod rowwise;

@@ -24,7 +24,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// dx += (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ for each row, g being the gradient of the norm's output.
+    /// dx += (g·γ − mean(g·γ) − x̂·mean(g·γ·x̂)) / σ for each row, g being the gradient of the
+    /// norm's output.
     fn layer_norm_gradient(x: &'a [T], gamma: &'a [T], grad: &'a [T], eps: f64, dx: &'a mut [T]) {
         let (dim, n) = (gamma.len(), T::narrow(gamma.len() as f64));
         for ((row, grad), dx) in x.chunks_exact(dim).zip(grad.chunks_exact(dim)).zip(dx.chunks_exact_mut(dim)) {
@@ -55,7 +56,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// The gradient of a softmax's input, in place of that of its output `grad`: p·(g − Σ g·p) for each row of `width` weights p.
+    /// Replaces the gradient g of a softmax's output by that of its input, p·(g − Σ g·p), for each
+    /// row of `width` weights p.
     fn softmax_gradient(weights: &'a [T], grad: &'a mut [T], width: usize) {
         for (p, g) in weights.chunks_exact(width).zip(grad.chunks_exact_mut(width)) {
             let dot = lane_sum([g, p], |[g, p]| g * p);

@@ -1,4 +1,5 @@
-//! The floating-point types of the CPU operations, f32 and f64, and how loops over them are compiled for the processor at hand.
+//! The floating-point types of the CPU kernels, f32 and f64; loops that are compiled for the
+//! vectors of the processor; and sums whose order is fixed.
 
 use std::cell::Cell;
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
@@ -8,7 +9,7 @@ use candle_core::CpuStorage;
 /// Lanes of a sum: one AVX-512 register of f32.
 const LANES: usize = 16;
 
-/// A floating-point type of the CPU operations.
+/// A floating-point type of the CPU kernels.
 pub(crate) trait Float:
     Copy
     + Send
@@ -28,13 +29,14 @@ pub(crate) trait Float:
     fn wide(self) -> f64;
     fn narrow(value: f64) -> Self;
     fn sqrt(self) -> Self;
-    /// eˣ; for f32 to about one unit in the last place, and not below 1e-38.
+    /// eˣ. For f32 the error is about one unit in the last place, and no result is below 1e-38.
     fn exp(self) -> Self;
     /// The normal distribution function Φ(x), and its density φ(x).
     fn normal(self) -> (Self, Self);
     fn wrap(values: Vec<Self>) -> CpuStorage;
     fn slice(storage: &CpuStorage) -> Option<&[Self]>;
-    /// Runs `f` with `n` numbers of this thread's, whatever they are: memory that is kept, where new memory would have to be cleared by the system each time.
+    /// Runs `f` with a buffer of `n` numbers that this thread keeps, with whatever values are in
+    /// it. The system would have to clear new memory each time.
     fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R;
 }
 
@@ -42,7 +44,8 @@ macro_rules! room {
     ($t:ident) => {
         fn with_room<R>(n: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
             thread_local!(static ROOMS: Cell<Vec<Vec<$t>>> = const { Cell::new(Vec::new()) });
-            // Taken meanwhile: `f` may need other room, and while it waits for other threads this one may come here again for other work.
+            // The buffers are taken out meanwhile: `f` may ask for another one, and while it waits
+            // for other threads, this thread may run other work that does.
             let mut rooms = ROOMS.take();
             let mut room = rooms.pop().unwrap_or_default();
             ROOMS.set(rooms);
@@ -78,7 +81,8 @@ impl Float for f32 {
         f32::sqrt(self)
     }
 
-    /// 2ⁿ·eʳ with x = n·ln 2 + r: Taylor's series to the seventh power for |r| ≤ ln 2 / 2. No branches, so that loops of it become vectors.
+    /// 2ⁿ·eʳ with x = n·ln 2 + r, by Taylor's series to the seventh power for |r| ≤ ln 2 / 2. It
+    /// has no branches, so that loops of it become vector code.
     #[inline(always)]
     fn exp(self) -> Self {
         // Adding 1.5·2²³ rounds to an integer, which then lies in the lowest bits.
@@ -98,7 +102,7 @@ impl Float for f32 {
         y * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
     }
 
-    /// Φ by Abramowitz and Stegun 7.1.26, to 3e-7 with its rounding.
+    /// Φ by Abramowitz and Stegun, formula 7.1.26. Its error with rounding is 3e-7.
     #[inline(always)]
     fn normal(self) -> (Self, Self) {
         let z = self.abs() * std::f32::consts::FRAC_1_SQRT_2;
@@ -163,8 +167,9 @@ impl Float for f64 {
     room!(f64);
 }
 
-/// A function over slices of `T`, compiled for the widest vectors that the processor has. Its body is put into the function that carries the processor's
-/// features: what is called from there must be `#[inline(always)]`, or it is compiled for the least processor.
+/// Defines a function over slices of `T` that is compiled for the widest vectors of the processor.
+/// Its body is inlined into the function that carries the processor's features. Functions that it
+/// calls must be `#[inline(always)]`, or they are compiled for the baseline processor.
 macro_rules! vectorised {
     ($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) $body:block) => {
         $(#[$doc])*
@@ -184,7 +189,8 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// Σᵢ f(aᵢ, bᵢ, …) over slices of one length, in lanes: the order of the additions is fixed by the length alone.
+/// Σᵢ f(aᵢ, bᵢ, …) over slices of one length. The sum has a fixed number of lanes, so the order of
+/// the additions depends on the length alone.
 #[inline(always)]
 pub(crate) fn lane_sum<T: Float, const N: usize>(slices: [&[T]; N], f: impl Fn([T; N]) -> T) -> T {
     let parts = slices.map(|s| s.as_chunks::<LANES>());

@@ -3,33 +3,35 @@
 use std::time::Instant;
 
 use crate::nn::cpu::aligned::Aligned;
-use crate::nn::cpu::panels::{Left, Panels, Right, Start, multiply};
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::panels::{Base, Columns, Job, Left, Panels, Right, multiply};
+use crate::nn::cpu::product::{View, product};
 
-/// Timed rounds, of which the best counts, and floating-point operations of each.
+/// The number of timed rounds, of which the fastest counts, and the floating-point operations per
+/// round.
 const ROUNDS: usize = 10;
 const WORK: f64 = 4e8;
 
 /// A product out (m, n) = left (m, k) · right (k, n) in f32.
 #[derive(Debug, Clone, Copy)]
 pub enum Product {
-    /// Of strided matrices: from a row to the next and from a column to the next of the left and the right one, and from a row to the next of the result.
+    /// A product of strided matrices. The strides of an operand are the distances from one row to
+    /// the next and from one column to the next.
     Strided {
-        /// Of the left matrix.
+        /// The strides of the left matrix.
         left: [usize; 2],
-        /// Of the right matrix.
+        /// The strides of the right matrix.
         right: [usize; 2],
-        /// Of the result.
+        /// The distance from one row of the result to the next.
         out: usize,
     },
-    /// With a frozen weight that was laid out before, as in the forward pass of the trunk.
+    /// A product with a frozen weight in panels, as in the forward pass of the trunk.
     LaidOut,
-    /// With a frozen weight as it is, as in the backward pass.
+    /// A product with a frozen weight that is not in panels, as in the backward pass.
     Frozen,
 }
 
 impl Product {
-    /// Operations a second of one of (m, n, k), on this thread.
+    /// Measures a product of (m, n, k) on this thread, in floating-point operations per second.
     ///
     /// # Panics
     /// If a size is 0.
@@ -43,16 +45,17 @@ impl Product {
         let (a, b, mut out) = (numbers(left), numbers(right), vec![0f32; reach(m, n, [width, 1])]);
         let panels = matches!(self, Self::LaidOut).then(|| Panels::transposed(&b, (n, k)));
         let mut room = Aligned::default();
-        let mut once = || {
-            let dst = (&mut out[..], n, Start::Zero);
-            let rows = Left { rows: m, values: &a, width: k };
-            match (self, &panels) {
-                (Self::Strided { left, right, out: width }, _) => {
-                    let view = |[row, column]: [usize; 2]| View { start: 0, row, column };
-                    product((m, n, k), (&mut out, View::rows(width), Old::Dropped), (&a, view(left)), (&b, view(right)), 1.0);
-                }
-                (_, Some(panels)) => multiply(rows, Right::Panels(panels, (0, n)), k, dst, &mut room),
-                (_, None) => multiply(rows, Right::Rows(&b, n), k, dst, &mut room),
+        let mut once = || match (self, &panels) {
+            (Self::Strided { left, right, out: width }, _) => {
+                let view = |[row, column]: [usize; 2]| View { start: 0, row, column };
+                let dst = View::rows(width).replaced(&mut out);
+                product((m, n, k), dst, view(left).of(&a), view(right).of(&b), 1.0);
+            }
+            (_, panels) => {
+                let columns = Columns { first: 0, count: n };
+                let right = panels.as_ref().map_or(Right::Rows(&b, n), |p| Right::Panels(p, columns));
+                let (left, base, room) = (Left { rows: m, values: &a, width: k }, Base::Zero, &mut room);
+                multiply(Job { left, right, depth: k, out: &mut out, out_width: n, base, room });
             }
         };
         once();

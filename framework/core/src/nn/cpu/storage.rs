@@ -14,7 +14,7 @@ pub(crate) fn values<'a, T: Float>(op: &str, storage: &'a CpuStorage, layout: &L
     }
 }
 
-/// Runs `$body` with `$t` the storage's floating-point type.
+/// Runs `$body` with `$t` standing for the floating-point type of the storage.
 macro_rules! by_type {
     ($op:expr, $storage:expr, $t:ident => $body:expr) => {
         match $storage {
@@ -32,7 +32,7 @@ macro_rules! by_type {
 }
 pub(crate) use by_type;
 
-/// What `f` makes of the values of a contiguous CPU tensor of type `T`.
+/// Calls `f` with the values of a contiguous CPU tensor of type `T`.
 pub(crate) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     if let (Storage::Cpu(values), Some((start, end))) = (&*storage, layout.contiguous_offsets())

@@ -6,20 +6,23 @@ use super::Gaussian;
 use super::packed::packed_transpose;
 use crate::nn;
 use crate::nn::cpu::cholesky::{self, Threads};
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::{Float, vectorised};
 use crate::nn::cpu::storage::with_values;
 use crate::{Error, Result};
 
-/// Rows of a covariance a product: what lies right of its last diagonal element is left out.
+/// Rows of the covariance per product. What lies right of the last row's diagonal element is not
+/// computed.
 const STRIP: usize = 128;
 
 impl Gaussian {
-    /// Of some rows of features (n, dim): their mean, and the factor of their unbiased covariance plus `ridge`·I; of one row the covariance is `ridge`·I. The
-    /// covariance is factored in f64. On one thread on the CPU.
+    /// Fits some rows of features (n, dim): takes their mean and factors their unbiased covariance
+    /// plus `ridge`·I. For one row the covariance is `ridge`·I. The covariance is factored in f64.
+    /// With CPU kernels this takes one thread, so that classes can be fitted in parallel.
     ///
     /// # Errors
-    /// If there are no rows, or one is out of range; [`Error::Diverged`] if the covariance is not finite or not positive definite.
+    /// If there are no rows, or one is out of range; [`Error::Diverged`] if the covariance is not
+    /// finite or not positive definite.
     pub fn of_rows(features: &Tensor, rows: &[u32], ridge: f64) -> Result<Self> {
         let (n, dim) = features.dims2()?;
         if dim == 0 || rows.is_empty() {
@@ -56,7 +59,8 @@ fn composed(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<G
     Gaussian::fit(&mean, &(covariance + ridge)?)
 }
 
-/// With C (n, dim) the centred rows: the lower triangle of CᵀC / (n − 1) + ridge·I, strip by strip, factored in memory of this thread's.
+/// Computes the lower triangle of CᵀC / (n − 1) + ridge·I strip by strip, C (n, dim) being the
+/// centred rows, and factors it in a buffer of this thread.
 fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<Gaussian> {
     let (n, mut mean) = (rows.len(), vec![T::ZERO; dim]);
     let factor = with_values(&features.contiguous()?, |x: &[T]| {
@@ -73,7 +77,7 @@ fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: 
                 for (first, rows) in (0..dim).step_by(STRIP).zip(lower.chunks_mut(STRIP * dim)) {
                     covariance_strip(first, (centred, dim), strip, ridge, rows);
                 }
-                // By Cauchy and Schwarz the others are no larger.
+                // By the Cauchy–Schwarz inequality the other elements are no larger.
                 if lower.iter().step_by(dim + 1).any(|v| !v.is_finite()) {
                     return Err(not_finite("covariance"));
                 }
@@ -88,15 +92,16 @@ fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: 
     Gaussian::from_packed(Tensor::from_vec(mean, dim, device)?, &Tensor::from_vec(factor, ((),), device)?)
 }
 
-/// Some rows of the covariance, from the row `first` on, each up to its diagonal.
+/// Computes some rows of the covariance, from row `first` on, each up to its diagonal.
 fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip: &mut [T], ridge: f64, lower: &mut [f64]) {
     let (n, height) = (centred.len() / dim, lower.len() / dim);
     let width = first + height;
     let strip = &mut strip[..height * width];
     if n > 1 {
         let all = View::rows(dim);
-        let out = (&mut *strip, View::rows(width), Old::Dropped);
-        product((height, width, n), out, (centred, all.t().after(first)), (centred, all), 1.0 / (n - 1) as f64);
+        let (turned, all) = (all.t().after(first).of(centred), all.of(centred));
+        let out = View::rows(width).replaced(strip);
+        product((height, width, n), out, turned, all, 1.0 / (n - 1) as f64);
     } else {
         strip.fill(T::ZERO);
     }
@@ -107,7 +112,7 @@ fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip
 }
 
 vectorised! {
-    /// Subtracts the mean of all rows from each, and puts it into `mean`, which must be zeros.
+    /// Subtracts the mean of all rows from each row and writes it to `mean`, which must be zeros.
     fn centre(rows: &'a mut [T], mean: &'a mut [T]) {
         let dim = mean.len();
         let share = T::ONE / T::narrow((rows.len() / dim) as f64);
@@ -143,7 +148,7 @@ mod tests {
         // Several strips in the second.
         for (n, dim, rows) in [(9, 5, vec![7u32, 0, 3, 4]), (80, 2 * STRIP + 44, (0..70).rev().collect())] {
             for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
-                // What lies in kept memory must not count.
+                // Old values in the buffers must not change the result.
                 f64::with_room(2 * dim * dim, |a| f64::with_room(2 * dim * dim, |b| [a, b].map(|room| room.fill(f64::NAN))));
                 f32::with_room(2 * dim * dim, |room| room.fill(f32::NAN));
                 let features = Tensor::randn(3f64, 1.0, (n, dim), &Device::Cpu).expect("randn").to_dtype(dtype).expect("type");

@@ -1,4 +1,4 @@
-//! Standard normal numbers for samples, made where they are needed.
+//! Standard normal numbers for samples, computed where they are needed.
 
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
@@ -8,10 +8,10 @@ use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::with_values;
 use crate::rng::{GROUP, NormalStream};
 
-/// Numbers a task of a thread.
+/// Numbers per rayon task.
 const PART: usize = 64 * GROUP;
 
-/// A matrix (n, dim) of standard normal numbers, made when they are needed or there already.
+/// A matrix (n, dim) of standard normal numbers, in memory or computed when it is read.
 #[derive(Debug, Clone)]
 pub struct Normals(Numbers);
 
@@ -23,15 +23,15 @@ enum Numbers {
 }
 
 impl Normals {
-    /// The first n·dim numbers of a sequence, row by row.
+    /// Takes the first n·dim numbers of a sequence, row by row.
     pub fn of_stream(stream: NormalStream, shape: [usize; 2]) -> Self {
         Self(Numbers::Stream(stream, shape))
     }
 
-    /// Those of a tensor (n, dim).
+    /// Takes the numbers of a tensor (n, dim).
     ///
     /// # Errors
-    /// If it is no matrix.
+    /// If the tensor is not a matrix.
     pub fn of(normals: &Tensor) -> Result<Self> {
         Ok(Self(Numbers::Tensor(normals.contiguous()?, normals.dims2()?)))
     }
@@ -63,7 +63,7 @@ impl Normals {
         }
     }
 
-    /// The numbers from `start` on.
+    /// Reads the numbers from `start` on.
     pub(crate) fn read<T: Float>(&self, start: usize, out: &mut [T]) -> Result<()> {
         match &self.0 {
             Numbers::Stream(stream, _) => {

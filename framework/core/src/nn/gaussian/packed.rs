@@ -1,4 +1,4 @@
-//! Upper triangular matrices without most of their zeros.
+//! Upper triangular matrices, packed so that most of their zeros take no memory.
 
 use candle_core::{DType, Device, Tensor, WithDType};
 
@@ -7,10 +7,10 @@ use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::with_values;
 use crate::{Error, Result};
 
-/// Columns a block.
+/// Columns per block.
 const COLUMNS: usize = 64;
 
-/// Some columns of a matrix, down to the last row that is not zero.
+/// Neighbouring columns of an upper triangular matrix, down to the last row that is not zero.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block {
     /// The first column, and the one after the last, which is the number of rows too.
@@ -44,14 +44,14 @@ fn count(dim: usize) -> usize {
 /// An upper triangular matrix (dim, dim), packed or not.
 #[derive(Debug, Clone)]
 pub(crate) enum Upper {
-    /// Its [`blocks`], for the CPU's own products.
+    /// Its [`blocks`], for the CPU kernels.
     Packed(Tensor),
-    /// For devices on which one product with all of it is faster.
+    /// The whole matrix, for devices on which one product with all of it is faster.
     Whole(Tensor),
 }
 
 impl Upper {
-    /// Of a matrix (dim, dim).
+    /// Packs a matrix (dim, dim) where the CPU kernels can use it.
     pub fn of(whole: &Tensor) -> Result<Self> {
         let whole = whole.contiguous()?;
         match whole.dtype() {
@@ -61,7 +61,7 @@ impl Upper {
         }
     }
 
-    /// Of the packed numbers of a matrix (dim, dim) on the host, for this device.
+    /// Takes the packed numbers of a matrix (dim, dim) on the host to this device.
     pub fn of_packed(packed: &Tensor, dim: usize, device: &Device) -> Result<Self> {
         if packed.dims() != [count(dim)] {
             let (shape, count) = (packed.dims(), count(dim));
@@ -76,7 +76,7 @@ impl Upper {
         Ok(Self::Whole(unpacked(&packed, dim)?.to_device(device)?))
     }
 
-    /// All of it (dim, dim).
+    /// The whole matrix (dim, dim).
     pub fn whole(&self, dim: usize) -> Result<Tensor> {
         match self {
             Self::Whole(whole) => Ok(whole.clone()),
@@ -131,7 +131,7 @@ pub(crate) fn packed_transpose<T: Float>(lower: &[f64], n: usize) -> Vec<T> {
     let mut packed = vec![T::ZERO; count(n)];
     for block in blocks(n) {
         let (width, out) = (block.width(), &mut packed[block.start..]);
-        // In squares, so that what is written stays in the cache.
+        // Going by squares keeps what is written in the cache.
         for left in (0..block.end).step_by(COLUMNS) {
             for row in block.first.max(left)..block.end {
                 let known = &lower[row * n + left..][..COLUMNS.min(row + 1 - left)];

@@ -1,4 +1,4 @@
-//! Gaussians of features: one Cholesky factor each, sampling as a matrix product.
+//! Gaussians of features: each has one Cholesky factor, and sampling is a matrix product.
 
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -8,12 +8,12 @@ use super::packed::{Upper, blocks};
 use crate::nn;
 use crate::nn::cpu::aligned::{Pages, large_pages};
 use crate::nn::cpu::cholesky::Cholesky;
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::with_values;
 use crate::{Error, Result};
 
-/// Samples a task of a thread.
+/// Samples per rayon task.
 const ROWS: usize = 160;
 
 /// A Gaussian that can be sampled.
@@ -25,7 +25,8 @@ pub struct Gaussian {
 }
 
 impl Gaussian {
-    /// Factors the covariance (dim, dim) once, in f64; the factor is kept in the mean's type on its device.
+    /// Factors the covariance (dim, dim) once, in f64; the factor is kept in the mean's type on its
+    /// device.
     ///
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
@@ -35,7 +36,8 @@ impl Gaussian {
         Self::from_factor(mean.clone(), factor.to_dtype(mean.dtype())?.to_device(mean.device())?)
     }
 
-    /// Of a mean (dim) and Lᵀ (dim, dim), upper triangular, as [`Gaussian::mean`] and [`Gaussian::factor`] give them.
+    /// Takes a mean (dim) and an upper triangular Lᵀ (dim, dim), as [`Gaussian::mean`] and
+    /// [`Gaussian::factor`] return them.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the shapes do not fit.
@@ -47,7 +49,8 @@ impl Gaussian {
         Ok(Self { mean: mean.contiguous()?, factor: Upper::of(&factor)? })
     }
 
-    /// Of a mean (dim) and Lᵀ without most of its zeros, on the host, as [`Gaussian::mean`] and [`Gaussian::packed_factor`] give them.
+    /// Takes a mean (dim) and a packed Lᵀ on the host, as [`Gaussian::mean`] and
+    /// [`Gaussian::packed_factor`] return them.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the shapes do not fit.
@@ -74,7 +77,8 @@ impl Gaussian {
         self.factor.whole(self.dim())
     }
 
-    /// Lᵀ without most of its zeros, 1-d, on the host: its columns in blocks of 64, one block after the other, each row by row down to the row of its last column.
+    /// The packed Lᵀ, 1-d, on the host: blocks of 64 columns follow one another, and each block
+    /// holds its rows down to the row of its last column.
     ///
     /// # Errors
     /// If the tensor cannot be made.
@@ -108,15 +112,16 @@ pub(crate) enum Kept {
 }
 
 impl Features {
-    /// Those of a tensor (n, dim).
+    /// Takes the features of a tensor (n, dim).
     pub fn of(features: Tensor) -> Self {
         Self(Kept::Tensor(features))
     }
 
-    /// Draws the same number of samples of each Gaussian, one Gaussian after the other. `normals` gives the standard normals (n, dim) of each.
+    /// Draws the same number of samples of each Gaussian, one Gaussian after the other. `normals`
+    /// gives the standard normals (n, dim) of each.
     ///
     /// # Errors
-    /// If there is no Gaussian, or the shapes do not fit; whatever `normals` fails with.
+    /// If there is no Gaussian, if the shapes do not fit, or if `normals` fails.
     pub fn draw(&mut self, gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>) -> Result<()> {
         let kept = std::mem::take(&mut self.0);
         self.0 = match gaussians.first() {
@@ -161,7 +166,8 @@ fn own_samples<T: Float>(
     mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>,
 ) -> Result<()> {
     let dim = gaussians[0].dim();
-    // All rows of one Gaussian: each thread makes the normal numbers of some and has the samples from them while they are near.
+    // Samples one Gaussian: each task makes normal numbers for some rows and uses them while they
+    // are in the cache.
     let sample = |out: &mut [T], g: &Gaussian, z: &Normals| {
         let factor = g.packed_factor()?;
         out.par_chunks_mut(ROWS * dim).enumerate().try_for_each(|(part, out)| {
@@ -185,7 +191,8 @@ fn own_samples<T: Float>(
                 "Gaussian {i} of {own} dimensions got {rows}×{width} normal numbers; all take {samples}×{dim}"
             )));
         }
-        // What is drawn already is used at once, so that it does not stay in memory; the others all together.
+        // Numbers in memory are used at once, so that they can be freed. The others are made later,
+        // all together.
         let given = z.given() && samples * dim > 0;
         if given {
             sample(&mut out[i * samples * dim..][..samples * dim], g, &z)?;
@@ -207,21 +214,22 @@ fn room_for<T: Float>(out: &mut Vec<T>, samples: usize, dim: usize, gaussians: u
     if out.capacity() < size {
         *out = Vec::new();
         out.try_reserve_exact(size).map_err(|_| too_many())?;
-        // Rows are gathered from anywhere in it.
+        // Rows are gathered from anywhere in it, which is faster with large pages.
         large_pages(out.as_ptr(), size * size_of::<T>(), Pages::WhenTouched);
     }
     out.resize(size, T::ZERO);
     Ok(())
 }
 
-/// out = mean + z·Lᵀ, of which there are the packed numbers.
+/// out = mean + z·Lᵀ, with Lᵀ packed.
 fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
     let dim = mean.len();
     let all = View::rows(dim);
     out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
     for block in blocks(dim) {
         let (shape, place) = ((z.len() / dim, block.width(), block.end), View::rows(block.width()).after(block.start));
-        product(shape, (&mut *out, all.after(block.first), Old::Kept), (z, all), (factor, place), 1.0);
+        let dst = all.after(block.first).added_to(out);
+        product(shape, dst, all.of(z), place.of(factor), 1.0);
     }
 }
 
@@ -231,7 +239,7 @@ mod tests {
 
     use super::*;
 
-    /// Of all rows.
+    /// A Gaussian that is fitted to all rows.
     fn fitted(features: &Tensor, ridge: f64) -> Gaussian {
         let rows: Vec<u32> = (0..features.dim(0).expect("rows") as u32).collect();
         Gaussian::of_rows(features, &rows, ridge).expect("fit")

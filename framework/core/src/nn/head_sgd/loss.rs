@@ -1,4 +1,4 @@
-//! The losses that a layer is trained with, their values and gradients in one go over each row of logits.
+//! The losses of a linear head. One pass over a row of logits computes the value and the gradient.
 
 use crate::nn::cpu::simd::{Float, lane_max, lane_sum, vectorised};
 use crate::nn::ops::loss::cpu::{EPS, TEMPERATURE};
@@ -13,8 +13,9 @@ pub enum LayerLoss {
 }
 
 impl LayerLoss {
-    /// The rows' losses, and `scale` times the gradient of their sum, in place of the logits of so many classes. Rows are [`padded`]: what is behind the logits does
-    /// not count, and becomes zeros where all is finite. `room` has room for two rows.
+    /// Computes the losses of the rows and replaces the logits by `scale` times the gradient of
+    /// their sum. Rows are [`padded`]: numbers behind the logits do not count, and become zeros if
+    /// everything is finite. `room` holds two rows.
     pub(crate) fn learn<T: Float>(
         self,
         scale: T,
@@ -32,7 +33,8 @@ impl LayerLoss {
     }
 }
 
-/// How long a row of so many numbers is made: nothing is then left over that would be computed by itself, which costs as much as a register of numbers.
+/// The length to which a row of `width` numbers is padded: whole vector registers. A rest would
+/// cost as much time as a full register.
 pub(crate) const fn padded(width: usize) -> usize {
     width.next_multiple_of(16)
 }
@@ -55,9 +57,11 @@ vectorised! {
 }
 
 vectorised! {
-    /// As `LayerLoss::EntropyNormalised` says; `sizes` are the scale, what is added to the norm, and the length of the normalised logits. With u = z − max, e = exp(u), S = Σe and
-    /// m = Σe·u / S the entropy is ln S − m and its gradient −e / S·(u − m). With y = z·f, f = length / (‖z‖ + ε), and g the gradient of y's cross-entropy that of z is
-    /// f·(g − z·(z·g) / (‖z‖·(‖z‖ + ε))).
+    /// Computes `LayerLoss::EntropyNormalised`. `sizes` are the scale, the ε that is added to the
+    /// norm, and the length of the normalised logits. With u = z − max, e = exp(u), S = Σe and m =
+    /// Σe·u / S, the entropy is ln S − m and its gradient is −e / S·(u − m). With y = z·f, f =
+    /// length / (‖z‖ + ε), and g the gradient of the cross-entropy of y, the gradient of z is f·(g
+    /// − z·(z·g) / (‖z‖·(‖z‖ + ε))).
     fn entropy_normalised(
         logits: &'a mut [T], labels: &'a [i64], classes: usize, sizes: (T, T, T), losses: &'a mut [f64], room: &'a mut [T]
     ) {
@@ -69,13 +73,13 @@ vectorised! {
             let max = lane_max(&row[..classes]);
             let norm = lane_sum([row], |[z]| z * z).sqrt();
             let f = length / (norm + eps);
-            // The largest normalised logit is that of the largest logit, and so are their bits.
+            // The largest logit, normalised, is the largest normalised logit, bit for bit.
             let (top, own) = (max * f, row[label] * f);
             for ((g, e), z) in room.iter_mut().zip(powers.iter_mut()).zip(&*row) {
                 *g = (*z * f - top).exp();
                 *e = (*z - max).exp();
             }
-            // With these all else behind the logits is zero.
+            // Zeros here make everything behind the logits zero.
             room[classes..].fill(T::ZERO);
             powers[classes..].fill(T::ZERO);
             let (sum, directed) = (lane_sum([powers], |[e]| e), lane_sum([room], |[g]| g));
@@ -85,7 +89,7 @@ vectorised! {
             let share = scale / directed;
             room.iter_mut().for_each(|g| *g = *g * share);
             room[label] = room[label] - scale;
-            // Where all are zero PyTorch's norm has the subgradient 0.
+            // At zero, PyTorch's norm has the subgradient 0.
             let along = lane_sum([row, room], |[z, g]| z * g);
             let along = if norm == T::ZERO { T::ZERO } else { along / (norm * (norm + eps)) };
             let inverse = scale * inverse;

@@ -1,4 +1,5 @@
-//! SGD of one linear layer on stored features. On the CPU a step's rows are gathered, scored and learned from in one go; elsewhere the step is composed.
+//! SGD of one linear layer on stored features. With CPU kernels, a step gathers its rows, scores
+//! them and updates the layer in one go; elsewhere the step is composed.
 
 mod loss;
 
@@ -8,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::nn;
 use crate::nn::cpu::aligned::fetch;
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 use crate::nn::cpu::simd::{Float, vectorised};
 use crate::nn::cpu::storage::with_values;
 use crate::nn::gaussian::{Features, Kept};
@@ -17,18 +18,20 @@ use crate::{Error, Result};
 pub use loss::LayerLoss;
 use loss::padded;
 
-/// Parts of a step, each on one thread, and the rows of the least and the largest part. Numbers of threads do not count: the sums stay the same.
+/// The number of parts of a step, each on one thread, and the rows of the smallest and the largest
+/// part. They do not depend on the number of threads, so the sums do not either.
 const PARTS: usize = 4;
 const LEAST: usize = 40;
 const MOST: usize = 160;
-/// Weights that are updated while they are near, and how many of these blocks a thread takes at least.
+/// The number of weights per block of an update, and of blocks per rayon task at least.
 const WEIGHTS: usize = 1 << 12;
 const BLOCKS: usize = 8;
 
-/// So many rows ahead of the one that is gathered, rows are fetched: they lie anywhere.
+/// Rows are prefetched so many rows before they are gathered, for they lie anywhere in memory.
 const AHEAD: usize = 4;
 
-/// A linear layer (classes, dim) with its bias (classes), trained by SGD with momentum and weight decay as [`Sgd`](crate::optim::Sgd) does it.
+/// A linear layer (classes, dim) with its bias (classes), trained by SGD with momentum and weight
+/// decay as [`Sgd`](crate::optim::Sgd) does it.
 pub struct LayerSgd {
     loss: LayerLoss,
     layer: Layer,
@@ -40,7 +43,7 @@ enum Layer {
     Composed { weight: Momentum, bias: Momentum, momentum: f64, weight_decay: f64 },
 }
 
-/// A variable with its momentum, for the composed way.
+/// A variable with its momentum, for the composed tier.
 struct Momentum {
     var: Var,
     /// None before the first step.
@@ -69,7 +72,7 @@ impl Momentum {
 }
 
 impl LayerSgd {
-    /// Of the layer's first weight (classes, dim) and bias (classes).
+    /// Starts from a weight (classes, dim) and a bias (classes).
     ///
     /// # Errors
     /// If the shapes or types do not fit.
@@ -95,7 +98,8 @@ impl LayerSgd {
         Ok(Self { loss, layer })
     }
 
-    /// Steps of `step` rows each over `features` (n, dim) with `labels` (n), i64, in the order of `order`, i64 row numbers; gives the sum of the steps' losses.
+    /// Takes steps of `step` rows each over `features` (n, dim) with i64 `labels` (n), in the order
+    /// of the i64 row numbers `order`. Returns the sum of the losses of the steps.
     ///
     /// # Errors
     /// If a label or a row number is out of range, or shapes or types do not fit.
@@ -112,7 +116,8 @@ impl LayerSgd {
             }
             (Layer::Composed { weight, bias, momentum, weight_decay }, Kept::Tensor(features)) => {
                 let total = order.dim(0)?;
-                // Summed where they are and read once: on a GPU, reading each would cost more than its step.
+                // The losses are summed on their device and read once. On a GPU, reading each would
+                // cost more than its step.
                 let mut sum = Tensor::zeros((), features.dtype(), features.device())?;
                 for start in (0..total).step_by(step) {
                     let rows = order.narrow(0, start, step.min(total - start))?;
@@ -146,7 +151,8 @@ impl LayerSgd {
     }
 }
 
-/// The layer on the CPU. Its weight lies transposed, (dim, classes), and rows of classes are [`padded`] with zeros: products with it are at full speed then.
+/// The layer for the CPU kernels. Its weight is stored transposed, (dim, classes), with rows
+/// [`padded`] by zeros, so that products run at full speed.
 struct Own<T> {
     classes: usize,
     weight: Vec<T>,
@@ -167,11 +173,11 @@ struct Part<T> {
     labels: Vec<i64>,
     /// (rows, padded classes): logits, then their gradient.
     logits: Vec<T>,
-    /// Of the loss.
+    /// A buffer of the loss.
     room: Vec<T>,
     losses: Vec<f64>,
     loss: f64,
-    /// Gradients of the weight and the bias, as they lie.
+    /// The gradients of the weight and the bias, in the layout of the layer.
     weight: Vec<T>,
     bias: Vec<T>,
 }
@@ -218,11 +224,11 @@ impl<T: Float + candle_core::WithDType> Own<T> {
         if let Some(row) = order.iter().find(|r| !(0..labels.len() as i64).contains(r)) {
             return Err(Error::Protocol(format!("row {row} of {} features", labels.len())));
         }
-        // From inside the pool a step wakes the other threads and not this one.
+        // A step that starts inside the pool need not wake this thread.
         Ok(rayon::scope(|_| order.chunks(step.max(1)).map(|rows| self.step(loss, T::narrow(rate), features, &labels, rows)).sum()))
     }
 
-    /// One step on some rows; its loss.
+    /// Takes one step on some rows and returns its loss.
     fn step(&mut self, loss: LayerLoss, rate: T, features: &[T], labels: &[i64], rows: &[i64]) -> f64 {
         let size = rows.len().div_ceil(PARTS).clamp(LEAST, MOST);
         let count = rows.len().div_ceil(size);
@@ -247,7 +253,7 @@ impl<T: Float + candle_core::WithDType> Own<T> {
 }
 
 impl<T: Float> Part<T> {
-    /// The sum of the rows' losses, and `scale` times the gradient of it.
+    /// Computes the sum of the losses of the rows, and `scale` times its gradient.
     fn learn(
         &mut self,
         loss: LayerLoss,
@@ -270,7 +276,8 @@ impl<T: Float> Part<T> {
             self.labels.push(labels[row]);
             self.logits.extend_from_slice(bias);
         }
-        product((n, pitch, dim), (&mut self.logits, narrow, Old::Kept), (&self.x, wide), (weight, narrow), 1.0);
+        let (x, w) = (wide.of(&self.x), narrow.of(weight));
+        product((n, pitch, dim), narrow.added_to(&mut self.logits), x, w, 1.0);
 
         self.losses.resize(n, 0.0);
         self.room.resize(2 * pitch, T::ZERO);
@@ -278,7 +285,8 @@ impl<T: Float> Part<T> {
         self.loss = self.losses.iter().sum();
 
         self.weight.resize(dim * pitch, T::ZERO);
-        product((dim, pitch, n), (&mut self.weight, narrow, Old::Dropped), (&self.x, wide.t()), (&self.logits, narrow), 1.0);
+        let (x, gradient) = (wide.t().of(&self.x), narrow.of(&self.logits));
+        product((dim, pitch, n), narrow.replaced(&mut self.weight), x, gradient, 1.0);
         self.bias.clear();
         self.bias.resize(pitch, T::ZERO);
         self.logits.chunks_exact(pitch).for_each(|row| added(row, &mut self.bias));
@@ -345,7 +353,8 @@ mod tests {
     #[test]
     fn equals_the_composed_steps() {
         for loss in [LayerLoss::CrossEntropy, LayerLoss::EntropyNormalised] {
-            // One row; fewer rows than a part; a last step that is short; several parts; more weights than a block.
+            // One row; fewer rows than a part; a last step that is short; several parts; more
+            // weights than a block.
             for shape in [(1, 3, 2, 1), (7, 5, 3, 4), (100, 19, 11, 45), (700, 33, 10, 650), (90, 96, 101, 45)] {
                 let composed = nn::as_on_a_device(|| trained(DType::F64, loss, shape));
                 let own = trained(DType::F64, loss, shape);

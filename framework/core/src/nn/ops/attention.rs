@@ -1,4 +1,5 @@
-//! Multi-head self-attention without weights: softmax(q·kᵀ/√width)·v, the softmax recomputed in the backward pass instead of stored.
+//! Multi-head self-attention without weights: softmax(q·kᵀ/√width)·v. The backward pass computes
+//! the softmax again, so that the forward pass need not store it.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
@@ -69,7 +70,8 @@ impl CustomOp2 for Backward {
     }
 }
 
-/// Attention of all tokens: qkv (batch, tokens, 3·dim), the three stacked as timm does → (batch, tokens, dim).
+/// Attention of all tokens: from qkv (batch, tokens, 3·dim), stacked in timm's order, to (batch,
+/// tokens, dim).
 ///
 /// # Errors
 /// If `heads` does not divide dim.
@@ -84,7 +86,8 @@ pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     Ok(composed::attention(qkv, heads)?)
 }
 
-/// Attention of some queries (batch, queries, dim) — the CLS token's, in the last block — over all keys and values (batch, tokens, dim).
+/// Attention of some queries (batch, queries, dim) over all keys and values (batch, tokens, dim).
+/// The last block uses it for the CLS token.
 ///
 /// # Errors
 /// If `heads` does not divide dim.

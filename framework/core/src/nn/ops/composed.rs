@@ -1,17 +1,19 @@
-//! Operations without kernels of ours: the value from candle's operations without a graph, the gradient from a formula of the same operations. For the
-//! backward pass the input alone is kept; left to candle's own differentiation, every intermediate would be, and a gradient for each frozen weight besides.
+//! The second tier: operations with their own gradient but without a CPU kernel. The value comes
+//! from candle's operations without a graph, the gradient from a formula of the same operations.
+//! The backward pass needs the input only. Candle's own differentiation would keep every
+//! intermediate tensor and compute a gradient for each frozen weight.
 
 use std::sync::Mutex;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp1, D, Layout, Result, Shape, Storage, Tensor, bail};
 
-/// Gives the gradient of x from x and the gradient of the value.
+/// Computes the gradient of x from x and the gradient of the value.
 type Backward = dyn Fn(&Tensor, &Tensor) -> Result<Tensor> + Send + Sync;
 
 struct Attached {
     name: &'static str,
-    /// The value, until the forward pass has taken it.
+    /// The value, until the forward pass takes it.
     value: Mutex<Option<Tensor>>,
     backward: Box<Backward>,
 }
@@ -68,7 +70,8 @@ impl CustomOp1 for Attached {
     }
 }
 
-/// x·Wᵀ + b for a frozen W (outputs, inputs) and b: see [`super::frozen_linear`]. x is (rows, inputs).
+/// x·Wᵀ + b for a frozen W (outputs, inputs) and b: see [`super::frozen_linear`]. x is (rows,
+/// inputs).
 pub(crate) fn frozen_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (weight, bias) = (weight.detach(), bias.map(Tensor::detach));
     let back = weight.clone();
@@ -85,7 +88,7 @@ pub(crate) fn frozen_linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) 
 /// x·Φ(x).
 pub(crate) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
     attached("gelu-erf", x, Tensor::gelu_erf, |x, grad| {
-        // candle's own derivative has its constants to six digits only.
+        // The constants of candle's own derivative have six digits only.
         let normal = ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? * 0.5)?.affine(1.0, 0.5)?;
         let density = (((x.sqr()? * -0.5)?.exp()? * x)? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
         grad * (normal + density)?

@@ -13,7 +13,7 @@ use crate::nn::cpu::storage::{by_type, values};
 struct Gelu;
 struct Backward;
 
-/// Elements a task of a thread.
+/// Elements per rayon task.
 const CHUNK: usize = 4096;
 
 impl CustomOp1 for Gelu {
@@ -50,7 +50,7 @@ impl CustomOp2 for Backward {
     }
 }
 
-/// x·Φ(x) with the exact normal distribution function (erf), element by element. On all threads on the CPU; composed elsewhere.
+/// x·Φ(x) for each element, with the exact normal distribution function Φ (by erf).
 ///
 /// # Errors
 /// If the tensor operation fails.

@@ -1,4 +1,4 @@
-//! Layer normalisation, with frozen scale and shift (a gradient for x only) and with trained ones.
+//! Layer normalisation. Frozen scale and shift get no gradient; trained ones do.
 
 use candle_core::{CpuStorage, CustomOp3, D, Layout, Shape, Tensor};
 use rayon::prelude::*;
@@ -17,7 +17,7 @@ struct LayerNorm {
     trained: bool,
 }
 
-/// Rows a task of a thread.
+/// Rows per rayon task.
 const ROWS: usize = 64;
 
 fn forward<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: f64) -> Vec<T> {
@@ -106,7 +106,8 @@ impl CustomOp3 for Backward {
     }
 }
 
-/// (x − mean) / √(variance + ε) · γ + β over the last dimension of x (…, dim), for frozen γ, β (dim). The gradient is that of x only.
+/// (x − mean) / √(variance + ε) · γ + β over the last dimension of x (…, dim), for frozen γ and β
+/// (dim). Only x gets a gradient.
 ///
 /// On the CPU it runs on all threads; elsewhere it is composed of differentiable operations.
 ///
@@ -116,7 +117,7 @@ pub fn frozen_layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) ->
     normalise(x, &gamma.detach(), &beta.detach(), eps, false)
 }
 
-/// The same with gradients of x, γ and β.
+/// The same as [`frozen_layer_norm`], with gradients for x, γ and β.
 ///
 /// # Errors
 /// If the shapes do not fit.

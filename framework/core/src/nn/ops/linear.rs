@@ -1,4 +1,5 @@
-//! Linear layers, y = x·Wᵀ + b: frozen, with a gradient for x and none for W and b, and trained, with all three.
+//! Linear layers, y = x·Wᵀ + b. Frozen layers give a gradient for x only, trained ones for x, W and
+//! b.
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CustomOp2, D, Layout, Shape, Tensor};
@@ -10,7 +11,7 @@ use crate::nn;
 use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::{by_type, values};
 
-/// x·Wᵀ; whether W takes a gradient.
+/// The product x·Wᵀ.
 struct Product {
     trained: bool,
 }
@@ -53,7 +54,7 @@ impl CustomOp2 for Product {
     }
 }
 
-/// A bias beside every row; its gradient, the sum over rows, is a matrix product.
+/// Adds a bias to every row. Its gradient, the sum over rows, is a matrix product.
 struct Bias;
 
 impl CustomOp2 for Bias {
@@ -78,7 +79,7 @@ impl CustomOp2 for Bias {
     }
 }
 
-/// The sum over the rows of (rows, columns): (columns).
+/// The sum of all rows of a matrix (rows, columns): (columns).
 pub(crate) fn column_sums(rows: &Tensor) -> candle_core::Result<Tensor> {
     Tensor::ones((1, rows.dim(0)?), rows.dtype(), rows.device())?.matmul(rows)?.squeeze(0)
 }
@@ -94,8 +95,8 @@ fn flattened(x: &Tensor, weight: &Tensor) -> Result<(Tensor, Vec<usize>)> {
     Ok((x.contiguous()?.reshape((rows, inputs))?, shape))
 }
 
-/// x·Wᵀ + b for x (…, inputs), W (outputs, inputs) and b (outputs): (…, outputs). The backward pass computes the gradients of W and b, and of x unless x is
-/// constant.
+/// x·Wᵀ + b for x (…, inputs), W (outputs, inputs) and b (outputs): (…, outputs). The backward pass
+/// computes the gradients of W and b, and of x unless x is constant.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -106,7 +107,8 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     Ok(y.reshape(shape)?)
 }
 
-/// x·Wᵀ + b for x (…, inputs), a frozen W (outputs, inputs) and b (outputs): (…, outputs). The backward pass computes the gradient of x only.
+/// x·Wᵀ + b for x (…, inputs), a frozen W (outputs, inputs) and b (outputs): (…, outputs). The
+/// backward pass computes the gradient of x only.
 ///
 /// # Errors
 /// If the shapes do not fit.
@@ -152,7 +154,7 @@ mod tests {
             let var = |t: Tensor| Var::from_tensor(&t).expect("var");
             let (x, w, b) = (var(draw((rows, inputs))), var(draw((2 * outputs, inputs))), var(draw((1, outputs)).squeeze(0).expect("b")));
             let g = draw((rows, outputs));
-            // The lower half of a larger weight, as the last block's k is of qkv.
+            // The weight is the lower half of a larger one, as k is a part of the last block's qkv.
             let half = w.narrow(0, outputs, outputs).expect("half");
             let ours = linear(&x, &half, &b).expect("ours");
             let plain = x.matmul(&half.t().expect("t")).expect("mm").broadcast_add(&b).expect("add");

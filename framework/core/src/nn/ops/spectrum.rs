@@ -1,26 +1,31 @@
-//! Spectra of inter-layer relation matrices: eigenvalues of small symmetric matrices, with the exact gradient.
+//! Spectra of inter-layer relation matrices: the eigenvalues of small symmetric matrices, with
+//! their exact gradient.
 //!
-//! The gradient of an eigenvalue λ_i with respect to the matrix is v_i·v_iᵀ: no division by gaps between eigenvalues, so it stays finite where
-//! they repeat. The eigenproblems are solved on the host in f64, also when the tensors live on a GPU: batch·L·L numbers go there and back.
+//! The gradient of an eigenvalue λ_i with respect to the matrix is v_i·v_iᵀ. It has no division by
+//! the gaps between eigenvalues, so it stays finite where they repeat. The eigenproblems are solved
+//! on the host in f64. For tensors on a GPU, batch·L·L numbers go to the host and back.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Device, Layout, Shape, Tensor, bail};
-use nalgebra::{DMatrix, SymmetricEigen};
+use faer::linalg::matmul::matmul;
+use faer::{Accum, Mat, Par};
 use rayon::prelude::*;
 
 use crate::Result;
+use crate::nn::cpu::eigen::SymmetricEigen;
 use crate::nn::cpu::simd::Float;
 use crate::nn::cpu::storage::{by_type, values};
 
 /// Inter-layer relation matrices F·Fᵀ, (batch, blocks, blocks), of CLS tokens (batch, blocks, dim).
 ///
 /// # Errors
-/// If the shape is another one.
+/// If the tokens have another shape.
 pub fn relation(tokens: &Tensor) -> Result<Tensor> {
     let tokens = tokens.contiguous()?;
     Ok(tokens.matmul(&tokens.transpose(1, 2)?.contiguous()?)?)
 }
 
-/// The eigenvalues, ascending, of symmetric matrices (batch, n, n): (batch, n). For a Gram matrix they are its singular values.
+/// The eigenvalues (batch, n) of symmetric matrices (batch, n, n), in ascending order. For a Gram
+/// matrix they are its singular values.
 ///
 /// # Errors
 /// If a matrix is not finite.
@@ -34,17 +39,19 @@ struct Eigenvalues;
 /// Σ_i g_i·v_i·v_iᵀ from (matrices, g).
 struct Backward;
 
-/// Eigenvalues in ascending order and the eigenvectors in the columns. Only the lower triangle counts, as in LAPACK's `syevd`.
-fn decompose<T: Float>(matrix: &[T], n: usize) -> Option<(Vec<f64>, DMatrix<f64>)> {
-    let full = DMatrix::from_fn(n, n, |i, j| matrix[i.max(j) * n + i.min(j)].wide());
-    if full.iter().any(|v| !v.is_finite()) {
-        return None;
-    }
-    let eigen = SymmetricEigen::try_new(full, f64::EPSILON, 1000 * n.max(1))?;
-    let mut order: Vec<usize> = (0..n).collect();
-    order.sort_by(|a, b| eigen.eigenvalues[*a].total_cmp(&eigen.eigenvalues[*b]));
-    let values = order.iter().map(|i| eigen.eigenvalues[*i]).collect();
-    Some((values, eigen.eigenvectors.select_columns(&order)))
+/// A row-major matrix (n, n) in f64.
+fn widened<T: Float>(matrix: &[T], n: usize) -> Mat<f64> {
+    Mat::from_fn(n, n, |i, j| matrix[i * n + j].wide())
+}
+
+/// Σ_j g_j·v_j·v_jᵀ, row-major; none if the matrix is not finite.
+fn gradient<T: Float>(matrix: &[T], g: &[T]) -> Option<Vec<T>> {
+    let n = g.len();
+    let vectors = SymmetricEigen::new(widened(matrix, n).as_ref())?.vectors;
+    let scaled = Mat::from_fn(n, n, |i, j| vectors[(i, j)] * g[j].wide());
+    let mut sum = Mat::<f64>::zeros(n, n);
+    matmul(sum.as_mut(), Accum::Replace, scaled.as_ref(), vectors.transpose(), 1.0, Par::Seq);
+    Some((0..n * n).map(|k| T::narrow(sum[(k / n, k % n)])).collect())
 }
 
 fn dims(layout: &Layout) -> candle_core::Result<(usize, usize)> {
@@ -64,7 +71,7 @@ impl CustomOp1 for Eigenvalues {
         let (batch, n) = dims(lx)?;
         by_type!(self.name(), x, T => {
             let x: &[T] = values(self.name(), x, lx)?;
-            let solved: Option<Vec<Vec<f64>>> = x.par_chunks(n * n).map(|m| decompose(m, n).map(|(values, _)| values)).collect();
+            let solved: Option<Vec<Vec<f64>>> = x.par_chunks(n * n).map(|m| SymmetricEigen::values(widened(m, n).as_ref())).collect();
             let Some(solved) = solved else { bail!("eigenvalues: a matrix is not finite") };
             Ok((T::wrap(solved.into_iter().flatten().map(T::narrow).collect()), Shape::from((batch, n))))
         })
@@ -84,21 +91,15 @@ impl CustomOp2 for Backward {
         let (_, n) = dims(lx)?;
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
-            let one = |(m, g): (&[T], &[T])| {
-                decompose(m, n).map(|(_, v)| {
-                    let scaled = DMatrix::from_fn(n, n, |i, j| v[(i, j)] * g[j].wide());
-                    let full = scaled * v.transpose();
-                    (0..n * n).map(|k| T::narrow(full[(k / n, k % n)])).collect::<Vec<T>>()
-                })
-            };
-            let solved: Option<Vec<Vec<T>>> = x.par_chunks(n * n).zip(grad.par_chunks(n)).map(one).collect();
+            let solved: Option<Vec<Vec<T>>> = x.par_chunks(n * n).zip(grad.par_chunks(n)).map(|(m, g)| gradient(m, g)).collect();
             let Some(solved) = solved else { bail!("eigenvalues: a matrix is not finite") };
             Ok((T::wrap(solved.concat()), lx.shape().clone()))
         })
     }
 }
 
-/// The spectra, in f64 on the host, of the relation matrices of CLS tokens (batch, blocks, dim): batch·blocks values.
+/// The spectra, in f64 on the host, of the relation matrices of CLS tokens (batch, blocks, dim):
+/// batch·blocks values.
 ///
 /// # Errors
 /// If a token is not finite.
@@ -151,7 +152,8 @@ mod tests {
     #[test]
     fn repeated_eigenvalues_give_a_finite_gradient_right_for_symmetric_losses() {
         let identity = [2.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 5.0];
-        // Σ λ² = ‖M‖², whose gradient is 2·M, symmetric within the group of the two equal eigenvalues.
+        // Σ λ² = ‖M‖², whose gradient is 2·M, symmetric within the group of the two equal
+        // eigenvalues.
         let exact = gradient(&identity, 3, |l| l.sqr().expect("sqr").sum_all().expect("sum"));
         for (ours, entry) in exact.iter().zip(identity) {
             assert!((ours - 2.0 * entry).abs() < 1e-12);

@@ -1,12 +1,13 @@
-//! Images to tokens: patches through a linear layer, the CLS token in front, positions added. Frozen, one image a thread.
+//! The frozen embedding of images: patches go through a linear layer, the CLS token comes first,
+//! and positions are added. Each image is embedded on one thread.
 
-use candle_core::Tensor;
+use candle_core::{Tensor, WithDType};
 use rayon::prelude::*;
 
 use super::block::forward;
 use super::weights::{Held, LinearWeights, Matrix, copied};
 use crate::Result;
-use crate::nn::cpu::panels::{Multiplied, Start};
+use crate::nn::cpu::panels::{Base, Columns, Multiplied};
 
 /// The frozen weights of the embedding.
 #[derive(Clone, Copy)]
@@ -17,19 +18,20 @@ pub struct EmbeddingWeights<'a> {
     pub cls_token: &'a Tensor,
     /// (1, tokens, dim).
     pub position: &'a Tensor,
-    /// Mean and standard deviation (1, 3, 1, 1) of the images, if they are to be normalised.
+    /// The mean and the standard deviation (1, 3, 1, 1) by which images are normalised, if they
+    /// are.
     pub normalisation: Option<[&'a Tensor; 2]>,
 }
 
 pub(super) struct Embedding<T> {
     patch: Matrix<T>,
-    /// CLS token and biases with their positions: (tokens, dim).
+    /// The CLS token and the biases of the patches, with their positions added: (tokens, dim).
     base: Vec<T>,
-    /// Mean and standard deviation by channel.
+    /// The mean and the standard deviation of each channel.
     normalisation: Option<[Vec<T>; 2]>,
 }
 
-impl<T: Multiplied + candle_core::WithDType> Embedding<T> {
+impl<T: Multiplied + WithDType> Embedding<T> {
     pub fn new(w: &EmbeddingWeights) -> Result<Self> {
         let (_, tokens, dim) = w.position.dims3()?;
         let first = w.cls_token.detach().reshape((1, dim))?;
@@ -64,7 +66,8 @@ impl<T: Multiplied + candle_core::WithDType> Embedding<T> {
                     }
                 }
                 out.copy_from_slice(&self.base);
-                forward(&self.patch, patches, grid * grid, (0, dim), (&mut out[dim..], Start::Old));
+                let columns = Columns { first: 0, count: dim };
+                forward(&self.patch, patches, grid * grid, columns, &mut out[dim..], Base::Destination);
             },
         );
         Ok(Tensor::from_vec(out, (batch, tokens, dim), images.device())?)

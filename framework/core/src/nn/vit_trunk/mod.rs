@@ -1,9 +1,11 @@
-//! The frozen blocks of a vision transformer as one operation on the CPU: each image goes through all blocks, forward and backward, on one thread, whose
-//! cache holds what passes from one operation to the next. A batch of fewer images than threads leaves threads idle.
+//! The frozen blocks of a vision transformer as one operation on the CPU. Each image goes through
+//! all blocks, forward and backward, on one thread, whose cache holds what passes from one layer to
+//! the next. If a batch has fewer images than there are threads, some threads are idle.
 //!
-//! Gradients are those of the input and of low-rank pairs (LoRA) beside q, k and v; frozen weights cost none. What the backward pass needs is kept for as
-//! many images as the user allows and computed again for the others, with the same bits either way. The sums over images are taken in a fixed order, so
-//! that the bits are the same at any number of threads.
+//! The backward pass gives gradients for the input and for low-rank pairs (LoRA) beside q, k and v.
+//! Activations are kept for as many images as the user allows, and computed again for the others;
+//! the bits are the same either way. The sums over images are taken in a fixed order, so that the
+//! bits are also the same at any number of threads.
 
 mod block;
 mod embed;
@@ -13,7 +15,7 @@ mod workspace;
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{DType, Tensor};
+use candle_core::{Tensor, WithDType};
 
 pub use embed::EmbeddingWeights;
 pub use weights::{BlockWeights, LinearWeights};
@@ -21,9 +23,10 @@ pub use workspace::Workspace;
 
 use block::{PairPlace, Wanted};
 use embed::Embedding;
-use op::{Operation, Typed};
+use op::Operation;
 use weights::Block;
 
+use crate::nn::cpu::panels::Multiplied;
 use crate::{Error, Result};
 
 /// Sizes of one image in a pass.
@@ -33,42 +36,48 @@ struct Shape {
     dim: usize,
     heads: usize,
     hidden: usize,
-    /// The most ranks that a block's pairs have together.
+    /// The largest sum of ranks of the pairs of one block.
     ranks: usize,
 }
 
 impl Shape {
-    /// The activations of one block and image that the backward pass needs.
+    /// The number of activations per block and image that the backward pass needs.
     fn kept_block(self) -> usize {
         self.tokens * (5 * self.dim + self.ranks + self.hidden)
     }
 }
 
-/// The weights in one type.
-struct Weights<T> {
+/// The frozen embedding and blocks of a vision transformer in f32 or f64, laid out for the CPU.
+pub struct Trunk<T> {
     embedding: Embedding<T>,
     blocks: Vec<Block<T>>,
-}
-
-enum AnyWeights {
-    F32(Weights<f32>),
-    F64(Weights<f64>),
-}
-
-impl<T: Typed> Weights<T> {
-    fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights]) -> Result<Self> {
-        Ok(Self { embedding: Embedding::new(embedding)?, blocks: blocks.iter().map(Block::new).collect::<Result<_>>()? })
-    }
-}
-
-/// The frozen embedding and blocks of a vision transformer, laid out for the CPU.
-pub struct Trunk {
-    weights: AnyWeights,
     dim: usize,
     heads: usize,
     hidden: usize,
     eps: f64,
-    workspace: Workspace,
+    workspace: Workspace<T>,
+}
+
+/// The projection of a block that a low-rank pair stands beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionPart {
+    /// The queries.
+    Q,
+    /// The keys.
+    K,
+    /// The values.
+    V,
+}
+
+impl AttentionPart {
+    /// The first of the part's dim columns in qkv (tokens, 3·dim).
+    fn column(self, dim: usize) -> usize {
+        match self {
+            Self::Q => 0,
+            Self::K => dim,
+            Self::V => 2 * dim,
+        }
+    }
 }
 
 /// A low-rank pair beside q, k or v of a block.
@@ -76,45 +85,51 @@ pub struct Trunk {
 pub struct TrunkPair {
     /// The block, from 0, counted within the pass.
     pub block: usize,
-    /// 0 for q, 1 for k, 2 for v.
-    pub part: usize,
+    /// The projection that it is added to.
+    pub part: AttentionPart,
     /// (rank, dim).
     pub a: Tensor,
     /// (dim, rank).
     pub b: Tensor,
 }
 
-/// What is asked of a pass over the trunk.
+/// What a pass over the trunk computes.
 #[derive(Clone, Copy, Debug)]
 pub struct TrunkPass<'a> {
     /// The first block.
     pub first: usize,
     /// The number of blocks.
     pub blocks: usize,
-    /// How many tokens (the first ones) are wanted of the output; the last block computes no others.
+    /// How many tokens of the output are wanted, from the first on. The last block computes no
+    /// others.
     pub keep: usize,
     /// Whether these tokens are wanted after every block and not only after the last.
     pub every_block: bool,
-    /// Pairs, by block and part.
+    /// The pairs, sorted by block.
     pub pairs: &'a [TrunkPair],
-    /// Activations are kept for at most so many images; without a number for all of them.
+    /// The number of images whose activations may be kept; none stands for all images.
     pub kept_images: Option<usize>,
 }
 
-impl Trunk {
+impl<T: Multiplied + WithDType> Trunk<T> {
     /// Lays the blocks out; `heads` attention heads and the norms' ε are the same in all of them.
     ///
     /// # Errors
-    /// If the weights are not on the CPU in f32 or f64.
-    pub fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights], heads: usize, eps: f64, workspace: &Workspace) -> Result<Self> {
-        let Some(first) = blocks.first() else { return Err(Error::Protocol("a trunk without blocks".into())) };
-        let (hidden, dim) = first.fc1.weight.dims2()?;
-        let weights = match first.fc1.weight.dtype() {
-            DType::F32 => AnyWeights::F32(Weights::new(embedding, blocks)?),
-            DType::F64 => AnyWeights::F64(Weights::new(embedding, blocks)?),
-            other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
+    /// If there is no block, or the weights are not on the CPU in `T`.
+    pub fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights], heads: usize, eps: f64, workspace: &Workspace<T>) -> Result<Self> {
+        let Some(first) = blocks.first() else {
+            return Err(Error::Protocol("a trunk without blocks".into()));
         };
-        Ok(Self { weights, dim, heads, hidden, eps, workspace: workspace.clone() })
+        let (hidden, dim) = first.fc1.weight.dims2()?;
+        Ok(Self {
+            embedding: Embedding::new(embedding)?,
+            blocks: blocks.iter().map(Block::new).collect::<Result<_>>()?,
+            dim,
+            heads,
+            hidden,
+            eps,
+            workspace: workspace.clone(),
+        })
     }
 
     /// Images (batch, 3, size, size) to tokens (batch, 1 + patches, dim), without a graph.
@@ -122,13 +137,11 @@ impl Trunk {
     /// # Errors
     /// If the images are of another type than the weights.
     pub fn embed(&self, images: &Tensor) -> Result<Tensor> {
-        match &self.weights {
-            AnyWeights::F32(weights) => weights.embedding.forward(images),
-            AnyWeights::F64(weights) => weights.embedding.forward(images),
-        }
+        self.embedding.forward(images)
     }
 
-    /// x (batch, tokens, dim) through some blocks: (batch, 1 or blocks, keep, dim), with gradients of x and of the pairs.
+    /// Takes x (batch, tokens, dim) through some blocks to (batch, 1 or blocks, keep, dim). The
+    /// backward pass gives gradients for x and for the pairs.
     ///
     /// # Errors
     /// If a shape does not fit.
@@ -144,7 +157,7 @@ impl Trunk {
         let (mut offset, mut flat) = (0, (Vec::new(), Vec::new()));
         for pair in pass.pairs {
             let (rank, inputs) = pair.a.dims2()?;
-            if inputs != dim || pair.b.dims2()? != (dim, rank) || pair.part > 2 || pair.block >= pass.blocks {
+            if inputs != dim || pair.b.dims2()? != (dim, rank) || pair.block >= pass.blocks {
                 return Err(Error::Protocol(format!(
                     "trunk: a pair of {:?} and {:?} at block {}",
                     pair.a.dims(),
@@ -154,7 +167,7 @@ impl Trunk {
             }
             let block: &mut Vec<PairPlace> = &mut places[pair.block];
             let low = block.iter().map(|p| p.rank).sum();
-            block.push(PairPlace { column: pair.part * dim, rank, offset, low });
+            block.push(PairPlace { column: pair.part.column(dim), rank, offset, low });
             offset += rank * dim;
             flat.0.push(pair.a.flatten_all()?);
             flat.1.push(pair.b.flatten_all()?);

@@ -1,66 +1,42 @@
-//! The operation that candle's graph holds: images in parallel, each through all blocks of a pass, forward and backward.
+//! The operation in candle's graph: it takes images in parallel through all blocks of a pass,
+//! forward and backward.
 
 use std::sync::{Arc, Mutex};
 
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Tensor, WithDType};
 use rayon::prelude::*;
 
 use super::block::{Activations, BlockPairs, BlockPass, PairPlace, Wanted};
 use super::weights::{Block, Held, Reversed};
-use super::workspace::{Kept, Loan, Pooled, Scratch};
-use super::{AnyWeights, Shape, Trunk};
+use super::workspace::{Kept, Loan, Scratch};
+use super::{Shape, Trunk};
 use crate::Result;
+use crate::nn::cpu::panels::Multiplied;
 use crate::nn::cpu::simd::Float;
-use crate::nn::cpu::storage::{by_type, values};
+use crate::nn::cpu::storage::values;
 
-/// Sums over images are taken within at most so many groups first, whatever the number of threads.
+/// Gradients are summed within at most so many groups of images first. The number does not depend
+/// on that of threads, so the bits do not either.
 const GROUPS: usize = 32;
 
-/// Activations on their way from the forward to the backward pass.
-pub(super) enum AnyKept {
-    F32(Kept<f32>),
-    F64(Kept<f64>),
-}
-
-pub(super) struct Operation {
-    pub trunk: Arc<Trunk>,
+/// One pass over some blocks, with what its backward pass needs.
+pub(super) struct Operation<T: Float> {
+    pub trunk: Arc<Trunk<T>>,
     pub shape: Shape,
     /// The pairs of each block of the pass.
     pub places: Vec<Vec<PairPlace>>,
+    /// The first block of the pass.
     pub first: usize,
+    /// How many tokens of the output are wanted, from the first on.
     pub keep: usize,
     pub every_block: bool,
     pub kept_images: usize,
     pub wanted: Wanted,
-    pub kept: Mutex<Option<AnyKept>>,
+    /// Activations on their way from the forward to the backward pass.
+    pub kept: Mutex<Option<Kept<T>>>,
 }
 
-/// A type that the trunk's blocks exist in.
-pub(super) trait Typed: Pooled + candle_core::WithDType {
-    fn blocks(trunk: &Trunk) -> Option<&[Block<Self>]>;
-    fn pack(kept: Kept<Self>) -> AnyKept;
-    fn unpack(any: AnyKept) -> Option<Kept<Self>>;
-}
-
-macro_rules! typed {
-    ($t:ident, $variant:ident) => {
-        impl Typed for $t {
-            fn blocks(trunk: &Trunk) -> Option<&[Block<Self>]> {
-                if let AnyWeights::$variant(weights) = &trunk.weights { Some(&weights.blocks) } else { None }
-            }
-            fn pack(kept: Kept<Self>) -> AnyKept {
-                AnyKept::$variant(kept)
-            }
-            fn unpack(any: AnyKept) -> Option<Kept<Self>> {
-                if let AnyKept::$variant(kept) = any { Some(kept) } else { None }
-            }
-        }
-    };
-}
-typed!(f32, F32);
-typed!(f64, F64);
-
-impl Operation {
+impl<T: Multiplied + WithDType> Operation<T> {
     fn gradients(&self) -> bool {
         self.wanted.x || self.wanted.a || self.wanted.b
     }
@@ -69,16 +45,16 @@ impl Operation {
         self.places.len()
     }
 
-    /// The values of one image's output.
+    /// The number of values of one image's output.
     fn outputs(&self) -> usize {
         self.keep * self.shape.dim * if self.every_block { self.depth() } else { 1 }
     }
 
     /// All blocks of the pass, with the pairs' values.
-    fn passes<'a, T: Typed>(&'a self, a: &'a [T], b: &'a [T]) -> candle_core::Result<Vec<BlockPass<'a, T>>> {
-        let blocks = T::blocks(&self.trunk).and_then(|b| b.get(self.first..self.first + self.depth()));
-        let Some(blocks) = blocks else {
-            candle_core::bail!("trunk: the input is of another type than the weights, or there are fewer blocks")
+    fn passes<'a>(&'a self, a: &'a [T], b: &'a [T]) -> candle_core::Result<Vec<BlockPass<'a, T>>> {
+        let (all, first) = (&self.trunk.blocks, self.first);
+        let Some(blocks) = all.get(first..first + self.depth()) else {
+            candle_core::bail!("trunk: blocks {first} to {} of {}", first + self.depth(), all.len())
         };
         let depth = self.depth();
         let pass = |(i, (block, places)): (usize, (&'a Block<T>, &'a Vec<PairPlace>))| BlockPass {
@@ -91,8 +67,9 @@ impl Operation {
         Ok(blocks.iter().zip(&self.places).enumerate().map(pass).collect())
     }
 
-    /// One image through all blocks. `kept` has room for the activations of all blocks, or of one that the next overwrites.
-    fn image<T: Typed>(&self, passes: &[BlockPass<T>], x: &[T], kept: &mut [T], out: &mut [T], s: &mut Scratch<T>) {
+    /// Takes one image through all blocks. `kept` has room for the activations of all blocks, or of
+    /// one block, which the next one overwrites.
+    fn image(&self, passes: &[BlockPass<T>], x: &[T], kept: &mut [T], out: &mut [T], s: &mut Scratch<T>) {
         let (size, shape) = (self.shape.kept_block(), self.shape);
         let whole = kept.len() >= passes.len() * size;
         let wide = self.keep * shape.dim;
@@ -113,12 +90,12 @@ impl Operation {
         s.next = next;
     }
 
-    fn forward<T: Typed>(&self, x: &[T], a: &[T], b: &[T]) -> candle_core::Result<Vec<T>> {
+    fn forward(&self, x: &[T], a: &[T], b: &[T]) -> candle_core::Result<Vec<T>> {
         let passes = self.passes(a, b)?;
         let (size, images) = (self.shape.tokens * self.shape.dim, x.len() / (self.shape.tokens * self.shape.dim));
         let mut out = vec![T::ZERO; images * self.outputs()];
         let keep = if self.gradients() { images.min(self.kept_images) } else { 0 };
-        let mut kept = Kept::<T>::new(&self.trunk.workspace, keep, self.depth() * self.shape.kept_block());
+        let mut kept = Kept::new(&self.trunk.workspace, keep, self.depth() * self.shape.kept_block());
         let rooms = kept.images.iter_mut().map(Some).chain(std::iter::repeat_with(|| None)).take(images);
         let jobs: Vec<_> = out.chunks_exact_mut(self.outputs()).zip(x.chunks_exact(size)).zip(rooms).collect();
         jobs.into_par_iter().for_each_init(
@@ -136,13 +113,13 @@ impl Operation {
             },
         );
         if self.gradients() {
-            *self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(T::pack(kept));
+            *self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(kept);
         }
         Ok(out)
     }
 
-    /// The gradients of x, a and b from that of the output.
-    fn backward<T: Typed>(&self, [x, a, b, grad]: [&[T]; 4]) -> candle_core::Result<[Vec<T>; 3]> {
+    /// Computes the gradients of x, a and b from the gradient of the output.
+    fn backward(&self, [x, a, b, grad]: [&[T]; 4]) -> candle_core::Result<[Vec<T>; 3]> {
         let passes = self.passes(a, b)?;
         let holds: Vec<_> = passes.iter().map(|p| [&p.block.qkv, &p.block.proj, &p.block.fc1, &p.block.fc2].map(|m| m.hold())).collect();
         let reversed = passes.iter().zip(&holds).map(|(p, [qkv, proj, fc1, fc2])| {
@@ -157,7 +134,7 @@ impl Operation {
         let size = self.shape.tokens * self.shape.dim;
         let images = x.len() / size;
         let group = images.div_ceil(GROUPS).max(1);
-        let kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take().and_then(T::unpack);
+        let kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let mut kept = kept.unwrap_or_else(|| Kept::new(&self.trunk.workspace, 0, 0));
         let mut dx = vec![T::ZERO; if self.wanted.x { x.len() } else { 0 }];
         let mut rooms: Vec<Option<&mut Vec<T>>> = kept.images.iter_mut().map(Some).collect();
@@ -180,7 +157,7 @@ impl Operation {
                             Some(kept) => kept.as_mut_slice(),
                             None => {
                                 let len = self.depth() * self.shape.kept_block();
-                                let again = again.get_or_insert_with(|| Kept::<T>::new(&self.trunk.workspace, 1, len));
+                                let again = again.get_or_insert_with(|| Kept::new(&self.trunk.workspace, 1, len));
                                 let mut out = vec![T::ZERO; self.outputs()];
                                 self.image(&passes, &x[image * size..(image + 1) * size], &mut again.images[0], &mut out, s);
                                 again.images[0].as_mut_slice()
@@ -206,13 +183,14 @@ impl Operation {
         Ok([dx, da, db])
     }
 
-    /// The first block that a gradient is wanted of.
+    /// The first block that the backward pass has to reach.
     fn lowest(&self) -> usize {
         if self.wanted.x { 0 } else { self.places.iter().position(|p| !p.is_empty()).unwrap_or_default() }
     }
 
-    /// One image backward through the blocks that matter; leaves the gradient of x, if it is wanted, in the scratch's stream.
-    fn image_backward<T: Typed>(
+    /// Takes one image backward through the blocks down to the lowest. The gradient of x, if it is
+    /// wanted, stays in the scratch's stream.
+    fn image_backward(
         &self,
         passes: &[BlockPass<T>],
         reversed: &[Reversed<T>],
@@ -237,7 +215,7 @@ impl Operation {
         s.stream = stream;
     }
 
-    fn tensors<T: Typed>(&self, [x, a, b]: [&Tensor; 3], grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
+    fn tensors(&self, [x, a, b]: [&Tensor; 3], grad: &Tensor) -> Result<[Option<Tensor>; 3]> {
         let grad = grad.detach().contiguous()?;
         let held = [x, a, b, &grad].map(Held::new);
         let mut slices = [&[] as &[T]; 4];
@@ -252,7 +230,7 @@ impl Operation {
     }
 }
 
-impl CustomOp3 for Operation {
+impl<T: Multiplied + WithDType> CustomOp3 for Operation<T> {
     fn name(&self) -> &'static str {
         "trunk"
     }
@@ -268,11 +246,9 @@ impl CustomOp3 for Operation {
     ) -> candle_core::Result<(CpuStorage, candle_core::Shape)> {
         let (batch, _, dim) = lx.shape().dims3()?;
         let shape = (batch, if self.every_block { self.depth() } else { 1 }, self.keep, dim);
-        by_type!(self.name(), x, T => {
-            let name = self.name();
-            let out = self.forward::<T>(values(name, x, lx)?, values(name, a, la)?, values(name, b, lb)?)?;
-            Ok((<T as Float>::wrap(out), candle_core::Shape::from(shape)))
-        })
+        let name = self.name();
+        let out = self.forward(values(name, x, lx)?, values(name, a, la)?, values(name, b, lb)?)?;
+        Ok((T::wrap(out), candle_core::Shape::from(shape)))
     }
 
     fn bwd(
@@ -283,8 +259,7 @@ impl CustomOp3 for Operation {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let found = if x.dtype() == DType::F64 { self.tensors::<f64>([x, a, b], grad) } else { self.tensors::<f32>([x, a, b], grad) };
-        let [dx, da, db] = found.map_err(candle_core::Error::wrap)?;
+        let [dx, da, db] = self.tensors([x, a, b], grad).map_err(candle_core::Error::wrap)?;
         Ok((dx, da, db))
     }
 }

@@ -1,4 +1,5 @@
-//! The frozen weights of the blocks as the CPU wants them: every matrix also transposed and in panels, LayerScale multiplied in.
+//! The frozen weights of the blocks, laid out for the CPU: each matrix also in transposed panels,
+//! with LayerScale multiplied in.
 
 use std::ops::Deref;
 
@@ -9,7 +10,8 @@ use crate::nn::cpu::panels::Panels;
 use crate::nn::cpu::simd::Float;
 use crate::{Error, Result};
 
-/// A frozen linear layer: weight (outputs, inputs), bias (outputs), and the scale (outputs) that LayerScale puts on its output.
+/// A frozen linear layer: weight (outputs, inputs), bias (outputs), and the scale (outputs) that
+/// LayerScale puts on its output.
 #[derive(Clone, Copy)]
 pub struct LinearWeights<'a> {
     /// (outputs, inputs).
@@ -20,7 +22,8 @@ pub struct LinearWeights<'a> {
     pub scale: Option<&'a Tensor>,
 }
 
-/// The frozen weights of one block: norm 1, qkv, proj, norm 2, fc1, fc2; a norm is γ and β, (dim) each.
+/// The frozen weights of one block: norm 1, qkv, proj, norm 2, fc1, fc2; a norm is γ and β, (dim)
+/// each.
 #[derive(Clone, Copy)]
 pub struct BlockWeights<'a> {
     /// Before the attention.
@@ -42,7 +45,7 @@ pub(super) struct Norm<T> {
     pub beta: Vec<T>,
 }
 
-/// A linear layer in both orders, as products from the left want it forward and backward.
+/// A linear layer in two layouts, one for the forward and one for the backward pass.
 pub(super) struct Matrix<T> {
     /// (inputs, outputs).
     pub forward: Panels<T>,
@@ -53,7 +56,7 @@ pub(super) struct Matrix<T> {
     pub outputs: usize,
 }
 
-/// The weight in its own order: the backbone's tensor, or a scaled copy.
+/// The weight (outputs, inputs): the backbone's own tensor, or a scaled copy.
 enum Backward<T> {
     Shared(Tensor),
     Scaled(Vec<T>),
@@ -110,13 +113,14 @@ impl<T: Float> Matrix<T> {
         };
         let held = Held::new(&weight);
         let values = held.values::<T>()?;
-        // What the backward pass reads was written long ago: of the scaled that is a copy.
+        // The backward pass reads memory that is written already, so it must be moved to large
+        // pages now.
         let read: &[T] = if let Backward::Scaled(scaled) = &backward { scaled } else { values };
         large_pages(read.as_ptr(), size_of_val(read), Pages::Now);
         Ok(Self { forward: Panels::transposed(values, (outputs, inputs)), backward, bias: copied(&bias)?, inputs, outputs })
     }
 
-    /// What must be held for reading while [`Matrix::backward`] is used.
+    /// A hold on the backbone's tensor, which must live while [`Matrix::backward`] is used.
     pub fn hold(&self) -> Option<Held<'_>> {
         if let Backward::Shared(tensor) = &self.backward { Some(Held::new(tensor)) } else { None }
     }

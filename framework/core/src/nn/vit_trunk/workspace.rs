@@ -1,13 +1,13 @@
-//! Memory of the trunk that is used again from step to step, instead of being given back to the system and cleared anew each time.
+//! Buffers that the trunk uses again from step to step. New memory would have to be cleared by the
+//! system each time.
 
 use std::sync::{Arc, Mutex};
 
 use super::Shape;
 use crate::nn::cpu::aligned::Aligned;
-use crate::nn::cpu::panels::Multiplied;
 use crate::nn::cpu::simd::Float;
 
-/// What one thread needs while it computes one image.
+/// The buffers that one thread needs while it computes one image.
 #[derive(Default)]
 pub(super) struct Scratch<T> {
     /// (tokens, dim) each.
@@ -31,7 +31,7 @@ pub(super) struct Scratch<T> {
 }
 
 impl<T: Float> Scratch<T> {
-    /// Room for images of this shape.
+    /// Makes all buffers large enough for images of this shape.
     fn fit(&mut self, shape: Shape) {
         let (n, d) = (shape.tokens, shape.dim);
         for (buffer, len) in [
@@ -51,87 +51,71 @@ impl<T: Float> Scratch<T> {
     }
 }
 
-/// Buffers of one type.
+/// Free buffers.
 struct Pool<T> {
     scratch: Mutex<Vec<Scratch<T>>>,
     kept: Mutex<Vec<Vec<T>>>,
 }
 
-impl<T> Default for Pool<T> {
+/// The buffers of a backbone. Clones share them.
+pub struct Workspace<T>(Arc<Pool<T>>);
+
+impl<T> Default for Workspace<T> {
     fn default() -> Self {
-        Self { scratch: Mutex::default(), kept: Mutex::default() }
+        Self(Arc::new(Pool { scratch: Mutex::default(), kept: Mutex::default() }))
     }
 }
 
-/// The buffers of a backbone, shared by all passes over it.
-#[derive(Clone, Default)]
-pub struct Workspace {
-    f32: Arc<Pool<f32>>,
-    f64: Arc<Pool<f64>>,
+impl<T> Clone for Workspace<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
-/// A type that a workspace has buffers of.
-pub(super) trait Pooled: Multiplied {
-    fn scratches(workspace: &Workspace) -> &Mutex<Vec<Scratch<Self>>>;
-    fn kept(workspace: &Workspace) -> &Mutex<Vec<Vec<Self>>>;
-}
-
-macro_rules! pooled {
-    ($t:ident) => {
-        impl Pooled for $t {
-            fn scratches(workspace: &Workspace) -> &Mutex<Vec<Scratch<Self>>> {
-                &workspace.$t.scratch
-            }
-            fn kept(workspace: &Workspace) -> &Mutex<Vec<Vec<Self>>> {
-                &workspace.$t.kept
-            }
-        }
-    };
-}
-pooled!(f32);
-pooled!(f64);
-
-/// A lock whose holder cannot leave it half changed, so that a panic elsewhere does not matter.
+/// Locks a list that no holder can leave half changed, so that a panic of another thread does not
+/// matter.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A scratch on loan: it goes back when dropped.
-pub(super) struct Loan<'a, T: Pooled> {
-    workspace: &'a Workspace,
+/// A scratch on loan: it goes back to its workspace when it is dropped.
+pub(super) struct Loan<'a, T: Float> {
+    workspace: &'a Workspace<T>,
     pub scratch: Scratch<T>,
 }
 
-impl<'a, T: Pooled> Loan<'a, T> {
-    pub fn new(workspace: &'a Workspace, shape: Shape) -> Self {
-        let mut scratch = lock(T::scratches(workspace)).pop().unwrap_or_default();
+impl<'a, T: Float> Loan<'a, T> {
+    pub fn new(workspace: &'a Workspace<T>, shape: Shape) -> Self {
+        let mut scratch = lock(&workspace.0.scratch).pop().unwrap_or_default();
         scratch.fit(shape);
         Self { workspace, scratch }
     }
 }
 
-impl<T: Pooled> Drop for Loan<'_, T> {
+impl<T: Float> Drop for Loan<'_, T> {
     fn drop(&mut self) {
         // A panic may have left it without its buffers.
         if !std::thread::panicking() {
-            lock(T::scratches(self.workspace)).push(std::mem::take(&mut self.scratch));
+            lock(&self.workspace.0.scratch).push(std::mem::take(&mut self.scratch));
         }
     }
 }
 
-/// The activations of some images, kept for the backward pass: one buffer each. They go back when dropped.
-pub(super) struct Kept<T: Pooled> {
-    workspace: Workspace,
+/// The activations of some images, kept for the backward pass in one buffer per image. The buffers
+/// go back to their workspace when this is dropped.
+pub(super) struct Kept<T> {
+    workspace: Workspace<T>,
     pub images: Vec<Vec<T>>,
 }
 
-impl<T: Pooled> Kept<T> {
-    /// Buffers of `len` elements for `images` images; their old values are still in them. Buffers of another length are given up.
-    pub fn new(workspace: &Workspace, images: usize, len: usize) -> Self {
+impl<T: Float> Kept<T> {
+    /// Buffers of `len` elements for `images` images, with their old values still in them. Free
+    /// buffers of another length are given up.
+    pub fn new(workspace: &Workspace<T>, images: usize, len: usize) -> Self {
         if images == 0 {
             return Self { workspace: workspace.clone(), images: Vec::new() };
         }
-        let mut free = lock(T::kept(workspace));
+        let mut free = lock(&workspace.0.kept);
         free.retain(|b| b.len() == len);
         let from = free.len().saturating_sub(images);
         let mut taken = free.split_off(from);
@@ -141,8 +125,8 @@ impl<T: Pooled> Kept<T> {
     }
 }
 
-impl<T: Pooled> Drop for Kept<T> {
+impl<T> Drop for Kept<T> {
     fn drop(&mut self) {
-        lock(T::kept(&self.workspace)).append(&mut self.images);
+        lock(&self.workspace.0.kept).append(&mut self.images);
     }
 }

@@ -1,10 +1,11 @@
-//! Products with a frozen matrix on the right, on one thread. The matrix is cut into panels, as wide as three vector registers and as deep as fits the
-//! first-level cache, and each panel meets all rows of the left matrix while it is there, a tile of the result at a time; what comes next is fetched meanwhile,
-//! a few lines at a time. A panel is laid out once and for all ([`Panels`]), or copied when its turn comes ([`Right::Rows`]), which costs a tenth of the
-//! speed but no memory.
+//! Products with a frozen matrix on the right, on one thread. The matrix is cut into panels that
+//! are as wide as three vector registers and as deep as the first-level cache allows. Each panel is
+//! multiplied with all rows of the left matrix while it is in that cache, one tile of the result at
+//! a time, and the next panel is prefetched meanwhile. Panels are laid out once ([`Panels`]), or
+//! copied when they are needed ([`Right::Rows`]), which costs a tenth of the speed but no memory.
 //!
-//! An element of the result is one sum for each depth of panel, in the order of the depth, whatever rows are computed with it: its bits depend on the
-//! processor's vectors alone.
+//! An element of the result is a sum over the depth in a fixed order, whatever other rows are
+//! computed with it. Its bits depend on the vectors of the processor alone.
 
 mod tile;
 
@@ -16,7 +17,7 @@ use tile::{Ahead, Lanes, ROWS, STRETCH, Tile, VECTORS, copy, most_rows};
 
 /// Bytes of a panel: half of a first-level cache of 48 KiB.
 const PANEL_BYTES: usize = 24 * 1024;
-/// The sizes of a panel on the processor at hand.
+/// The sizes of a panel on this processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sizes {
     width: usize,
@@ -25,7 +26,7 @@ struct Sizes {
 
 impl Sizes {
     const fn of<S: Simd, T>() -> Self {
-        // The least processor computes in single numbers, whatever their size.
+        // Without vectors, the processor computes one number at a time, whatever its size.
         let lanes = if size_of::<S::f32s>() < size_of::<T>() { 1 } else { size_of::<S::f32s>() / size_of::<T>() };
         let width = VECTORS * lanes;
         Self { width, depth: PANEL_BYTES / size_of::<T>() / width }
@@ -53,7 +54,8 @@ pub(crate) struct Panels<T> {
 }
 
 impl<T: Float> Panels<T> {
-    /// From the values of the transposed matrix (outputs, inputs), as linear layers have it.
+    /// Lays out the transpose of a matrix (outputs, inputs), the form in which linear layers store
+    /// their weights.
     pub fn transposed(weight: &[T], shape: (usize, usize)) -> Self {
         Self::of(weight, shape, Sizes::here::<T>())
     }
@@ -77,7 +79,8 @@ impl<T: Float> Panels<T> {
         Self { values, sizes, inputs, outputs }
     }
 
-    /// Where the panel at a depth and a column, both counted in panels, begins and ends; empty behind the last.
+    /// The range of the panel at a depth and a column, both counted in panels. It is empty behind
+    /// the last panel.
     fn span(&self, (top, column): (usize, usize)) -> std::ops::Range<usize> {
         let Sizes { width, depth } = self.sizes;
         let here = depth.min(self.inputs.saturating_sub(top * depth));
@@ -95,11 +98,18 @@ impl<T: Float> Panels<T> {
     }
 }
 
+/// Neighbouring columns of a matrix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Columns {
+    pub first: usize,
+    pub count: usize,
+}
+
 /// The matrix on the right of a product.
 #[derive(Clone, Copy)]
 pub(crate) enum Right<'a, T> {
-    /// Some columns (the first and how many) of a matrix in panels.
-    Panels(&'a Panels<T>, (usize, usize)),
+    /// Some columns of a matrix in panels.
+    Panels(&'a Panels<T>, Columns),
     /// A matrix of full rows of this width.
     Rows(&'a [T], usize),
 }
@@ -112,13 +122,13 @@ pub(crate) struct Left<'a, T> {
     pub width: usize,
 }
 
-/// What a product is added to.
+/// What a product is added to before it is stored.
 #[derive(Clone, Copy)]
-pub(crate) enum Start<'a, T> {
+pub(crate) enum Base<'a, T> {
     /// Nothing: the old values are overwritten.
     Zero,
-    /// The destination's old values.
-    Old,
+    /// The old values of the destination.
+    Destination,
     /// One row, for every row of the result.
     Row(&'a [T]),
 }
@@ -147,49 +157,46 @@ pub(crate) trait Multiplied: Float {
     fn multiply(job: Job<Self>);
 }
 
-/// A product with checked sizes.
+/// A product: out (rows, columns) = base + left (rows, depth) · right (depth, columns).
 pub(crate) struct Job<'a, T> {
-    left: Left<'a, T>,
-    right: Right<'a, T>,
-    depth: usize,
-    out: &'a mut [T],
-    out_width: usize,
-    start: Start<'a, T>,
-    room: &'a mut Aligned<T>,
+    pub left: Left<'a, T>,
+    pub right: Right<'a, T>,
+    pub depth: usize,
+    pub out: &'a mut [T],
+    /// The distance from one row of the result to the next.
+    pub out_width: usize,
+    pub base: Base<'a, T>,
+    /// Memory for a panel of a matrix that is not laid out in panels.
+    pub room: &'a mut Aligned<T>,
 }
 
-/// out (rows, columns), a row every `out.1` elements, = start + left (rows, depth) · right (depth, columns). `room` is for the panels of a matrix that is not laid
-/// out in them.
-pub(crate) fn multiply<T: Multiplied>(
-    left: Left<T>,
-    right: Right<T>,
-    depth: usize,
-    (out, out_width, start): (&mut [T], usize, Start<T>),
-    room: &mut Aligned<T>,
-) {
-    let job = Job { left, right, depth, out, out_width, start, room };
+/// Computes a product.
+///
+/// # Panics
+/// If a matrix reaches out of its slice.
+pub(crate) fn multiply<T: Multiplied>(job: Job<T>) {
     if job.has_work() {
         T::multiply(job);
     }
 }
 
 impl<T> Job<'_, T> {
-    /// Whether there is anything to do; panics if a part of it is too small.
+    /// Whether there is anything to do. Panics if a matrix reaches out of its slice.
     fn has_work(&self) -> bool {
-        let Self { left, right, depth, out, out_width, start, .. } = self;
+        let Self { left, right, depth, out, out_width, base, .. } = self;
         let (columns, enough) = match right {
-            Right::Panels(panels, (first, columns)) => (*columns, first + columns <= panels.outputs && *depth == panels.inputs),
+            Right::Panels(panels, Columns { first, count }) => (*count, first + count <= panels.outputs && *depth == panels.inputs),
             Right::Rows(values, width) => (*width, depth * width <= values.len()),
         };
         assert!(enough, "the matrix on the right is too small");
         if left.rows == 0 || columns == 0 || *depth == 0 {
-            debug_assert!(*depth > 0 || matches!(start, Start::Old), "a sum of nothing would have to fill the destination");
+            debug_assert!(*depth > 0 || matches!(base, Base::Destination), "a sum of nothing would have to fill the destination");
             return false;
         }
         let reach = |width: usize, columns: usize| (left.rows - 1) * width + columns;
         let inside = reach(left.width, *depth) <= left.values.len() && reach(*out_width, columns) <= out.len();
         assert!(inside, "a matrix reaches out of its slice");
-        assert!(!matches!(start, Start::Row(row) if row.len() < columns), "what the product is added to is too small");
+        assert!(!matches!(base, Base::Row(row) if row.len() < columns), "what the product is added to is too small");
         true
     }
 }
@@ -204,9 +211,9 @@ impl<T: Float> Job<'_, T> {
         if let Right::Panels(panels, _) = self.right {
             assert_eq!(sizes, panels.sizes, "panels of another processor");
         }
-        let (first, columns) = match self.right {
-            Right::Panels(_, range) => range,
-            Right::Rows(_, width) => (0, width),
+        let Columns { first, count: columns } = match self.right {
+            Right::Panels(_, columns) => columns,
+            Right::Rows(_, width) => Columns { first: 0, count: width },
         };
         if matches!(self.right, Right::Rows(..)) && self.room.len() < sizes.width * sizes.depth {
             *self.room = Aligned::new(sizes.width * sizes.depth);
@@ -217,7 +224,7 @@ impl<T: Float> Job<'_, T> {
         for (top, column) in (0..self.depth.div_ceil(sizes.depth)).flat_map(|top| (from..to).map(move |column| (top, column))) {
             let start = top * sizes.depth;
             let depth = sizes.depth.min(self.depth - start);
-            let begin = if top > 0 { Start::Old } else { self.start };
+            let begin = if top > 0 { Base::Destination } else { self.base };
             // The columns of the panel that are wanted, and where they are in the result.
             let left = (column * sizes.width).max(first);
             let right = ((column + 1) * sizes.width).min(first + columns);
@@ -246,11 +253,11 @@ impl<T: Float> Job<'_, T> {
                 let (low, high) = (tile * self.left.rows / tiles, (tile + 1) * self.left.rows / tiles);
                 let x = &self.left.values[low * self.left.width + start..];
                 let out = &mut self.out[low * self.out_width + place..];
-                // One pointer to the result, through which its old values are read too.
+                // The old values of the result are read through the pointer that writes it.
                 let to = out.as_mut_ptr();
                 let (base, base_width) = match begin {
-                    Start::Row(row) => (row[place..].as_ptr(), 0),
-                    Start::Zero | Start::Old => (to.cast_const(), self.out_width),
+                    Base::Row(row) => (row[place..].as_ptr(), 0),
+                    Base::Zero | Base::Destination => (to.cast_const(), self.out_width),
                 };
                 let tile = Tile {
                     depth,
@@ -260,20 +267,21 @@ impl<T: Float> Job<'_, T> {
                     panel: panel.as_ptr(),
                     out: if whole { to } else { spare.as_mut_ptr() },
                     out_width: if whole { self.out_width } else { sizes.width },
-                    add: whole && !matches!(begin, Start::Zero),
+                    add: whole && !matches!(begin, Base::Zero),
                     base,
                     base_width,
                 };
-                // SAFETY: `multiply` has checked that the rows are inside the slices; a tile of part of a panel goes to `spare`, which is as large as any.
+                // SAFETY: `multiply` has checked that the rows are inside the slices; a tile of
+                // part of a panel goes to `spare`, which is as large as any.
                 unsafe { tile.rows(simd, high - low, &mut ahead) };
                 if !whole {
                     for (r, from) in spare.chunks_exact(sizes.width).take(high - low).enumerate() {
                         for (c, from) in from[skip..skip + width].iter().enumerate() {
                             let to = &mut out[r * self.out_width + c];
                             *to = match begin {
-                                Start::Zero => *from,
-                                Start::Old => *to + *from,
-                                Start::Row(row) => row[place + c] + *from,
+                                Base::Zero => *from,
+                                Base::Destination => *to + *from,
+                                Base::Row(row) => row[place + c] + *from,
                             };
                         }
                     }

@@ -1,12 +1,13 @@
 use super::*;
-use crate::nn::cpu::product::{Old, View, product};
+use crate::nn::cpu::product::{View, product};
 
 fn numbers<T: Float>(n: usize, seed: usize) -> Vec<T> {
     (0..n).map(|i| T::narrow(((i * 7919 + seed * 104_729) % 2003) as f64 / 1000.0 - 1.0)).collect()
 }
 
-/// Both ways against the plain product; each row has the same bits whatever rows are beside it. Rows of x are farther apart than they are long, and no number
-/// is between them.
+/// Compares both layouts with the plain product, and the bits of a row computed alone with those
+/// computed among others. Rows of x are farther apart than they are long, and NaN lies between
+/// them.
 fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, tolerance: f64) {
     let mut room = Aligned::default();
     for (rows, inputs, outputs) in
@@ -22,25 +23,26 @@ fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, toleranc
         for (first, columns) in [(0, outputs), (outputs / 3, outputs - outputs / 3), (outputs / 2, 1)] {
             let width = columns + 3;
             let (before, bias) = (numbers::<T>(rows * width, 3), numbers::<T>(columns, 5));
-            for start in [Start::Zero, Start::Old, Start::Row(&bias)] {
+            for base in [Base::Zero, Base::Destination, Base::Row(&bias)] {
                 let mut expected = before.clone();
                 for row in expected.chunks_exact_mut(width) {
-                    match start {
-                        Start::Zero => row[..columns].fill(T::ZERO),
-                        Start::Old => {}
-                        Start::Row(bias) => row[..columns].copy_from_slice(bias),
+                    match base {
+                        Base::Zero => row[..columns].fill(T::ZERO),
+                        Base::Destination => {}
+                        Base::Row(bias) => row[..columns].copy_from_slice(bias),
                     }
                 }
-                let b = (across.as_slice(), View::rows(outputs).after(first));
-                product((rows, columns, inputs), (&mut expected, View::rows(width), Old::Kept), (&x, View::rows(inputs + 2)), b, 1.0);
+                let b = View::rows(outputs).after(first).of(&across);
+                let (dst, left) = (View::rows(width).added_to(&mut expected), View::rows(inputs + 2).of(&x));
+                product((rows, columns, inputs), dst, left, b, 1.0);
                 let mut multiplied = |rows: std::ops::Range<usize>, right: Right<T>, out: &mut [T]| {
                     let left = Left { rows: rows.len(), values: &x[rows.start * (inputs + 2)..], width: inputs + 2 };
                     let out = &mut out[rows.start * width..];
-                    let job = Job { left, right, depth: inputs, out, out_width: width, start, room: &mut room };
+                    let job = Job { left, right, depth: inputs, out, out_width: width, base, room: &mut room };
                     assert!(job.has_work());
                     job.run(simd);
                 };
-                let panels = Right::Panels(&panels, (first, columns));
+                let panels = Right::Panels(&panels, Columns { first, count: columns });
                 let mut found = before.clone();
                 multiplied(0..rows, panels, &mut found);
                 for (f, e) in found.iter().zip(&expected) {
@@ -61,7 +63,7 @@ fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, toleranc
     }
 }
 
-/// On all kinds of vectors that this processor has: those without too.
+/// Runs on all kinds of vectors that this processor has, and without vectors.
 #[test]
 fn agrees_with_the_plain_product() {
     struct Here;
@@ -86,5 +88,7 @@ fn agrees_with_the_plain_product() {
 fn refuses_rows_that_are_not_there() {
     let panels = Panels::transposed(&[1f32; 6], (2, 3));
     let left = Left { rows: 2, values: &[0.0; 5], width: 3 };
-    multiply(left, Right::Panels(&panels, (0, 2)), 3, (&mut [0.0; 4], 2, Start::Zero), &mut Aligned::default());
+    let right = Right::Panels(&panels, Columns { first: 0, count: 2 });
+    let (out, room) = (&mut [0.0; 4], &mut Aligned::default());
+    multiply(Job { left, right, depth: 3, out, out_width: 2, base: Base::Zero, room });
 }

@@ -1,4 +1,5 @@
-//! A tile of a product: some rows of x times a panel, its sums in registers, what comes next on its way to the caches.
+//! A tile of a product: some rows of x times a panel. The sums stay in registers, and the next data
+//! are prefetched into the caches.
 
 use pulp::Simd;
 
@@ -9,7 +10,7 @@ pub(super) const VECTORS: usize = 3;
 /// The most rows of a tile, the part of the result that is in registers at once.
 pub(super) const ROWS: usize = 8;
 
-/// So many steps of the depth are one stretch of a tile.
+/// The number of steps along the depth per stretch of a tile.
 pub(super) const STRETCH: usize = 8;
 
 /// The operations on vectors that a tile needs.
@@ -43,7 +44,7 @@ macro_rules! lanes {
 lanes!(f32, f32s, splat_f32s, mul_add_e_f32s, add_f32s);
 lanes!(f64, f64s, splat_f64s, mul_add_e_f64s, add_f64s);
 
-/// The second-level cache, as [`prefetch`] takes it, and the first.
+/// The caches that [`prefetch`] fetches into: the second level, and the first.
 const FAR: bool = true;
 const NEAR: bool = false;
 
@@ -59,11 +60,12 @@ fn prefetch<const CACHE: bool, T>(at: *const T) {
     let _ = at;
 }
 
-/// The rows of the panel that is next, on their way to the second-level cache: some vectors in each stretch of a tile, so that nothing has to wait for them.
+/// The next panel, which is prefetched into the second-level cache. Each stretch of a tile fetches
+/// some vectors of it, so that no later product waits for them.
 #[derive(Clone, Copy)]
 pub(super) struct Ahead<T> {
     pub row: *const T,
-    /// From one row to the next.
+    /// The distance from one row to the next.
     pub step: usize,
     pub vector: usize,
     /// How many vectors are fetched in a stretch.
@@ -102,7 +104,8 @@ pub(super) struct Tile<T> {
 
 impl<T: Float> Tile<T> {
     /// # Safety
-    /// x has R rows of `depth` elements, the panel `depth` rows of its width, and out and base R rows of a panel's width.
+    /// x has R rows of `depth` elements, the panel `depth` rows of its width, and out and base R
+    /// rows of a panel's width.
     #[inline(always)]
     unsafe fn run<S: Simd, const R: usize>(self, simd: S, ahead: &mut Ahead<T>)
     where
@@ -127,7 +130,7 @@ impl<T: Float> Tile<T> {
             };
             for stretch in 0..self.depth / STRETCH {
                 ahead.fetch(lanes);
-                // Three lines of the result too: all of them in R stretches.
+                // Each stretch also fetches three lines of the result; R stretches fetch them all.
                 for v in 0..VECTORS {
                     prefetch::<NEAR, _>(self.out.wrapping_add(stretch % R * self.out_width + v * lanes));
                 }
@@ -196,7 +199,7 @@ pub(super) unsafe fn copy<S: Simd, T: Lanes<S>>(mut from: *const T, width: usize
     }
 }
 
-/// How many rows a tile has: half as many where there are 16 registers only.
+/// The number of rows per tile. With 16 registers instead of 32 it is half as large.
 pub(super) const fn most_rows<S: Simd>() -> usize {
     if S::REGISTER_COUNT < 32 { ROWS / 2 } else { ROWS }
 }

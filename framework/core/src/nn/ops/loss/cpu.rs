@@ -1,4 +1,5 @@
-//! Losses of logits (n, classes) on the CPU, each one operation with its own backward pass: cross-entropy, entropy, and logits of a fixed length.
+//! Losses of logits (n, classes) by CPU kernels: cross-entropy, entropy, and logits that are scaled
+//! to a fixed length. Each is one operation with its own backward pass.
 
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use crate::nn;
 use crate::nn::cpu::simd::{Float, lane_max, lane_sum, vectorised};
 use crate::nn::cpu::storage::{by_type, values};
 
-/// Rows a task of a thread.
+/// Rows per rayon task.
 const ROWS: usize = 64;
 
-/// Of normalised logits.
+/// What is added to the norm of logits before they are divided by it, and what they are divided by
+/// then.
 pub(crate) const EPS: f64 = 1e-7;
 pub(crate) const TEMPERATURE: f64 = 0.1;
 
@@ -90,7 +92,7 @@ vectorised! {
     fn directions_gradient(logits: &'a [T], width: usize, eps: T, scale: T, grad: &'a mut [T]) {
         for (row, grad) in logits.chunks_exact(width).zip(grad.chunks_exact_mut(width)) {
             let norm = lane_sum([row], |[v]| v * v).sqrt();
-            // Where all are zero PyTorch's norm has the subgradient 0.
+            // At zero, PyTorch's norm has the subgradient 0.
             let along = lane_sum([row, &*grad], |[v, g]| v * g);
             let along = if norm == T::ZERO { T::ZERO } else { along / (norm * (norm + eps)) };
             let factor = scale / (norm + eps);
@@ -120,7 +122,7 @@ fn rows_of(layout: &Layout) -> candle_core::Result<(usize, usize)> {
     }
 }
 
-/// (rows, width) of logits; an error where labels do not fit.
+/// (rows, width) of logits, or an error if the labels do not fit.
 fn checked(loss: &RowLoss, layout: &Layout) -> candle_core::Result<(usize, usize)> {
     let (n, width) = rows_of(layout)?;
     if let RowLoss::CrossEntropy(labels) = loss {
@@ -237,7 +239,7 @@ pub(crate) fn row_loss(logits: &Tensor, loss: RowLoss) -> Result<Tensor> {
     Ok(logits.contiguous()?.apply_op1(loss)?)
 }
 
-/// z / (‖z‖ + 1e-7) / 0.1, row by row, for logits (n, classes). On all threads on the CPU; composed elsewhere.
+/// z / (‖z‖ + 1e-7) / 0.1 for each row z of the logits (n, classes).
 ///
 /// # Errors
 /// If the tensor operation fails.
@@ -245,7 +247,8 @@ pub fn normalised(logits: &Tensor) -> Result<Tensor> {
     if nn::has_cpu_kernel(logits) {
         return Ok(logits.contiguous()?.apply_op1(Directions { eps: EPS, scale: 1.0 / TEMPERATURE })?);
     }
-    // The root's gradient at 0 is infinite; the smallest normal number keeps it finite, times z = 0, and changes no other root.
+    // The gradient of the root is infinite at 0. Adding the smallest normal number keeps it finite
+    // and changes no other root.
     let norm = ((logits.sqr()?.sum_keepdim(1)? + f64::from(f32::MIN_POSITIVE))?.sqrt()? + EPS)?;
     Ok((logits.broadcast_div(&norm)? / TEMPERATURE)?)
 }

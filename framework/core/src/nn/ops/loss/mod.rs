@@ -1,4 +1,5 @@
-//! Losses; those without an operation of their own are composed of ones whose gradients candle has.
+//! Losses. Cross-entropy and entropy have CPU kernels; the others are composed of candle
+//! operations.
 
 use candle_core::{D, Tensor};
 
@@ -9,14 +10,14 @@ use crate::nn;
 pub use cpu::normalised;
 use cpu::{RowLoss, row_loss};
 
-/// log softmax over the last dimension, stable.
+/// log softmax over the last dimension, computed so that it does not overflow.
 fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let shifted = logits.broadcast_sub(&logits.max_keepdim(D::Minus1)?.detach())?;
     let normaliser = shifted.exp()?.sum_keepdim(D::Minus1)?.log()?;
     Ok(shifted.broadcast_sub(&normaliser)?)
 }
 
-/// Mean cross-entropy of logits (n, classes) against labels (n), i64. A scalar.
+/// The mean cross-entropy of logits (n, classes) against i64 labels (n), a scalar.
 ///
 /// # Errors
 /// If a label is out of range.
@@ -28,7 +29,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
     Ok(picked.mean_all()?.neg()?)
 }
 
-/// Mean over rows of the entropy of softmax(logits), (n, classes) → a scalar.
+/// The mean over rows of the entropy of softmax(logits), a scalar; the logits are (n, classes).
 ///
 /// # Errors
 /// If the tensor operation fails.
@@ -40,7 +41,8 @@ pub fn mean_entropy(logits: &Tensor) -> Result<Tensor> {
     Ok((log.exp()? * &log)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }
 
-/// Mean over rows of Σ_c −t·log σ(z) − (1−t)·log(1−σ(z)), for logits z and targets t in \[0, 1\], both (n, classes). A scalar.
+/// The mean over rows of Σ_c −t·log σ(z) − (1−t)·log(1−σ(z)), a scalar. The logits z and the
+/// targets t in \[0, 1\] are (n, classes).
 ///
 /// # Errors
 /// If the shapes differ.
@@ -50,7 +52,8 @@ pub fn binary_cross_entropy(logits: &Tensor, targets: &Tensor) -> Result<Tensor>
     Ok((softplus - (logits * targets)?)?.sum(D::Minus1)?.mean_all()?)
 }
 
-/// Mean over rows of −Σ_c softmax(teacher / T)·log softmax(logits / T), both (n, classes): knowledge distillation at temperature T. A scalar.
+/// Knowledge distillation at temperature T (Hinton et al. 2015): the mean over rows of −Σ_c
+/// softmax(teacher / T)·log softmax(logits / T), a scalar. Both are (n, classes).
 ///
 /// # Errors
 /// If the shapes differ.
@@ -59,7 +62,7 @@ pub fn distillation(logits: &Tensor, teacher: &Tensor, temperature: f64) -> Resu
     Ok((soft * log_softmax(&(logits / temperature)?)?)?.sum(D::Minus1)?.mean_all()?.neg()?)
 }
 
-/// Mean squared difference of two tensors of one shape. A scalar.
+/// The mean squared difference of two tensors of one shape, a scalar.
 ///
 /// # Errors
 /// If the shapes differ.
@@ -67,7 +70,7 @@ pub fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok((a - b)?.sqr()?.mean_all()?)
 }
 
-/// Mean smooth-L1 difference with β = 1: d²/2 where |d| < 1, else |d| − 1/2. A scalar.
+/// The mean smooth-L1 difference with β = 1, a scalar: d²/2 where |d| < 1, else |d| − 1/2.
 ///
 /// # Errors
 /// If the shapes differ.

@@ -1,92 +1,41 @@
-//! Cholesky factorisation in blocks, in f64 on the host: nearly all of its work is matrix products on all threads, so that ten thousand unknowns take
-//! seconds. The result has the same bits at any number of threads.
-
-mod diagonal;
+//! Cholesky factorisation and solves in f64 on the host, by `faer`.
+//!
+//! `faer` is called on one thread at a time; large matrices are split into blocks of a fixed size
+//! that the threads share. The result therefore has the same bits at any number of threads.
 
 use candle_core::{DType, Device, Tensor};
+use faer::dyn_stack::{MemBuffer, MemStack};
+use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::matmul::triangular::{self, BlockStructure};
+use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
+use faer::reborrow::ReborrowMut;
+use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use rayon::prelude::*;
 
-use self::diagonal::Diagonal;
 use crate::nn::gaussian::packed::{Upper, packed_transpose};
 use crate::{Error, Result};
 
-/// Columns a block.
+/// Columns per block of a factorisation.
 const BLOCK: usize = 128;
-/// Rows a task of a thread.
-const ROWS: usize = 192;
+/// Rows per rayon task below a block of the diagonal.
+const ROWS: usize = 512;
+/// Right-hand sides per rayon task of a solve.
+const COLUMNS: usize = 48;
 
-/// Who works.
+/// Which threads work on a factorisation.
 #[derive(Clone, Copy)]
 pub(crate) enum Threads {
-    /// All of the pool.
+    /// All threads of the pool.
     All,
-    /// This one: others have work of their own.
+    /// The calling thread alone: the others have work of their own.
     One,
 }
 
-impl Threads {
-    fn parallelism(self) -> gemm::Parallelism {
-        match self {
-            Self::All => gemm::Parallelism::Rayon(0),
-            Self::One => gemm::Parallelism::None,
-        }
-    }
-}
-
-/// L, lower triangular, with A = L·Lᵀ.
+/// The Cholesky factor L, lower triangular, of A = L·Lᵀ.
 pub struct Cholesky {
     n: usize,
     /// (n, n), row-major; what lies above the diagonal means nothing.
     lower: Vec<f64>,
-}
-
-/// A matrix inside a buffer: its first element and its strides.
-#[derive(Clone, Copy)]
-struct Place {
-    first: *mut f64,
-    row: usize,
-    column: usize,
-}
-
-impl Place {
-    fn t(self) -> Self {
-        Self { row: self.column, column: self.row, ..self }
-    }
-}
-
-/// dst (m, n) −= a (m, k)·b (k, n).
-///
-/// # Safety
-/// All three lie within live buffers, and no element of dst is one of a or b.
-unsafe fn subtract_product(threads: Threads, (m, n, k): (usize, usize, usize), dst: Place, a: Place, b: Place) {
-    if m == 0 || n == 0 || k == 0 {
-        return;
-    }
-    let (ds, as_, bs) = ((dst.column as isize, dst.row as isize), (a.column as isize, a.row as isize), (b.column as isize, b.row as isize));
-    // SAFETY: the caller's promise.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            dst.first,
-            ds.0,
-            ds.1,
-            true,
-            a.first,
-            as_.0,
-            as_.1,
-            b.first,
-            bs.0,
-            bs.1,
-            1.0,
-            -1.0,
-            false,
-            false,
-            false,
-            threads.parallelism(),
-        );
-    }
 }
 
 /// Values of a matrix (rows, columns) in row-major order, all finite.
@@ -100,7 +49,8 @@ fn values(tensor: &Tensor) -> Result<(usize, usize, Vec<f64>)> {
 }
 
 impl Cholesky {
-    /// Factors A + ridge·I for a symmetric A (n, n); none if that is not positive definite. Only the lower triangle of A is read.
+    /// Factors A + ridge·I for a symmetric A (n, n), of which only the lower triangle counts.
+    /// Returns none if the sum is not positive definite.
     ///
     /// # Errors
     /// [`Error::Diverged`] if A is not finite, [`Error::Protocol`] if it is not square.
@@ -125,93 +75,121 @@ impl Cholesky {
     /// X (n, m), f64 on the host, with A·X = B for B (n, m).
     ///
     /// # Errors
-    /// [`Error::Diverged`] if B is not finite, [`Error::Protocol`] if it has another number of rows.
+    /// [`Error::Diverged`] if B is not finite, [`Error::Protocol`] if it has another number of
+    /// rows.
     pub fn solve(&self, b: &Tensor) -> Result<Tensor> {
         let (rows, m, mut x) = values(b)?;
-        let n = self.n;
-        if rows != n {
+        if rows != self.n {
+            let n = self.n;
             return Err(Error::Protocol(format!("a right-hand side of {rows} rows for {n} unknowns")));
         }
-        let blocks: Vec<usize> = (0..n).step_by(BLOCK).collect();
-        let lower = |row: usize, column: usize| Place { first: self.lower[row * n + column..].as_ptr().cast_mut(), row: n, column: 1 };
-        for &k in &blocks {
-            let width = BLOCK.min(n - k);
-            let base = x.as_mut_ptr();
-            // SAFETY: rows k.. of x are written, rows ..k and the factor read; the factor is never written through its pointer.
-            unsafe {
-                let at = |row: usize| Place { first: base.add(row * m), row: m, column: 1 };
-                subtract_product(Threads::All, (width, m, k), at(k), lower(k, 0), at(0));
-            }
-            self.forward_block(&mut x, m, k, width);
-        }
-        for &k in blocks.iter().rev() {
-            let width = BLOCK.min(n - k);
-            let (end, base) = (k + width, x.as_mut_ptr());
-            if end < n {
-                // SAFETY: rows k..end of x are written, rows end.. and the factor read; the factor is never written through its pointer.
-                unsafe {
-                    let at = |row: usize| Place { first: base.add(row * m), row: m, column: 1 };
-                    subtract_product(Threads::All, (width, m, n - end), at(k), lower(end, k).t(), at(end));
-                }
-            }
-            self.backward_block(&mut x, m, k, width);
-        }
-        Ok(Tensor::from_vec(x, (n, m), &Device::Cpu)?)
-    }
-
-    /// Rows k.. of x: L_kk⁻¹·x.
-    fn forward_block(&self, x: &mut [f64], m: usize, k: usize, width: usize) {
-        for i in k..k + width {
-            let (known, rest) = x.split_at_mut(i * m);
-            let row = &mut rest[..m];
-            for j in k..i {
-                let l = self.lower[i * self.n + j];
-                row.iter_mut().zip(&known[j * m..]).for_each(|(r, x)| *r -= l * x);
-            }
-            row.iter_mut().for_each(|r| *r /= self.lower[i * self.n + i]);
-        }
-    }
-
-    /// Rows k.. of x: L_kk⁻ᵀ·x.
-    fn backward_block(&self, x: &mut [f64], m: usize, k: usize, width: usize) {
-        for i in (k..k + width).rev() {
-            let (before, known) = x.split_at_mut((i + 1) * m);
-            let row = &mut before[i * m..];
-            for j in i + 1..k + width {
-                let l = self.lower[j * self.n + i];
-                row.iter_mut().zip(&known[(j - i - 1) * m..]).for_each(|(r, x)| *r -= l * x);
-            }
-            row.iter_mut().for_each(|r| *r /= self.lower[i * self.n + i]);
-        }
+        solve_in_place(&self.lower, self.n, &mut x, m);
+        Ok(Tensor::from_vec(x, (rows, m), &Device::Cpu)?)
     }
 }
 
-/// Puts L, lower triangular, in place of the lower triangle of A = L·Lᵀ (n, n), row-major; false if A is not positive definite. What lies above the diagonal
-/// is not read and means nothing afterwards.
+/// Factors a block of the diagonal in place; false if it is not positive definite.
+fn factor_diagonal(mut lower: MatMut<f64>) -> bool {
+    let n = lower.nrows();
+    let params = Spec::default();
+    let mut memory = MemBuffer::new(cholesky_in_place_scratch::<f64>(n, Par::Seq, params));
+    let (stack, exact) = (MemStack::new(&mut memory), LltRegularization::default());
+    let done = cholesky_in_place(lower.rb_mut(), exact, Par::Seq, stack, params).is_ok();
+    done && (0..n).all(|i| lower[(i, i)] > 0.0 && lower[(i, i)].is_finite())
+}
+
+/// Of full rows of n numbers: the columns before column k, and the `width` columns from there on.
+fn split(rows: &mut [f64], n: usize, k: usize, width: usize) -> [MatMut<'_, f64>; 2] {
+    let all = MatMut::from_row_major_slice_mut(rows, rows.len() / n, n);
+    let (before, rest) = all.split_at_col_mut(k);
+    [before, rest.subcols_mut(0, width)]
+}
+
+/// dst −= a·b on this thread, by the `gemm` crate, which is faster here than `faer`'s own product.
+fn subtract_product(dst: MatMut<f64>, a: MatRef<f64>, b: MatRef<f64>) {
+    let (m, n, k) = (dst.nrows(), dst.ncols(), a.ncols());
+    assert!((a.nrows(), b.nrows(), b.ncols()) == (m, k, n), "shapes of a product");
+    if m == 0 || n == 0 || k == 0 {
+        return;
+    }
+    // SAFETY: the views' shapes fit each other, and every element of a view may be read, of `dst`
+    // also written. `dst` is borrowed mutably, so it overlaps neither `a` nor `b`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_ptr_mut(),
+            dst.col_stride(),
+            dst.row_stride(),
+            true,
+            a.as_ptr(),
+            a.col_stride(),
+            a.row_stride(),
+            b.as_ptr(),
+            b.col_stride(),
+            b.row_stride(),
+            1.0,
+            -1.0,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Puts L in place of the lower triangle of A = L·Lᵀ (n, n), row-major; false if A is not positive
+/// definite. What lies above the diagonal is not read and means nothing afterwards.
 pub(crate) fn factor(lower: &mut [f64], n: usize, threads: Threads) -> bool {
     assert_eq!(lower.len(), n * n, "a square matrix");
-    let (mut diagonal, mut room) = (Diagonal::default(), Vec::new());
     for k in (0..n).step_by(BLOCK) {
         let width = BLOCK.min(n - k);
-        let base = lower.as_mut_ptr();
-        // SAFETY: offsets stay below n·n. The product writes columns k.. of rows k.., and reads columns ..k only.
-        unsafe {
-            let at = |row: usize, column: usize| Place { first: base.add(row * n + column), row: n, column: 1 };
-            subtract_product(threads, (n - k, width, k), at(k, k), at(k, 0), at(k, 0).t());
-        }
         let (block, below) = lower[k * n..].split_at_mut(width * n);
-        if !diagonal.factor(block, (n, k), width) {
+        let [known, mut diagonal] = split(block, n, k, width);
+        let (known, full) = (known.as_ref(), BlockStructure::Rectangular);
+        // A_kk −= L_k·L_kᵀ, in the lower triangle alone.
+        let (triangle, turned) = (BlockStructure::TriangularLower, known.transpose());
+        let target = diagonal.rb_mut();
+        triangular::matmul(target, triangle, Accum::Add, known, full, turned, full, -1.0, Par::Seq);
+        if !factor_diagonal(diagonal.rb_mut()) {
             return false;
         }
+        let diagonal = diagonal.as_ref();
+        let divide = |rows: &mut [f64]| {
+            // L_ik = (A_ik − L_i·L_kᵀ)·L_kk⁻ᵀ.
+            let [left, mut here] = split(rows, n, k, width);
+            subtract_product(here.rb_mut(), left.as_ref(), turned);
+            solve_lower_triangular_in_place(diagonal, here.transpose_mut(), Par::Seq);
+        };
         match threads {
-            Threads::All => below.par_chunks_mut(n * ROWS).for_each_init(Vec::new, |room, rows| diagonal.divide(rows, (n, k), room)),
-            Threads::One => below.chunks_mut(n * ROWS).for_each(|rows| diagonal.divide(rows, (n, k), &mut room)),
+            Threads::All => below.par_chunks_mut(n * ROWS).for_each(divide),
+            Threads::One => below.chunks_mut(n * ROWS).for_each(divide),
         }
     }
     true
 }
 
-/// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the host.
+/// Puts X (n, m) with L·Lᵀ·X = B in place of B.
+fn solve_in_place(lower: &[f64], n: usize, b: &mut [f64], m: usize) {
+    let lower = MatRef::from_row_major_slice(lower, n, n);
+    let source = MatRef::from_row_major_slice(b, n, m);
+    let solve = |part: usize| {
+        let first = part * COLUMNS;
+        let mut x = source.subcols(first, COLUMNS.min(m - first)).to_owned();
+        solve_lower_triangular_in_place(lower, x.as_mut(), Par::Seq);
+        solve_upper_triangular_in_place(lower.transpose(), x.as_mut(), Par::Seq);
+        x
+    };
+    let parts: Vec<Mat<f64>> = (0..m.div_ceil(COLUMNS)).into_par_iter().map(solve).collect();
+    let mut out = MatMut::from_row_major_slice_mut(b, n, m);
+    for (part, x) in parts.iter().enumerate() {
+        out.rb_mut().subcols_mut(part * COLUMNS, x.ncols()).copy_from(x);
+    }
+}
+
+/// X (n, m) with A·X = B for a symmetric positive definite A (n, n) and B (n, m), in f64 on the
+/// host.
 ///
 /// # Errors
 /// [`Error::Diverged`] if A or B is not finite, or A not positive definite.
@@ -248,7 +226,7 @@ mod tests {
 
     #[test]
     fn threads_change_no_bit() {
-        let (a, b) = system(2 * BLOCK + 40, 3);
+        let (a, b) = system(2 * BLOCK + 40, 2 * COLUMNS + 3);
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
             pool.install(|| {

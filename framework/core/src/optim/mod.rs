@@ -188,7 +188,6 @@ mod tests {
             x.set(&Tensor::new(&[2f64], &Device::Cpu).expect("two")).expect("set");
         }
         let optimiser = make(vec![Group { variable: x.clone(), factor: 1.0 }], &mut carry).expect("optimiser");
-        drop(carry);
         Problem { carried, x, optimiser }
     }
 

@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 
 use super::*;
+use crate::Result;
 
 /// Draws numbers that count up, keeps what it is shown, and fails where it is asked for a memory.
 #[derive(Default)]

@@ -89,7 +89,7 @@ impl Replay<'_> {
         }
         let trained = drive.player().state()?;
         compare_state(fixture, &mut self.out, &format!("task{task}.trained."), "trained", &trained)?;
-        drop(drive.end()?);
+        drive.end()?;
         let state = self.player.state()?;
         compare_state(fixture, &mut self.out, &format!("task{task}.after."), "after", &state)?;
         compare_quantities(fixture, &mut self.out, &info, &state)

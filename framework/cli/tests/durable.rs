@@ -186,6 +186,34 @@ fn three_seeds_and_two_methods_make_a_leaderboard() {
         .collect();
     assert!((mean - seeds.iter().sum::<f64>() / 3.0).abs() < 1e-9);
     assert!(rows[1][column("n_seeds")] == "3" && mean >= rows[2][column("mean")].parse::<f64>().expect("mean"));
+    let tex = folder.path().join("board.tex");
+    let chosen = ["--columns", "method,last,avg-tasks,top-5,p", "--gather-orders", "--export", path(&tex)];
+    let said = succeeded(&cilbench(&[&["leaderboard", path(folder.path())], &chosen[..]].concat()));
+    assert!(said.contains("paired bootstrap") && said.contains("avg (tasks)"), "{said}");
+    assert!(std::fs::read_to_string(&tex).expect("tex").contains("\\toprule"));
+    let record = folder.path().join("lora/order-natural/seed-0/run.json");
+    let before = std::fs::read(&record).expect("record");
+    for (args, expected) in [
+        (["--export", path(&record)], "is not an earlier export"),
+        (["--export", "board.xlsx"], ".tex"),
+        (["--columns", "lst"], "unknown column"),
+        (["--columns", "last,last"], "twice"),
+    ] {
+        refused(&cilbench(&[&["leaderboard", path(folder.path())], &args[..]].concat()), 2, expected);
+    }
+    assert_eq!(std::fs::read(&record).expect("record"), before);
+    let page = folder.path().join("report.html");
+    let figures = folder.path().join("figures");
+    let report = ["report", path(folder.path()), "--out", path(&page), "--figures", path(&figures)];
+    succeeded(&cilbench(&report));
+    succeeded(&cilbench(&report));
+    assert!(std::fs::read_to_string(&page).expect("page").contains("6 finished runs in 1 group,"));
+    assert!(std::fs::read_dir(&figures).expect("figures").count() > 10);
+    let runs = [0, 1].map(|seed| folder.path().join(format!("lora/order-natural/seed-{seed}")));
+    let said = succeeded(&cilbench(&["diff", path(&runs[0]), path(&runs[1])]));
+    assert!(said.contains("seed") && said.contains("McNemar's exact test has p"), "{said}");
+    refused(&cilbench(&["diff", path(&runs[0]), path(folder.path())]), 2, "no run folder");
+    refused(&cilbench(&["report", path(folder.path()), "--out", path(&record)]), 2, "is not an earlier export");
     refused(&cilbench(&["leaderboard", path(folder.path()), "--metric", "accuracy"]), 2, "unknown metric");
     refused(&cilbench(&["leaderboard", path(folder.path()), "--scenario", "cifar100-10"]), 2, "split-fashion-mnist-5");
 }

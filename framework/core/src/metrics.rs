@@ -19,6 +19,10 @@ pub struct Prediction {
     pub confidence: f64,
     /// The class with the largest logit among the classes of the image's own task.
     pub task_aware: usize,
+    /// The rank of its true class among all classes seen so far, by logit: 1 where the prediction is
+    /// right. None in predictions that were written before ranks were kept.
+    #[serde(default)]
+    pub rank: Option<usize>,
 }
 
 /// Reads the predictions off logits (batch, classes). `tasks` holds each task's classes.
@@ -36,9 +40,17 @@ pub fn predictions(logits: &[Vec<f64>], keys: &[&str], labels: &[i64], task: usi
             prediction,
             confidence: 1.0 / sum,
             task_aware: best(row, &mut tasks[task].iter().copied().filter(|c| *c < row.len())),
+            rank: Some(rank(row, *label as usize)),
         }
     };
     logits.iter().zip(keys).zip(labels).map(one).collect()
+}
+
+/// The rank of `label` among a row of logits, from 1. Of equal logits the one of the lower class is
+/// first, as it is when the prediction is chosen: rank 1 means that the prediction is right.
+fn rank(row: &[f64], label: usize) -> usize {
+    let own = row.get(label).copied().unwrap_or(f64::NEG_INFINITY);
+    1 + row.iter().enumerate().filter(|(class, v)| **v > own || (**v == own && *class < label)).count()
 }
 
 /// The scores of one evaluation: all test images of the tasks seen so far.
@@ -58,6 +70,10 @@ pub struct Scores {
     pub ece: f64,
     /// Accuracy on each class's images, percent, as the model numbers the classes.
     pub by_class: Vec<f64>,
+    /// Share of images whose true class is among the five with the largest logits, percent. None
+    /// below six classes, where it says nothing, and of predictions without ranks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
 }
 
 impl Scores {
@@ -91,6 +107,8 @@ impl Scores {
             task_aware: share(&mut predictions.iter().map(|p| p.task_aware == p.label)),
             ece: bins / predictions.len().max(1) as f64,
             by_class: (0..classes).map(|c| share(&mut predictions.iter().filter(|p| p.label == c).map(hit))).collect(),
+            top5: (classes > 5 && predictions.iter().all(|p| p.rank.is_some()))
+                .then(|| share(&mut predictions.iter().map(|p| p.rank.is_some_and(|r| r <= 5)))),
         }
     }
 }
@@ -129,7 +147,9 @@ mod tests {
     use super::*;
 
     fn scores(by_task: &[f64], accuracy: f64) -> Scores {
-        Scores { by_task: by_task.to_vec(), accuracy, task_mean: 0.0, task_id: 0.0, task_aware: 0.0, ece: 0.0, by_class: vec![] }
+        let by_task = by_task.to_vec();
+        let (by_class, top5) = (vec![], None);
+        Scores { by_task, accuracy, task_mean: 0.0, task_id: 0.0, task_aware: 0.0, ece: 0.0, by_class, top5 }
     }
 
     #[test]
@@ -152,5 +172,19 @@ mod tests {
         assert!((s.task_id - 200.0 / 3.0).abs() < 1e-12);
         assert_eq!(s.by_class, [100.0, 0.0, 100.0]);
         assert!((all[0].confidence - 1.0 / (1.0 + (-2f64).exp() + (-3f64).exp())).abs() < 1e-12);
+    }
+    #[test]
+    fn the_true_class_has_a_rank_and_top_five_needs_six_classes() {
+        let logits = [vec![6.0, 5.0, 4.0, 3.0, 2.0, 2.0], vec![1.0, 1.0, 0.0, 0.0, 0.0, 0.0]];
+        let tasks = [(0..6).collect::<Vec<_>>()];
+        let mut all = predictions(&logits, &["a", "b"], &[5, 1], 0, &tasks);
+        // Of equal logits the lower class comes first.
+        assert_eq!(all.iter().map(|p| p.rank).collect::<Vec<_>>(), [Some(6), Some(2)]);
+        assert_eq!(Scores::of(&all, &tasks).top5, Some(50.0));
+        all[0].rank = None;
+        assert_eq!(Scores::of(&all, &tasks).top5, None, "a record of before ranks");
+        let five = [(0..5).collect::<Vec<_>>()];
+        let few = predictions(&[vec![0.0; 5]], &["a"], &[4], 0, &five);
+        assert_eq!((few[0].rank, Scores::of(&few, &five).top5), (Some(5), None));
     }
 }

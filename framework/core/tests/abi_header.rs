@@ -18,7 +18,7 @@ fn every_field_lies_where_c_has_it() {
     for s in abi::layouts() {
         writeln!(code, "printf(\"{0} %zu\\n\", sizeof({0}));", s.name).expect("a text");
         writeln!(expected, "{} {}", s.name, s.size).expect("a text");
-        for (field, offset, size) in &s.fields {
+        for (field, offset, size) in s.fields {
             writeln!(code, "printf(\"{0}.{1} %zu %zu\\n\", offsetof({0}, {1}), sizeof((({0} *)0)->{1}));", s.name, field).expect("a text");
             writeln!(expected, "{}.{field} {offset} {size}", s.name).expect("a text");
         }

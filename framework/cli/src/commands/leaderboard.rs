@@ -1,12 +1,12 @@
 //! `cilbench leaderboard`: ranks the finished runs below some folders.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cilbench::method::{self, Access};
-use cilbench::results::leaderboard::{Found, Row, csv, find_runs, rows};
-use cilbench::results::{Lock, Status, leaderboard};
+use cilbench::results::leaderboard::{Board, Found, Metric, Options, boards, find_runs};
+use cilbench::results::{Lock, Status};
 use cilbench::{Error, Result};
+use cilbench_report::export;
+use cilbench_report::table::{Column, Mark, Table};
 
 use super::Execute;
 use crate::args::GlobalArgs;
@@ -22,11 +22,17 @@ pub(crate) struct Leaderboard {
     /// Only this scenario
     #[arg(long)]
     scenario: Option<String>,
-    /// The metric that ranks: last, avg, forgetting or bwt
+    /// The metric that ranks, such as last, avg, forgetting or bwt
     #[arg(long, default_value = "last")]
     metric: String,
-    /// Also write the rows as CSV
-    #[arg(long, value_name = "FILE.csv")]
+    /// The columns, by name and in this order: rank, method, last, avg-tasks, top-5, p, …
+    #[arg(long, value_name = "NAME,NAME,…", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// One row for all class orders that a method was run in, ranked among methods of the same ones
+    #[arg(long)]
+    gather_orders: bool,
+    /// Also write the boards to a file: .csv, .md, .tex, .html or .json
+    #[arg(long, value_name = "FILE")]
     export: Option<PathBuf>,
 }
 
@@ -41,30 +47,21 @@ impl Execute for Leaderboard {
 }
 
 fn rank(args: &Leaderboard) -> Result<()> {
-    if !leaderboard::METRICS.contains(&args.metric.as_str()) {
-        return Err(Error::unknown("metric", &args.metric, leaderboard::METRICS));
-    }
-    args.export.as_deref().map_or(Ok(()), require_writable)?;
+    let metric = Metric::find(&args.metric)?;
+    let columns = (!args.columns.is_empty()).then(|| Column::list(&args.columns)).transpose()?;
+    args.export.iter().try_for_each(|path| export::check(path))?;
     let found = collect(args)?;
-    let rows = rows(&found, &args.metric)?;
-    if rows.is_empty() {
+    // Tests read every run's predictions: they are made where they are shown.
+    let test = args.export.is_some() || columns.is_some();
+    let boards = boards(&found, metric.name, &Options { gather_orders: args.gather_orders, test })?;
+    if boards.is_empty() {
         return Err(Error::usage("there is no finished run in these folders; make one with `cilbench run`"));
     }
-    show(&rows);
+    let shown = columns.clone().unwrap_or_else(|| usual(metric, args.gather_orders));
+    boards.iter().for_each(|board| show(board, &shown));
     if let Some(path) = &args.export {
-        std::fs::write(path, csv(&rows)?).map_err(Error::io(path))?;
+        export::export(path, &boards, columns.as_deref())?;
         println!("written to {}", path.display());
-    }
-    Ok(())
-}
-
-/// Refuses a path at which no file can be written.
-fn require_writable(path: &Path) -> Result<()> {
-    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
-        return Err(Error::usage(format!("--export: there is no folder {} to write into; make it first", folder.display())));
-    }
-    if path.is_dir() {
-        return Err(Error::usage(format!("--export {}: this is a folder; name a file in it", path.display())));
     }
     Ok(())
 }
@@ -100,48 +97,30 @@ fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// The hyper-parameters in which a row differs from another row of the same method on its board.
-fn distinguishing_settings(row: &Row, board: &[Row]) -> String {
-    let parse = |r: &Row| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&r.hyper_parameters).unwrap_or_default();
-    let others: Vec<_> = board.iter().filter(|o| o.method == row.method).map(parse).collect();
-    let differs = |(key, value): &(String, serde_json::Value)| others.iter().any(|o| o.get(key) != Some(value));
-    parse(row).into_iter().filter(differs).map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(" ")
+/// What is shown where no columns are named.
+fn usual(metric: &'static Metric, gathered: bool) -> Vec<Column> {
+    let orders: &[&str] = if gathered { &["orders", "worst"] } else { &[] };
+    let names = [&["rank", "method", "configuration", "seeds"], orders, &[metric.name, "interval"]].concat();
+    let more = ["avg", "forgetting", "drift", "carried", "remarks"].into_iter().filter(|m| *m != metric.name);
+    names.into_iter().chain(more).filter_map(|name| Column::find(name).ok()).collect()
 }
 
-fn show(rows: &[Row]) {
-    for board in rows.chunk_by(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)) {
-        let first = &board[0];
-        println!("\n{} (data id {}), {} (weights {})", first.scenario, first.data_id, first.backbone, &first.weight_hash[..12]);
-        let (train, test, side, order) = (first.train_images, first.test_images, first.image_size, &first.class_order);
-        println!("{train} training and {test} test images of {side} px, class order {order}");
-        let header =
-            ["rank", "method", "configuration", "seeds", &first.metric, "± 95 %", "avg", "forgetting", "drift", "carried", "remarks"];
-        let mut out = table(&header);
-        for r in board {
-            let sees_all = method::find(&r.method).is_ok_and(|entry| entry.about.access == Access::All);
-            let remarks = [
-                if sees_all { "a bound: sees all images so far".to_owned() } else { String::new() },
-                if r.stored_images > 0 { format!("keeps {} images", r.stored_images) } else { String::new() },
-                distinguishing_settings(r, board),
-                if r.altered.is_empty() { String::new() } else { format!("ALTERED: {}", r.altered) },
-                if r.audited { "audited".to_owned() } else { String::new() },
-                r.plugin.clone(),
-                r.warnings.clone(),
-            ];
-            out.add_row([
-                r.rank.map_or("–".to_owned(), |n| n.to_string()),
-                r.method.clone(),
-                r.config_hash.clone(),
-                r.n_seeds.to_string(),
-                r.std.map_or(format!("{:.2}", r.mean), |s| format!("{:.2} ± {s:.2}", r.mean)),
-                r.ci95.map_or(String::new(), |c| format!("{c:.2}")),
-                format!("{:.2}", r.avg),
-                format!("{:.2}", r.forgetting),
-                r.relation_drift.map_or(String::new(), |d| format!("{d:.3}")),
-                format!("{:.2} MB", r.carried_bytes as f64 / 1e6),
-                remarks.into_iter().filter(|r| !r.is_empty()).collect::<Vec<_>>().join("; "),
-            ]);
-        }
-        println!("{out}");
+fn show(board: &Board, columns: &[Column]) {
+    let shown = Table::of(board, columns);
+    println!("\n{}", shown.title);
+    let headings: Vec<&str> = columns.iter().map(|c| c.heading()).collect();
+    let mut out = table(&headings);
+    for row in &shown.rows {
+        out.add_row(row.iter().map(|cell| {
+            let deviation = cell.deviation.as_ref().map_or(String::new(), |d| format!(" ± {d}"));
+            // Signs stand for bold, which a pipe would lose.
+            let mark = if cell.mark == Mark::Best { "*" } else { "" };
+            format!("{}{mark}{deviation}", cell.text)
+        }));
     }
+    println!("{out}");
+    if shown.rows.iter().flatten().any(|cell| cell.mark == Mark::Best) {
+        println!("* the best of its column, or not told apart from the best");
+    }
+    println!("{}", shown.caption.join(" "));
 }

@@ -8,6 +8,7 @@ mod completions;
 mod conformance;
 mod data;
 mod describe;
+mod diff;
 mod eval;
 mod export;
 mod leaderboard;
@@ -15,6 +16,7 @@ mod list;
 mod man;
 mod parity;
 mod plugin;
+mod report;
 mod reproduce;
 mod run;
 mod sweep;
@@ -70,6 +72,10 @@ pub(crate) enum Command {
     Parity(Box<parity::Parity>),
     /// Rank the finished runs below some folders
     Leaderboard(leaderboard::Leaderboard),
+    /// Show runs side by side on one page, with figures for a paper
+    Report(report::Report),
+    /// Say what sets two runs apart: settings, data, results and a paired test
+    Diff(diff::Diff),
     /// Score a finished run's model again
     Eval(eval::Eval),
     /// Write a finished run's model as one safetensors file with timm's tensor names
@@ -100,6 +106,8 @@ impl Command {
             Self::Verify(verify) => verify,
             Self::Parity(parity) => &**parity,
             Self::Leaderboard(leaderboard) => leaderboard,
+            Self::Report(report) => report,
+            Self::Diff(diff) => diff,
             Self::Eval(eval) => eval,
             Self::Export(export) => export,
             Self::Reproduce(reproduce) => reproduce,

@@ -241,7 +241,7 @@ pub fn difference(old: &Identity, new: &Identity) -> String {
     if old.method != new.method {
         return format!("the method is {} there, {} here", old.method, new.method);
     }
-    let json = |i: &Identity| serde_json::to_value(i).unwrap_or_default();
+    let json = |i: &Identity| serde_json::to_value(i).expect("plain data can be written as JSON");
     first_difference("", &json(old), &json(new)).unwrap_or_else(|| "its identity differs".to_owned())
 }
 

@@ -14,5 +14,5 @@ pub use checkpoint::{Checkpoint, Running};
 pub use find::{Found, find_runs};
 pub use folder::{RunFolder, difference};
 pub use lock::Lock;
-pub use record::{Costs, Identity, Machine, Receipt, Record, Status, TaskRecord};
+pub use record::{Costs, Identity, JOBS, Machine, Receipt, Record, Status, TaskRecord};
 pub use statistics::Statistics;

@@ -50,6 +50,11 @@ pub enum Status {
     Finished,
 }
 
+/// The JSON of plain data, which can always be written.
+fn as_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain data can be written as JSON")
+}
+
 /// Where a run ran.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
@@ -62,7 +67,22 @@ pub struct Machine {
     /// The GPU's name, of a run on one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<String>,
+    /// Runs that shared the machine with it in a sweep, this one included: its speed is not that of
+    /// the machine.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub jobs: usize,
 }
+
+fn alone() -> usize {
+    1
+}
+
+fn is_alone(jobs: &usize) -> bool {
+    *jobs <= 1
+}
+
+/// The environment variable in which a sweep tells its runs how many share the machine.
+pub const JOBS: &str = "CILBENCH_JOBS";
 
 impl Machine {
     /// This machine.
@@ -74,6 +94,7 @@ impl Machine {
             threads: rayon::current_num_threads(),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),
             gpu: None,
+            jobs: std::env::var(JOBS).ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(1),
         }
     }
 
@@ -188,7 +209,7 @@ pub struct Receipt {
 impl Identity {
     /// SHA-256 of everything in it.
     pub fn hash(&self) -> String {
-        crate::sha256(serde_json::to_string(self).unwrap_or_default().as_bytes())
+        crate::sha256(as_json(self).as_bytes())
     }
 
     /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point type, device, options of the backbone and image size. It says neither the method
@@ -213,7 +234,7 @@ impl Record {
     fn content_hash(&self) -> String {
         let mut plain = self.clone();
         plain.seal.clear();
-        crate::sha256(serde_json::to_string(&plain).unwrap_or_default().as_bytes())
+        crate::sha256(as_json(&plain).as_bytes())
     }
 
     /// Adds the receipt of a task.

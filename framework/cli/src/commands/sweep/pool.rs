@@ -80,7 +80,7 @@ pub(super) fn this_program(sweep: &Sweep, number: usize, threads: usize, global:
     if global.offline {
         command.arg("--offline");
     }
-    command.env("CILBENCH_JOBS", sweep.jobs.to_string());
+    command.env(cilbench::results::JOBS, sweep.jobs.to_string());
     Ok(command)
 }
 

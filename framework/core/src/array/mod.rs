@@ -1,5 +1,7 @@
 //! A plain typed tensor: the form in which numbers cross every boundary (context messages, state, files, plugins).
 
+pub(crate) mod encoding;
+
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -63,7 +65,6 @@ impl Element {
 }
 
 /// A typed tensor as plain data: little-endian bytes in row-major order.
-// How it is encoded, in JSON and otherwise, says plugin/process/payload.rs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Array {
     /// The element type.

@@ -7,7 +7,10 @@
 
 use std::path::{Path, PathBuf};
 
-use cilbench::data::{DatasetEntry, Decoded, HubSource, InMemory, RgbImage, SplitAbout, decode, folders_in, images_below};
+use cilbench::data::{
+    DatasetEntry, Decoded, HubSource, InMemory, RgbImage, SplitAbout, decode, folders_in,
+    images_below,
+};
 use cilbench::pickle::{Node, Pickle};
 use cilbench::{Error, Result};
 use rayon::prelude::*;
@@ -28,8 +31,7 @@ inventory::submit! {
     }
 }
 
-const LAYOUTS: &str =
-    "*.parquet, cifar-100-python/train, cifar-100-binary/train.bin and train/<class>/ in it, and in its folders cifar100, data";
+const LAYOUTS: &str = "*.parquet, cifar-100-python/train, cifar-100-binary/train.bin and train/<class>/ in it, and in its folders cifar100, data";
 
 /// The fine labels, in alphabetical order, which is their official numbering.
 fn classes() -> Vec<String> {
@@ -40,10 +42,23 @@ fn classes() -> Vec<String> {
 type Layout = (fn(&Path) -> Option<PathBuf>, fn(&Path, &str, usize) -> Result<Decoded>);
 
 const READERS: [Layout; 4] = [
-    (|root| parquet::files(root, "train-").ok().filter(|f| !f.is_empty()).map(|_| root.to_path_buf()), read_parquet),
+    (
+        |root| {
+            parquet::files(root, "train-")
+                .ok()
+                .filter(|f| !f.is_empty())
+                .map(|_| root.to_path_buf())
+        },
+        read_parquet,
+    ),
     (|root| with_file(root, "cifar-100-python", "meta"), read_python),
     (|root| with_file(root, "cifar-100-binary", "train.bin"), read_binary),
-    (|root| (root.join("train").is_dir() && root.join("test").is_dir()).then(|| root.to_path_buf()), read_folders),
+    (
+        |root| {
+            (root.join("train").is_dir() && root.join("test").is_dir()).then(|| root.to_path_buf())
+        },
+        read_folders,
+    ),
 ];
 
 /// The folder itself or the one called `name` in it, whichever has the file.
@@ -51,17 +66,31 @@ fn with_file(root: &Path, name: &str, file: &str) -> Option<PathBuf> {
     [root.join(name), root.to_path_buf()].into_iter().find(|folder| folder.join(file).is_file())
 }
 
-fn open(root: &Path, (train, test): (usize, usize), not_found: impl Fn() -> Error) -> Result<InMemory> {
+fn open(
+    root: &Path,
+    (train, test): (usize, usize),
+    not_found: impl Fn() -> Error,
+) -> Result<InMemory> {
     let places = ["", "cifar100", "cifar-100", "data"].map(|p| root.join(p));
-    let found = places.iter().find_map(|place| READERS.iter().find_map(|(find, read)| find(place).map(|folder| (folder, read))));
+    let found = places.iter().find_map(|place| {
+        READERS.iter().find_map(|(find, read)| find(place).map(|folder| (folder, read)))
+    });
     let (folder, read) = found.ok_or_else(not_found)?;
-    Ok(InMemory::new("cifar100", classes(), read(&folder, "train", train)?, read(&folder, "test", test)?))
+    Ok(InMemory::new(
+        "cifar100",
+        classes(),
+        read(&folder, "train", train)?,
+        read(&folder, "test", test)?,
+    ))
 }
 
 fn whole(path: &Path, found: usize, expected: usize) -> Result<()> {
     match found == expected {
         true => Ok(()),
-        false => Err(Error::file(path, format!("{found} images, expected {expected}; download it again"))),
+        false => Err(Error::file(
+            path,
+            format!("{found} images, expected {expected}; download it again"),
+        )),
     }
 }
 
@@ -76,13 +105,22 @@ fn of_cifar_size(bytes: &[u8]) -> Result<RgbImage, String> {
 
 /// Three planes of 32×32 as an image.
 fn from_planes(planes: &[u8]) -> RgbImage {
-    RgbImage { width: 32, height: 32, pixels: (0..1024).flat_map(|i| [planes[i], planes[1024 + i], planes[2048 + i]]).collect() }
+    RgbImage {
+        width: 32,
+        height: 32,
+        pixels: (0..1024).flat_map(|i| [planes[i], planes[1024 + i], planes[2048 + i]]).collect(),
+    }
 }
 
 fn read_parquet(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let files = parquet::files(folder, &format!("{split}-"))?;
     let Some(first) = files.first() else {
-        return Err(Error::file(folder, format!("there is no {split}-*.parquet beside the other parquet files; download it again")));
+        return Err(Error::file(
+            folder,
+            format!(
+                "there is no {split}-*.parquet beside the other parquet files; download it again"
+            ),
+        ));
     };
     let mut images = Vec::new();
     for file in &files {
@@ -93,7 +131,9 @@ fn read_parquet(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
             Ok(())
         })?;
         let decode = |(number, bytes, label): (usize, Vec<u8>, usize)| {
-            let image = of_cifar_size(&bytes).map_err(|what| Error::file(file, format!("row {number}: {what}; download it again")))?;
+            let image = of_cifar_size(&bytes).map_err(|what| {
+                Error::file(file, format!("row {number}: {what}; download it again"))
+            })?;
             Ok((image, label))
         };
         images.extend(encoded.into_par_iter().map(decode).collect::<Result<Vec<_>>>()?);
@@ -105,7 +145,9 @@ fn read_parquet(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
 fn read_python(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let path = folder.join(split);
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    let fail = |what: String| Error::file(&path, format!("not a pickle of CIFAR-100: {what}; download it again"));
+    let fail = |what: String| {
+        Error::file(&path, format!("not a pickle of CIFAR-100: {what}; download it again"))
+    };
     let pickle = Pickle::parse(&bytes).map_err(fail)?;
     let value = pickle.root();
     let (shape, pixels) = value.get("data").and_then(|v| Node::byte_array(&v)).map_err(fail)?;
@@ -116,8 +158,14 @@ fn read_python(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let meta = folder.join("meta");
     let bytes = std::fs::read(&meta).map_err(Error::io(&meta))?;
     let names = Pickle::parse(&bytes).and_then(|p| p.root().get("fine_label_names")?.texts());
-    if names.map_err(|what| Error::file(&meta, format!("not the names of CIFAR-100: {what}; download it again")))? != classes() {
-        return Err(Error::file(&meta, "its fine_label_names are not those of CIFAR-100; is it another data set's?"));
+    if names.map_err(|what| {
+        Error::file(&meta, format!("not the names of CIFAR-100: {what}; download it again"))
+    })? != classes()
+    {
+        return Err(Error::file(
+            &meta,
+            "its fine_label_names are not those of CIFAR-100; is it another data set's?",
+        ));
     }
     let one = |(i, label): (usize, &i64)| match usize::try_from(*label).ok().filter(|l| *l < 100) {
         Some(class) => Ok((from_planes(&pixels[3072 * i..3072 * (i + 1)]), class)),
@@ -133,12 +181,21 @@ fn read_binary(folder: &Path, split: &str, expected: usize) -> Result<Decoded> {
     let path = folder.join(format!("{split}.bin"));
     let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
     if bytes.len() % ROW != 0 {
-        return Err(Error::file(&path, format!("{} bytes are no multiple of {ROW}, the size of an image; download it again", bytes.len())));
+        return Err(Error::file(
+            &path,
+            format!(
+                "{} bytes are no multiple of {ROW}, the size of an image; download it again",
+                bytes.len()
+            ),
+        ));
     }
     whole(&path, bytes.len() / ROW, expected)?;
     let one = |(i, row): (usize, &[u8])| match row[1] {
         label @ 0..100 => Ok((from_planes(&row[2..]), usize::from(label))),
-        label => Err(Error::file(&path, format!("image {i}: fine label {label} is not a class (0 to 99); download it again"))),
+        label => Err(Error::file(
+            &path,
+            format!("image {i}: fine label {label} is not a class (0 to 99); download it again"),
+        )),
     };
     Ok(Decoded::new(bytes.chunks(ROW).enumerate().map(one).collect::<Result<_>>()?))
 }
@@ -149,18 +206,31 @@ fn read_folders(folder: &Path, split: &str, expected: usize) -> Result<Decoded> 
     for name in folders_in(&root)? {
         if !classes.contains(&name) {
             let known = Error::unknown("class", &name, classes.iter().map(String::as_str));
-            return Err(Error::file(root.join(&name), format!("this is no class of CIFAR-100: {known}")));
+            return Err(Error::file(
+                root.join(&name),
+                format!("this is no class of CIFAR-100: {known}"),
+            ));
         }
     }
     let one = |key: String| {
         let class = key.split('/').next().unwrap_or_default();
         let class = classes.iter().position(|c| c == class);
         let path = root.join(&key);
-        let class = class.ok_or_else(|| Error::file(&path, "the image lies in no folder of a class; move it into one, or remove it"))?;
+        let class = class.ok_or_else(|| {
+            Error::file(
+                &path,
+                "the image lies in no folder of a class; move it into one, or remove it",
+            )
+        })?;
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-        Ok((of_cifar_size(&bytes).map_err(|what| Error::file(&path, format!("{what}; replace the file")))?, class))
+        Ok((
+            of_cifar_size(&bytes)
+                .map_err(|what| Error::file(&path, format!("{what}; replace the file")))?,
+            class,
+        ))
     };
-    let images: Vec<_> = images_below(&root)?.images.into_par_iter().map(one).collect::<Result<_>>()?;
+    let images: Vec<_> =
+        images_below(&root)?.images.into_par_iter().map(one).collect::<Result<_>>()?;
     whole(&root, images.len(), expected)?;
     Ok(Decoded::new(images))
 }
@@ -173,24 +243,34 @@ mod tests {
     use crate::parquet_file::{self, Beside};
 
     fn image(i: usize) -> RgbImage {
-        RgbImage { width: 32, height: 32, pixels: (0..3072).map(|p| ((p * 7 + i * 31) % 251) as u8).collect() }
+        RgbImage {
+            width: 32,
+            height: 32,
+            pixels: (0..3072).map(|p| ((p * 7 + i * 31) % 251) as u8).collect(),
+        }
     }
 
     fn png(image: &RgbImage) -> Vec<u8> {
         let mut bytes = std::io::Cursor::new(Vec::new());
-        let whole = image::RgbImage::from_raw(image.width, image.height, image.pixels.clone()).expect("image");
+        let whole = image::RgbImage::from_raw(image.width, image.height, image.pixels.clone())
+            .expect("image");
         whole.write_to(&mut bytes, image::ImageFormat::Png).expect("png");
         bytes.into_inner()
     }
 
     /// A parquet file with the hub's columns.
     fn write_parquet(path: &Path, images: &[Vec<u8>], labels: &[i64]) {
-        let images: Vec<_> = images.iter().enumerate().map(|(i, bytes)| (bytes.clone(), format!("{i}.png"))).collect();
+        let images: Vec<_> = images
+            .iter()
+            .enumerate()
+            .map(|(i, bytes)| (bytes.clone(), format!("{i}.png")))
+            .collect();
         parquet_file::write(path, "img", &images, Beside::Integers("fine_label", labels));
     }
 
     /// The split's images and labels, written in a layout of the data set.
-    const IMAGES: [(&str, &[(usize, usize)]); 2] = [("train", &[(1, 7), (2, 99), (3, 0)]), ("test", &[(4, 7), (1, 5)])];
+    const IMAGES: [(&str, &[(usize, usize)]); 2] =
+        [("train", &[(1, 7), (2, 99), (3, 0)]), ("test", &[(4, 7), (1, 5)])];
 
     fn planes(image: &RgbImage) -> Vec<u8> {
         (0..3).flat_map(|c| image.pixels.iter().skip(c).step_by(3).copied()).collect()
@@ -233,7 +313,17 @@ mod tests {
             b"tb",
         ]
         .concat();
-        let all = [b"\x80\x02}q\x01(".as_slice(), &text(b"data"), &array, &text(b"fine_labels"), b"](", &labels, b"e", b"u."].concat();
+        let all = [
+            b"\x80\x02}q\x01(".as_slice(),
+            &text(b"data"),
+            &array,
+            &text(b"fine_labels"),
+            b"](",
+            &labels,
+            b"e",
+            b"u.",
+        ]
+        .concat();
         std::fs::write(path, all).expect("pickle");
     }
 
@@ -243,27 +333,41 @@ mod tests {
                 "parquet" => {
                     let images: Vec<Vec<u8>> = rows.iter().map(|(i, _)| png(&image(*i))).collect();
                     let labels: Vec<i64> = rows.iter().map(|(_, l)| *l as i64).collect();
-                    write_parquet(&root.join(format!("{split}-00000-of-00001.parquet")), &images, &labels);
+                    write_parquet(
+                        &root.join(format!("{split}-00000-of-00001.parquet")),
+                        &images,
+                        &labels,
+                    );
                 }
                 "python" => {
                     let folder = root.join("cifar-100-python");
                     std::fs::create_dir_all(&folder).expect("folder");
                     write_python(&folder.join(split), rows);
-                    let names: Vec<u8> = classes().iter().flat_map(|n| [&[b'U', n.len() as u8], n.as_bytes()].concat()).collect();
-                    std::fs::write(folder.join("meta"), [b"\x80\x02}U\x10fine_label_names](".as_slice(), &names, b"es."].concat())
-                        .expect("meta");
+                    let names: Vec<u8> = classes()
+                        .iter()
+                        .flat_map(|n| [&[b'U', n.len() as u8], n.as_bytes()].concat())
+                        .collect();
+                    std::fs::write(
+                        folder.join("meta"),
+                        [b"\x80\x02}U\x10fine_label_names](".as_slice(), &names, b"es."].concat(),
+                    )
+                    .expect("meta");
                 }
                 "binary" => {
                     let folder = root.join("cifar-100-binary");
                     std::fs::create_dir_all(&folder).expect("folder");
-                    let bytes: Vec<u8> = rows.iter().flat_map(|(i, l)| [vec![3, *l as u8], planes(&image(*i))].concat()).collect();
+                    let bytes: Vec<u8> = rows
+                        .iter()
+                        .flat_map(|(i, l)| [vec![3, *l as u8], planes(&image(*i))].concat())
+                        .collect();
                     std::fs::write(folder.join(format!("{split}.bin")), bytes).expect("binary");
                 }
                 _ => {
                     for (n, (i, l)) in rows.iter().enumerate() {
                         let folder = root.join(split).join(&classes()[*l]);
                         std::fs::create_dir_all(&folder).expect("folder");
-                        std::fs::write(folder.join(format!("{n}.png")), png(&image(*i))).expect("png");
+                        std::fs::write(folder.join(format!("{n}.png")), png(&image(*i)))
+                            .expect("png");
                     }
                 }
             }
@@ -281,7 +385,11 @@ mod tests {
             write(layout, root.path());
             let data = open(root.path(), (3, 2), fail).unwrap_or_else(|e| panic!("{layout}: {e}"));
             let of = |split| -> Vec<_> {
-                data.samples(split).iter().enumerate().map(|(i, s)| (s.clone(), data.image(split, i).expect("image"))).collect()
+                data.samples(split)
+                    .iter()
+                    .enumerate()
+                    .map(|(i, s)| (s.clone(), data.image(split, i).expect("image")))
+                    .collect()
             };
             (of(Split::Train), of(Split::Test))
         };
@@ -306,16 +414,29 @@ mod tests {
         };
         let parquet = |images: &[Vec<u8>], labels: &[i64]| {
             let (images, labels) = (images.to_vec(), labels.to_vec());
-            message("parquet", &move |root| write_parquet(&root.join("train-00000-of-00001.parquet"), &images, &labels))
+            message("parquet", &move |root| {
+                write_parquet(&root.join("train-00000-of-00001.parquet"), &images, &labels)
+            })
         };
         let text = parquet(&[png(&image(1)), b"no image".to_vec()], &[7, 9]);
         assert!(text.contains("train-00000-of-00001.parquet: row 1"), "{text}");
         assert!(parquet(&[png(&image(1))], &[100]).contains("row 0: fine_label 100"));
         assert!(parquet(&[png(&image(1))], &[1]).contains("1 images, expected 3"));
-        assert!(message("parquet", &|root| truncate(root.join("test-00000-of-00001.parquet"))).contains("not a whole parquet file"));
-        assert!(message("python", &|root| truncate(root.join("cifar-100-python/train"))).contains("ends too early"));
-        assert!(message("binary", &|root| truncate(root.join("cifar-100-binary/test.bin"))).contains("no multiple of 3074"));
-        let folder = message("folders", &|root| std::fs::create_dir(root.join("train/aple")).expect("folder"));
+        assert!(
+            message("parquet", &|root| truncate(root.join("test-00000-of-00001.parquet")))
+                .contains("not a whole parquet file")
+        );
+        assert!(
+            message("python", &|root| truncate(root.join("cifar-100-python/train")))
+                .contains("ends too early")
+        );
+        assert!(
+            message("binary", &|root| truncate(root.join("cifar-100-binary/test.bin")))
+                .contains("no multiple of 3074")
+        );
+        let folder = message("folders", &|root| {
+            std::fs::create_dir(root.join("train/aple")).expect("folder")
+        });
         assert!(folder.contains("aple") && folder.contains("did you mean 'apple'"), "{folder}");
         let small = message("folders", &|root| {
             let small = RgbImage { width: 2, height: 1, pixels: vec![0; 6] };
@@ -328,9 +449,20 @@ mod tests {
     fn a_folder_without_the_files_says_what_was_looked_for() {
         let folder = tempfile::tempdir().expect("folder");
         let entry = cilbench::data::find("cifar100").expect("registered");
-        let source = |root: Option<&Path>| cilbench::data::Source::new(root.map(Path::to_path_buf), entry.split(None).expect("split"));
-        let message = entry.load(&source(Some(folder.path()))).err().expect("must fail").to_string();
-        assert!(message.contains("cifar-100-python/train") && message.contains("uoft-cs/cifar100"), "{message}");
-        assert!(entry.load(&source(None)).err().expect("must fail").to_string().contains("--data-root"));
+        let source = |root: Option<&Path>| {
+            cilbench::data::Source::new(
+                root.map(Path::to_path_buf),
+                entry.split(None).expect("split"),
+            )
+        };
+        let message =
+            entry.load(&source(Some(folder.path()))).err().expect("must fail").to_string();
+        assert!(
+            message.contains("cifar-100-python/train") && message.contains("uoft-cs/cifar100"),
+            "{message}"
+        );
+        assert!(
+            entry.load(&source(None)).err().expect("must fail").to_string().contains("--data-root")
+        );
     }
 }

@@ -19,7 +19,11 @@ pub(crate) enum Layout {
 impl Layout {
     /// The layout below the first of `names` in `root` (the empty name is the root itself) that has
     /// one: folders `train` and `test`, or a folder that `is_class` accepts.
-    pub(crate) fn find(root: &Path, names: &[&str], is_class: impl Fn(&str) -> bool) -> Result<Option<Self>> {
+    pub(crate) fn find(
+        root: &Path,
+        names: &[&str],
+        is_class: impl Fn(&str) -> bool,
+    ) -> Result<Option<Self>> {
         for folder in names.iter().map(|n| root.join(n)).filter(|f| f.is_dir()) {
             if let Some(folders) = side_folders(&folder)? {
                 return Ok(Some(Self::Split(folders)));
@@ -53,7 +57,8 @@ impl Layout {
         for (i, folder) in folders.iter().enumerate() {
             let scan = images_below(folder)?;
             left_out.merge(scan.left_out, &folder.display().to_string());
-            let (inside, outside): (Vec<String>, Vec<String>) = scan.images.into_iter().partition(|key| key.contains('/'));
+            let (inside, outside): (Vec<String>, Vec<String>) =
+                scan.images.into_iter().partition(|key| key.contains('/'));
             if let Some(first) = outside.first() {
                 notes.push(format!(
                     "left out: {} image(s) in no class's folder (the first: {})",
@@ -70,10 +75,15 @@ impl Layout {
         classes.dedup();
         let images = found.into_iter().map(|(folder, key)| {
             let label = classes.binary_search(&class(&key)).unwrap_or_default();
-            (if folder == 0 { Split::Train } else { Split::Test }, (Sample { key, label, domain: 0 }, Place::found(folder)))
+            (
+                if folder == 0 { Split::Train } else { Split::Test },
+                (Sample { key, label, domain: 0 }, Place::found(folder)),
+            )
         });
         let images: Vec<_> = images.collect();
-        Ok(FileSet::new(classes, vec![name.to_owned()], folders, Vec::new()).with_split(images, split).noting(notes))
+        Ok(FileSet::new(classes, vec![name.to_owned()], folders, Vec::new())
+            .with_split(images, split)
+            .noting(notes))
     }
 }
 
@@ -85,5 +95,8 @@ pub(crate) fn require_classes(set: &FileSet, expected: usize, source: &Source) -
         return Ok(());
     }
     let root = source.root.clone().unwrap_or_default();
-    Err(Error::file(root, format!("{found} class folders with images, expected {expected}; unpack the archive again")))
+    Err(Error::file(
+        root,
+        format!("{found} class folders with images, expected {expected}; unpack the archive again"),
+    ))
 }

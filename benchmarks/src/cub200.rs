@@ -5,7 +5,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cilbench::data::{Dataset, DatasetEntry, FileSet, Place, Sample, Source, Split, SplitAbout, SplitId, read_text};
+use cilbench::data::{
+    Dataset, DatasetEntry, FileSet, Place, Sample, Source, Split, SplitAbout, SplitId, read_text,
+};
 use cilbench::{Error, Result};
 
 use crate::class_folders::{Layout, require_classes};
@@ -55,35 +57,65 @@ fn open(entry: &DatasetEntry, source: &Source) -> Result<Box<dyn Dataset>> {
 fn numbered(path: &Path) -> Result<Vec<(u32, String)>> {
     let text = read_text(path)?;
     let parse = |(i, line): (usize, &str)| {
-        let parts = line.trim().split_once(' ').and_then(|(n, v)| Some((n.parse().ok()?, v.trim().to_owned())));
-        parts.ok_or_else(|| Error::file(path, format!("line {}: expected a number and a value, found '{line}'; {AGAIN}", i + 1)))
+        let parts = line
+            .trim()
+            .split_once(' ')
+            .and_then(|(n, v)| Some((n.parse().ok()?, v.trim().to_owned())));
+        parts.ok_or_else(|| {
+            Error::file(
+                path,
+                format!("line {}: expected a number and a value, found '{line}'; {AGAIN}", i + 1),
+            )
+        })
     };
     text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()).map(parse).collect()
 }
 
 fn official(folder: &Path) -> Result<FileSet> {
     let [names, images, labels, sides] =
-        ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt"].map(|name| folder.join(name));
+        ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt"]
+            .map(|name| folder.join(name));
     let classes: Vec<String> = numbered(&names)?.into_iter().map(|(_, name)| name).collect();
     let label_of: HashMap<u32, String> = numbered(&labels)?.into_iter().collect();
     let side_of: HashMap<u32, String> = numbered(&sides)?.into_iter().collect();
     let mut all = Vec::new();
     for (line, (id, key)) in numbered(&images)?.into_iter().enumerate() {
         let lookup = |of: &HashMap<u32, String>, path: &Path| {
-            of.get(&id).cloned().ok_or_else(|| Error::file(path, format!("there is no line for image {id}; {AGAIN}")))
+            of.get(&id).cloned().ok_or_else(|| {
+                Error::file(path, format!("there is no line for image {id}; {AGAIN}"))
+            })
         };
         let label = lookup(&label_of, &labels)?;
         let class = label.parse::<usize>().ok().filter(|c| (1..=classes.len()).contains(c));
-        let class = class
-            .ok_or_else(|| Error::file(&labels, format!("image {id}: class {label} is out of range, 1 to {}; {AGAIN}", classes.len())))?;
+        let class = class.ok_or_else(|| {
+            Error::file(
+                &labels,
+                format!(
+                    "image {id}: class {label} is out of range, 1 to {}; {AGAIN}",
+                    classes.len()
+                ),
+            )
+        })?;
         let split = match lookup(&side_of, &sides)?.as_str() {
             "1" => Split::Train,
             "0" => Split::Test,
-            other => return Err(Error::file(&sides, format!("image {id}: '{other}' is neither 1 (training) nor 0 (test); {AGAIN}"))),
+            other => {
+                return Err(Error::file(
+                    &sides,
+                    format!("image {id}: '{other}' is neither 1 (training) nor 0 (test); {AGAIN}"),
+                ));
+            }
         };
-        all.push((split, (Sample { key, label: class - 1, domain: 0 }, Place { folder: 0, list: Some(0), line: line as u32 + 1 })));
+        all.push((
+            split,
+            (
+                Sample { key, label: class - 1, domain: 0 },
+                Place { folder: 0, list: Some(0), line: line as u32 + 1 },
+            ),
+        ));
     }
-    let set = FileSet::new(classes, vec!["cub200".into()], vec![folder.join("images")], vec![images]);
+    let set =
+        FileSet::new(classes, vec!["cub200".into()], vec![folder.join("images")], vec![images]);
     Ok(set.with_split(all, &SplitId::Fixed("official".into())))
 }
 
@@ -109,14 +141,27 @@ mod tests {
             }
         }
         let files = ["classes.txt", "images.txt", "image_class_labels.txt", "train_test_split.txt"];
-        files.iter().zip(&texts).for_each(|(f, t)| std::fs::write(folder.join(f), t).expect("file"));
+        files
+            .iter()
+            .zip(&texts)
+            .for_each(|(f, t)| std::fs::write(folder.join(f), t).expect("file"));
         let entry = cilbench::data::find("cub200").expect("registered");
         let source = Source::new(Some(root.path().into()), entry.split(None).expect("split"));
         let set = entry.load(&source).expect("open");
         assert_eq!((set.samples(Split::Train).len(), set.samples(Split::Test).len()), (200, 200));
-        assert_eq!((set.samples(Split::Train)[4].key.as_str(), set.samples(Split::Train)[4].label), ("005.Bird/1.jpg", 4));
+        assert_eq!(
+            (set.samples(Split::Train)[4].key.as_str(), set.samples(Split::Train)[4].label),
+            ("005.Bird/1.jpg", 4)
+        );
         assert!(set.missing(&|_, _| true).expect("missing")[0].contains("images.txt, line 2"));
         std::fs::write(folder.join("image_class_labels.txt"), "1 201\n").expect("file");
-        assert!(entry.load(&source).err().expect("must fail").to_string().contains("image 1: class 201 is out of range"));
+        assert!(
+            entry
+                .load(&source)
+                .err()
+                .expect("must fail")
+                .to_string()
+                .contains("image 1: class 201 is out of range")
+        );
     }
 }

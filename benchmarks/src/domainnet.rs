@@ -6,7 +6,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use cilbench::data::{Dataset, DatasetEntry, FileSet, Line, Place, Sample, Source, SplitAbout, parse_list, read_list};
+use cilbench::data::{
+    Dataset, DatasetEntry, FileSet, Line, Place, Sample, Source, SplitAbout, parse_list, read_list,
+};
 use cilbench::{Error, Result};
 use rayon::prelude::*;
 
@@ -44,29 +46,37 @@ inventory::submit! {
 fn find(entry: &DatasetEntry, source: &Source) -> Result<PathBuf> {
     let root = source.root(entry)?;
     let places = ["", "domainnet", "DomainNet", "domain_net"].map(|p| root.join(p));
-    let has = |p: &&PathBuf| DOMAINS.iter().any(|d| p.join(d).is_dir() || p.join(format!("{d}_train.txt")).is_file());
-    places
-        .iter()
-        .find(has)
-        .cloned()
-        .ok_or_else(|| source.not_found(entry, "clipart/ and clipart_train.txt in it and in its folder domainnet"))
+    let has = |p: &&PathBuf| {
+        DOMAINS.iter().any(|d| p.join(d).is_dir() || p.join(format!("{d}_train.txt")).is_file())
+    };
+    places.iter().find(has).cloned().ok_or_else(|| {
+        source.not_found(entry, "clipart/ and clipart_train.txt in it and in its folder domainnet")
+    })
 }
 
 fn official(entry: &DatasetEntry, source: &Source) -> Result<Box<dyn Dataset>> {
     const CLASSES: usize = 345;
     let folder = find(entry, source)?;
-    let names: Vec<PathBuf> = DOMAINS.iter().flat_map(|d| ["train", "test"].map(|s| PathBuf::from(format!("{d}_{s}.txt")))).collect();
+    let names: Vec<PathBuf> = DOMAINS
+        .iter()
+        .flat_map(|d| ["train", "test"].map(|s| PathBuf::from(format!("{d}_{s}.txt"))))
+        .collect();
     let places = [folder.clone(), folder.join("splits")];
     let lists: Vec<PathBuf> = names
         .iter()
         .map(|name| {
             let found = places.iter().map(|p| p.join(name)).find(|p| p.is_file());
             found.ok_or_else(|| {
-                Error::usage(format!("data set domainnet: there is no list {}. It needs {}", places[0].join(name).display(), entry.files))
+                Error::usage(format!(
+                    "data set domainnet: there is no list {}. It needs {}",
+                    places[0].join(name).display(),
+                    entry.files
+                ))
             })
         })
         .collect::<Result<_>>()?;
-    let lines: Vec<Vec<Line>> = lists.par_iter().map(|list| read_list(list, CLASSES)).collect::<Result<_>>()?;
+    let lines: Vec<Vec<Line>> =
+        lists.par_iter().map(|list| read_list(list, CLASSES)).collect::<Result<_>>()?;
     Ok(Box::new(assemble(folder, lists, lines, CLASSES)?))
 }
 
@@ -81,23 +91,34 @@ fn built_in(folder: PathBuf) -> Result<FileSet> {
         flate2::read::GzDecoder::new(gz).read_to_string(&mut text).map_err(Error::io(name))?;
         Ok((name.into(), parse_list(&text, Path::new(name), CLASSES)?))
     };
-    let train = unzip("dn4il-train.txt (built in)", include_bytes!("../splits/dn4il-train.txt.gz"))?;
+    let train =
+        unzip("dn4il-train.txt (built in)", include_bytes!("../splits/dn4il-train.txt.gz"))?;
     let test = unzip("dn4il-test.txt (built in)", include_bytes!("../splits/dn4il-test.txt.gz"))?;
     assemble(folder, vec![train.0, test.0], vec![train.1, test.1], CLASSES)
 }
 
 /// The set of these lists, training and test lists by turns.
-fn assemble(folder: PathBuf, lists: Vec<PathBuf>, lines: Vec<Vec<Line>>, classes: usize) -> Result<FileSet> {
+fn assemble(
+    folder: PathBuf,
+    lists: Vec<PathBuf>,
+    lines: Vec<Vec<Line>>,
+    classes: usize,
+) -> Result<FileSet> {
     let mut names: Vec<Option<String>> = vec![None; classes];
     let mut sides = [Vec::new(), Vec::new()];
     for (number, (list, lines)) in lists.iter().zip(lines).enumerate() {
         for line in lines {
             let bad = |what: String| Error::file(list, format!("line {}: {what}", line.number));
             let mut parts = line.path.split('/');
-            let (domain, class) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            let (domain, class) =
+                (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
             let domain = DOMAINS.iter().position(|d| *d == domain);
             let domain = domain.ok_or_else(|| {
-                bad(format!("'{}' begins with no domain ({}); paths are <domain>/<class>/<file>", line.path, DOMAINS.join(", ")))
+                bad(format!(
+                    "'{}' begins with no domain ({}); paths are <domain>/<class>/<file>",
+                    line.path,
+                    DOMAINS.join(", ")
+                ))
             })?;
             match &names[line.label] {
                 Some(name) if name != class => {
@@ -113,9 +134,14 @@ fn assemble(folder: PathBuf, lists: Vec<PathBuf>, lines: Vec<Vec<Line>>, classes
             sides[number % 2].push((Sample { key: line.path, label: line.label, domain }, place));
         }
     }
-    let names = names.into_iter().enumerate().map(|(i, n)| n.unwrap_or_else(|| format!("class {i}"))).collect();
+    let names = names
+        .into_iter()
+        .enumerate()
+        .map(|(i, n)| n.unwrap_or_else(|| format!("class {i}")))
+        .collect();
     let [train, test] = sides;
-    Ok(FileSet::new(names, DOMAINS.map(str::to_owned).to_vec(), vec![folder], lists).with(train, test))
+    Ok(FileSet::new(names, DOMAINS.map(str::to_owned).to_vec(), vec![folder], lists)
+        .with(train, test))
 }
 
 #[cfg(test)]
@@ -132,7 +158,8 @@ mod tests {
         let (train, test) = (set.samples(Split::Train), set.samples(Split::Test));
         assert_eq!((train.len(), test.len()), (67_080, 19_464));
         for domain in 0..6 {
-            let classes: std::collections::HashSet<usize> = train.iter().filter(|s| s.domain == domain).map(|s| s.label).collect();
+            let classes: std::collections::HashSet<usize> =
+                train.iter().filter(|s| s.domain == domain).map(|s| s.label).collect();
             assert_eq!(classes.len(), 100, "{domain}");
         }
         assert_eq!(set.class_names()[0], "aircraft_carrier");
@@ -144,7 +171,10 @@ mod tests {
             for (side, files) in [("train", 2), ("test", 1)] {
                 let mut text = String::new();
                 for class in 0..345 {
-                    (0..files).for_each(|i| writeln!(text, "{domain}/class_{class:03}/{side}_{i}.jpg {class}").expect("text"));
+                    (0..files).for_each(|i| {
+                        writeln!(text, "{domain}/class_{class:03}/{side}_{i}.jpg {class}")
+                            .expect("text")
+                    });
                 }
                 std::fs::write(root.join(format!("{domain}_{side}.txt")), text).expect("list");
             }
@@ -158,17 +188,33 @@ mod tests {
         let entry = cilbench::data::find("domainnet").expect("registered");
         let source = Source::new(Some(root.path().into()), entry.split(None).expect("split"));
         let set = entry.load(&source).expect("open");
-        assert_eq!((set.samples(Split::Train).len(), set.samples(Split::Test).len()), (6 * 345 * 2, 6 * 345));
+        assert_eq!(
+            (set.samples(Split::Train).len(), set.samples(Split::Test).len()),
+            (6 * 345 * 2, 6 * 345)
+        );
         assert_eq!((set.class_names()[7].as_str(), set.domain_names().len()), ("class_007", 6));
         let message = || entry.load(&source).err().expect("must fail").to_string();
         let sketch = root.path().join("sketch_test.txt");
-        std::fs::write(&sketch, "sketch/class_000/a.jpg 0\nsketch/class_344/b.jpg 345\n").expect("list");
-        assert!(message().contains("sketch_test.txt: line 2: label 345 is out of range"), "{}", message());
+        std::fs::write(&sketch, "sketch/class_000/a.jpg 0\nsketch/class_344/b.jpg 345\n")
+            .expect("list");
+        assert!(
+            message().contains("sketch_test.txt: line 2: label 345 is out of range"),
+            "{}",
+            message()
+        );
         std::fs::write(&sketch, "sketch/class_000/a.jpg 1\n").expect("list");
-        assert!(message().contains("line 1: label 1 is 'class_001' elsewhere and 'class_000' here"), "{}", message());
+        assert!(
+            message().contains("line 1: label 1 is 'class_001' elsewhere and 'class_000' here"),
+            "{}",
+            message()
+        );
         std::fs::write(&sketch, "class_000/a.jpg 1\n").expect("list");
         assert!(message().contains("begins with no domain"), "{}", message());
         std::fs::remove_file(&sketch).expect("remove");
-        assert!(message().contains("there is no list") && message().contains("sketch_test.txt"), "{}", message());
+        assert!(
+            message().contains("there is no list") && message().contains("sketch_test.txt"),
+            "{}",
+            message()
+        );
     }
 }

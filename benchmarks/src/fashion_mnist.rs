@@ -6,7 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
-use cilbench::data::{Dataset, DatasetEntry, Decoded, HubSource, InMemory, Source, SplitAbout, decode};
+use cilbench::data::{
+    Dataset, DatasetEntry, Decoded, HubSource, InMemory, Source, SplitAbout, decode,
+};
 use cilbench::{Error, Result};
 use rayon::prelude::*;
 
@@ -47,7 +49,18 @@ inventory::submit! {
     }
 }
 
-const CLASSES: [&str; 10] = ["t-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"];
+const CLASSES: [&str; 10] = [
+    "t-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+];
 
 fn dataset(train: Decoded, test: Decoded) -> InMemory {
     InMemory::new("fashion-mnist", CLASSES.map(str::to_owned).to_vec(), train, test)
@@ -56,10 +69,14 @@ fn dataset(train: Decoded, test: Decoded) -> InMemory {
 fn embedded() -> Result<InMemory> {
     let file = Path::new("fashion-mnist (embedded)");
     let split = |images, labels| idx::images((file, images), (file, labels), CLASSES.len());
-    let train =
-        split(include_bytes!("../data/fashion-mnist-train-images-idx3.gz"), include_bytes!("../data/fashion-mnist-train-labels-idx1.gz"))?;
-    let test =
-        split(include_bytes!("../data/fashion-mnist-t10k-images-idx3.gz"), include_bytes!("../data/fashion-mnist-t10k-labels-idx1.gz"))?;
+    let train = split(
+        include_bytes!("../data/fashion-mnist-train-images-idx3.gz"),
+        include_bytes!("../data/fashion-mnist-train-labels-idx1.gz"),
+    )?;
+    let test = split(
+        include_bytes!("../data/fashion-mnist-t10k-images-idx3.gz"),
+        include_bytes!("../data/fashion-mnist-t10k-labels-idx1.gz"),
+    )?;
     Ok(dataset(train, test))
 }
 
@@ -85,19 +102,24 @@ fn find(folder: &Path, name: &str) -> Option<PathBuf> {
 
 fn from_idx(folder: &Path, stem: &str) -> Result<Decoded> {
     let file = |name: String| -> Result<(PathBuf, Vec<u8>)> {
-        let path =
-            find(folder, &name).ok_or_else(|| Error::file(folder.join(&name), "there is no such file, nor one with .gz; download it"))?;
+        let path = find(folder, &name).ok_or_else(|| {
+            Error::file(folder.join(&name), "there is no such file, nor one with .gz; download it")
+        })?;
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         Ok((path, bytes))
     };
-    let (images, labels) = (file(format!("{stem}-images-idx3-ubyte"))?, file(format!("{stem}-labels-idx1-ubyte"))?);
+    let (images, labels) =
+        (file(format!("{stem}-images-idx3-ubyte"))?, file(format!("{stem}-labels-idx1-ubyte"))?);
     idx::images((&images.0, &images.1), (&labels.0, &labels.1), CLASSES.len())
 }
 
 fn from_parquet(folder: &Path, stem: &str) -> Result<Decoded> {
     let files = parquet::files(folder, stem)?;
     if files.is_empty() {
-        return Err(Error::file(folder, format!("there is no {stem}*.parquet beside the other parquet files; download it")));
+        return Err(Error::file(
+            folder,
+            format!("there is no {stem}*.parquet beside the other parquet files; download it"),
+        ));
     }
     let mut images = Vec::new();
     for file in files {
@@ -108,7 +130,12 @@ fn from_parquet(folder: &Path, stem: &str) -> Result<Decoded> {
             Ok(())
         })?;
         let one = |(number, bytes, label): (usize, Vec<u8>, usize)| {
-            Ok((decode(&bytes).map_err(|what| Error::file(&file, format!("row {number}: {what}; download it again")))?, label))
+            Ok((
+                decode(&bytes).map_err(|what| {
+                    Error::file(&file, format!("row {number}: {what}; download it again"))
+                })?,
+                label,
+            ))
         };
         images.extend(encoded.into_par_iter().map(one).collect::<Result<Vec<_>>>()?);
     }
@@ -141,17 +168,37 @@ mod tests {
         let raw = root.path().join("FashionMNIST/raw");
         std::fs::create_dir_all(&raw).expect("folder");
         let gz: [(&str, &[u8]); 4] = [
-            ("train-images-idx3-ubyte.gz", include_bytes!("../data/fashion-mnist-train-images-idx3.gz")),
-            ("train-labels-idx1-ubyte.gz", include_bytes!("../data/fashion-mnist-train-labels-idx1.gz")),
-            ("t10k-images-idx3-ubyte.gz", include_bytes!("../data/fashion-mnist-t10k-images-idx3.gz")),
-            ("t10k-labels-idx1-ubyte.gz", include_bytes!("../data/fashion-mnist-t10k-labels-idx1.gz")),
+            (
+                "train-images-idx3-ubyte.gz",
+                include_bytes!("../data/fashion-mnist-train-images-idx3.gz"),
+            ),
+            (
+                "train-labels-idx1-ubyte.gz",
+                include_bytes!("../data/fashion-mnist-train-labels-idx1.gz"),
+            ),
+            (
+                "t10k-images-idx3-ubyte.gz",
+                include_bytes!("../data/fashion-mnist-t10k-images-idx3.gz"),
+            ),
+            (
+                "t10k-labels-idx1-ubyte.gz",
+                include_bytes!("../data/fashion-mnist-t10k-labels-idx1.gz"),
+            ),
         ];
         gz.iter().for_each(|(name, bytes)| std::fs::write(raw.join(name), bytes).expect("file"));
         let entry = cilbench::data::find("fashion-mnist").expect("registered");
-        let source = Source::new(Some(root.path().to_path_buf()), entry.split(None).expect("split"));
+        let source =
+            Source::new(Some(root.path().to_path_buf()), entry.split(None).expect("split"));
         let data = entry.load(&source).expect("open");
         assert_eq!(data.samples(Split::Train), embedded().expect("embedded").samples(Split::Train));
         std::fs::remove_file(raw.join("t10k-labels-idx1-ubyte.gz")).expect("remove");
-        assert!(entry.load(&source).err().expect("must fail").to_string().contains("t10k-labels-idx1-ubyte: there is no such file"));
+        assert!(
+            entry
+                .load(&source)
+                .err()
+                .expect("must fail")
+                .to_string()
+                .contains("t10k-labels-idx1-ubyte: there is no such file")
+        );
     }
 }

@@ -93,8 +93,13 @@ fn mutated(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
             }
             7 => {
                 let width = [2, 4, 8][random.below(3)];
-                let value = [0, 1, u64::MAX, u64::MAX >> 1, 1 << 31, 1 << 20, random.next()][random.below(7)];
-                let all = if random.below(2) == 0 { value.to_le_bytes() } else { value.rotate_right(8 * width as u32).to_be_bytes() };
+                let value = [0, 1, u64::MAX, u64::MAX >> 1, 1 << 31, 1 << 20, random.next()]
+                    [random.below(7)];
+                let all = if random.below(2) == 0 {
+                    value.to_le_bytes()
+                } else {
+                    value.rotate_right(8 * width as u32).to_be_bytes()
+                };
                 all.iter().take(width).zip(at..bytes.len()).for_each(|(b, i)| bytes[i] = *b);
             }
             _ => bytes.push(random.next() as u8),
@@ -104,12 +109,21 @@ fn mutated(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
 }
 
 fn tries() -> u64 {
-    std::env::var("CILBENCH_FUZZ").ok().map_or(DEFAULT, |n| n.parse().expect("CILBENCH_FUZZ is a number"))
+    std::env::var("CILBENCH_FUZZ")
+        .ok()
+        .map_or(DEFAULT, |n| n.parse().expect("CILBENCH_FUZZ is a number"))
 }
 
 /// Reads `tries()` mutations of these inputs; gives how many of them were read without an error.
-fn fuzz(kind: &str, inputs: &[Vec<u8>], read: impl Fn(&[u8]) -> bool + std::panic::RefUnwindSafe) -> usize {
-    assert!(inputs.iter().all(|input| read(input)), "{kind}: the inputs are sound before they are changed");
+fn fuzz(
+    kind: &str,
+    inputs: &[Vec<u8>],
+    read: impl Fn(&[u8]) -> bool + std::panic::RefUnwindSafe,
+) -> usize {
+    assert!(
+        inputs.iter().all(|input| read(input)),
+        "{kind}: the inputs are sound before they are changed"
+    );
     let mut sound = 0;
     for i in 0..tries() {
         let mut random = Random(i.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ kind.len() as u64);
@@ -143,7 +157,10 @@ fn lists_and_manifests() {
         "a/b.png\t2\r\n./c//d.png\t0\r\n",
         "\"a b.png\", 1\nc.png;0\n",
     ]);
-    fuzz("list", &lists, |bytes| std::str::from_utf8(bytes).is_ok_and(|text| parse_list(text, Path::new("list.txt"), 3).is_ok()));
+    fuzz("list", &lists, |bytes| {
+        std::str::from_utf8(bytes)
+            .is_ok_and(|text| parse_list(text, Path::new("list.txt"), 3).is_ok())
+    });
     let manifests = texts(&[
         "path,label,split\na.jpg,0,train\nb.jpg,1,test\nc.jpg,007,train\n",
         "a.jpg;cat;photo;train\nb.jpg;dog;sketch;test\n\"x;y.jpg\";cat;photo;test\n",
@@ -167,7 +184,9 @@ fn scenarios_and_class_orders() {
         "name = 'x'\ndataset = 'manifest'\nbase = 50\nincrement = 10\nclass_order = 'seed:1993'\nmanifest = 'a.csv'\nscale = '16-bit'\n",
         "dataset = 'folder'\nkind = 'domain-incremental'\ndomains = ['a', 'b']\nsplit = 'random-80-20:7'\ndata_root = 'x'\n",
     ]);
-    fuzz("scenario", &scenarios, |bytes| std::str::from_utf8(bytes).is_ok_and(|text| ScenarioSpec::parse(text, "x.toml").is_ok()));
+    fuzz("scenario", &scenarios, |bytes| {
+        std::str::from_utf8(bytes).is_ok_and(|text| ScenarioSpec::parse(text, "x.toml").is_ok())
+    });
     let names: Vec<String> = ["cat", "dog", "owl"].map(str::to_owned).to_vec();
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("order.txt");
@@ -176,13 +195,16 @@ fn scenarios_and_class_orders() {
         ClassOrder::File(PathBuf::from(&file)).resolved(&names).is_ok()
     });
     fuzz("order text", &texts(&["seed:1993", "listed:2,0,1", "natural"]), |bytes| {
-        let order = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<ClassOrder>().ok());
+        let order =
+            std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<ClassOrder>().ok());
         order.is_some_and(|order| order.permutation(3).is_ok())
     });
 }
 
 fn encoded(format: ImageFormat) -> Vec<u8> {
-    let image = image::RgbImage::from_fn(24, 17, |x, y| image::Rgb([(x * 9) as u8, (y * 13) as u8, (x * y) as u8]));
+    let image = image::RgbImage::from_fn(24, 17, |x, y| {
+        image::Rgb([(x * 9) as u8, (y * 13) as u8, (x * y) as u8])
+    });
     let mut bytes = Cursor::new(Vec::new());
     DynamicImage::from(image).write_to(&mut bytes, format).expect("encode");
     bytes.into_inner()
@@ -199,7 +221,12 @@ fn images() {
     let sound = fuzz("image", &inputs, |bytes| match decode_as(bytes, Scale::SixteenBit) {
         Ok(image) => {
             let pixels = u64::from(image.width) * u64::from(image.height);
-            assert!(pixels <= MAX_PIXELS && image.pixels.len() as u64 == 3 * pixels, "{}×{}", image.width, image.height);
+            assert!(
+                pixels <= MAX_PIXELS && image.pixels.len() as u64 == 3 * pixels,
+                "{}×{}",
+                image.width,
+                image.height
+            );
             true
         }
         Err(_) => false,
@@ -243,7 +270,8 @@ fn idx_files() {
 fn parquet_files() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("train-0.parquet");
-    let images: Vec<(Vec<u8>, String)> = (0..20).map(|i| (vec![i; 40], format!("{i}.png"))).collect();
+    let images: Vec<(Vec<u8>, String)> =
+        (0..20).map(|i| (vec![i; 40], format!("{i}.png"))).collect();
     let labels: Vec<i64> = (0..20).collect();
     let texts: Vec<String> = (0..20).map(|i| format!("n{i:08}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -254,7 +282,9 @@ fn parquet_files() {
     }
     fuzz("parquet", &inputs, |bytes| {
         std::fs::write(&file, bytes).expect("file");
-        let read = |row: parquet::ImageRow| row.label("label", 20).map(|_| ()).or_else(|_| row.text("label").map(|_| ()));
+        let read = |row: parquet::ImageRow| {
+            row.label("label", 20).map(|_| ()).or_else(|_| row.text("label").map(|_| ()))
+        };
         parquet::rows(&file, &["image"], &mut |row| read(row)).is_ok()
     });
 }

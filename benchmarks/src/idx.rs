@@ -22,12 +22,17 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>)> {
     } else {
         bytes
     };
-    let [0, 0, 8, count, rest @ ..] = bytes else { return Err(bad("not an IDX file of bytes".into())) };
+    let [0, 0, 8, count, rest @ ..] = bytes else {
+        return Err(bad("not an IDX file of bytes".into()));
+    };
     let header = 4 * usize::from(*count);
     if rest.len() < header {
         return Err(bad("the IDX header is truncated".into()));
     }
-    let dims: Vec<usize> = rest[..header].chunks(4).map(|d| d.iter().fold(0, |n, b| 256 * n + usize::from(*b))).collect();
+    let dims: Vec<usize> = rest[..header]
+        .chunks(4)
+        .map(|d| d.iter().fold(0, |n, b| 256 * n + usize::from(*b)))
+        .collect();
     if Some(rest.len() - header) != dims.iter().try_fold(1usize, |a, b| a.checked_mul(*b)) {
         return Err(bad("the IDX file's length does not fit its header".into()));
     }
@@ -35,23 +40,39 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<usize>, Vec<u8>)> {
 }
 
 /// Grey images and their labels, from `0` to `classes` − 1; the paths are for messages.
-pub(crate) fn images(images: (&Path, &[u8]), labels: (&Path, &[u8]), classes: usize) -> Result<Decoded> {
+pub(crate) fn images(
+    images: (&Path, &[u8]),
+    labels: (&Path, &[u8]),
+    classes: usize,
+) -> Result<Decoded> {
     let ((dims, pixels), (_, classed)) = (parse(images.0, images.1)?, parse(labels.0, labels.1)?);
-    let [n, height, width] = dims[..] else { return Err(Error::file(images.0, format!("expected images, found the shape {dims:?}"))) };
+    let [n, height, width] = dims[..] else {
+        return Err(Error::file(images.0, format!("expected images, found the shape {dims:?}")));
+    };
     if classed.len() != n {
         return Err(Error::file(
             labels.0,
-            format!("{} labels for {n} images in {}; download both again", classed.len(), images.0.display()),
+            format!(
+                "{} labels for {n} images in {}; download both again",
+                classed.len(),
+                images.0.display()
+            ),
         ));
     }
     if let Some(i) = classed.iter().position(|l| usize::from(*l) >= classes) {
         return Err(Error::file(
             labels.0,
-            format!("image {i}: label {} is not a class (0 to {}); is it another data set's?", classed[i], classes - 1),
+            format!(
+                "image {i}: label {} is not a class (0 to {}); is it another data set's?",
+                classed[i],
+                classes - 1
+            ),
         ));
     }
     let size = width * height;
-    let image = |i: usize| RgbImage::from_grey(width as u32, height as u32, &pixels[i * size..(i + 1) * size]);
+    let image = |i: usize| {
+        RgbImage::from_grey(width as u32, height as u32, &pixels[i * size..(i + 1) * size])
+    };
     Ok(Decoded::new((0..n).map(|i| (image(i), usize::from(classed[i]))).collect()))
 }
 
@@ -64,8 +85,13 @@ mod tests {
         let (path, labels) = (Path::new("images.gz"), Path::new("labels.gz"));
         let data = [&[0u8, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1][..], &[7, 9]].concat();
         let of = |l: &[u8]| [&[0u8, 0, 8, 1, 0, 0, 0, l.len() as u8][..], l].concat();
-        assert_eq!(images((path, &data), (labels, &of(&[0, 1])), 2).expect("whole").samples().len(), 2);
-        let message = |a: &[u8], b: &[u8]| images((path, a), (labels, b), 2).err().expect("must fail").to_string();
+        assert_eq!(
+            images((path, &data), (labels, &of(&[0, 1])), 2).expect("whole").samples().len(),
+            2
+        );
+        let message = |a: &[u8], b: &[u8]| {
+            images((path, a), (labels, b), 2).err().expect("must fail").to_string()
+        };
         assert!(message(b"not idx", &of(&[0, 1])).contains("images.gz: not an IDX file"));
         assert!(message(&[0x1f, 0x8b, 0], &of(&[0, 1])).contains("not a whole gzip file"));
         assert!(message(&data[..17], &of(&[0, 1])).contains("length does not fit"));

@@ -27,7 +27,9 @@ inventory::submit! {
 fn open(entry: &DatasetEntry, source: &Source) -> Result<Box<dyn Dataset>> {
     let is_wnid = |name: &str| name.starts_with('n') && name.len() == 9;
     let layout = Layout::find(source.root(entry)?, &["", "imagenet-a", "imagenet_a"], is_wnid)?;
-    let layout = layout.ok_or_else(|| source.not_found(entry, "n01498041/ and train/ in it and in its folder imagenet-a"))?;
+    let layout = layout.ok_or_else(|| {
+        source.not_found(entry, "n01498041/ and train/ in it and in its folder imagenet-a")
+    })?;
     let set = layout.open("imagenet-a", &source.split)?;
     require_classes(&set, 200, source)?;
     Ok(Box::new(set))
@@ -53,17 +55,23 @@ mod tests {
 
     #[test]
     fn the_random_split_is_the_same_of_an_archive_and_of_any_folders() {
-        let (archive, folders) = (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
+        let (archive, folders) =
+            (tempfile::tempdir().expect("folder"), tempfile::tempdir().expect("folder"));
         make(archive.path(), |_| "imagenet-a");
         make(folders.path(), |i| if i < 2 { "train" } else { "test" });
         let entry = cilbench::data::find("imagenet-a").expect("registered");
         let open = |root: &Path, split: Option<&str>| {
-            entry.load(&Source::new(Some(root.into()), entry.split(split).expect("split"))).expect("open")
+            entry
+                .load(&Source::new(Some(root.into()), entry.split(split).expect("split")))
+                .expect("open")
         };
         let (a, b) = (open(archive.path(), None), open(folders.path(), None));
         assert_eq!((a.samples(Split::Train).len(), a.samples(Split::Test).len()), (800, 200));
         assert_eq!(a.samples(Split::Test), b.samples(Split::Test));
-        assert_ne!(a.samples(Split::Test), open(archive.path(), Some("random-80-20:1")).samples(Split::Test));
+        assert_ne!(
+            a.samples(Split::Test),
+            open(archive.path(), Some("random-80-20:1")).samples(Split::Test)
+        );
         assert_eq!(open(folders.path(), Some("folder")).samples(Split::Train).len(), 400);
     }
 }

@@ -8,7 +8,10 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::path::PathBuf;
 
-use cilbench::data::{Dataset, DatasetEntry, FileSet, HubSource, Place, Sample, Source, SplitAbout, SplitId, images_below, parse_list};
+use cilbench::data::{
+    Dataset, DatasetEntry, FileSet, HubSource, Place, Sample, Source, SplitAbout, SplitId,
+    images_below, parse_list,
+};
 use cilbench::{Error, Result};
 
 use crate::class_folders::{Layout, require_classes};
@@ -69,7 +72,10 @@ fn lists() -> Result<[(PathBuf, String); 2]> {
         Ok((path, text))
     };
     Ok([
-        unzip("coda_train.txt (built in)", include_bytes!("../splits/imagenet-r-coda-train.txt.gz"))?,
+        unzip(
+            "coda_train.txt (built in)",
+            include_bytes!("../splits/imagenet-r-coda-train.txt.gz"),
+        )?,
         unzip("coda_test.txt (built in)", include_bytes!("../splits/imagenet-r-coda-test.txt.gz"))?,
     ])
 }
@@ -88,7 +94,10 @@ fn coda(layout: &Layout) -> Result<FileSet> {
         let place = |line: cilbench::data::Line| {
             names[line.label] = line.path.split('/').next().unwrap_or_default().to_owned();
             let folder = u16::from(second.contains(&line.path));
-            (Sample { key: line.path, label: line.label, domain: 0 }, Place { folder, list: Some(list), line: line.number })
+            (
+                Sample { key: line.path, label: line.label, domain: 0 },
+                Place { folder, list: Some(list), line: line.number },
+            )
         };
         Ok(lines.into_iter().map(place).collect())
     };
@@ -124,7 +133,9 @@ mod tests {
     /// split.
     fn make(root: &Path, prefix: &[&str], n: usize) {
         let [_, (path, text)] = lists().expect("lists");
-        for (i, line) in parse_list(&text, &path, CLASSES).expect("list").into_iter().take(n).enumerate() {
+        for (i, line) in
+            parse_list(&text, &path, CLASSES).expect("list").into_iter().take(n).enumerate()
+        {
             let file = root.join(prefix[i % prefix.len()]).join(line.path);
             std::fs::create_dir_all(file.parent().expect("parent")).expect("folder");
             std::fs::write(file, b"x").expect("file");
@@ -136,7 +147,9 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         make(root.path(), &["train", "test"], 40);
         let entry = cilbench::data::find("imagenet-r").expect("registered");
-        let source = |split: &str| Source::new(Some(root.path().into()), entry.split(Some(split)).expect("split"));
+        let source = |split: &str| {
+            Source::new(Some(root.path().into()), entry.split(Some(split)).expect("split"))
+        };
         let set = entry.load(&source("coda")).expect("open");
         assert_eq!(set.missing(&|_, _| true).expect("missing").len(), 30_000 - 40);
         let message = entry.load(&source("folder")).err().expect("not 200 classes").to_string();
@@ -148,8 +161,22 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         make(root.path(), &["imagenet-r"], 3);
         let entry = cilbench::data::find("imagenet-r").expect("registered");
-        let source = Source::new(Some(root.path().into()), entry.split(Some("folder")).expect("split"));
-        assert!(entry.load(&source).err().expect("refused").to_string().contains("--split random-80-20"));
-        assert!(entry.split(Some("cod")).expect_err("unknown").to_string().contains("did you mean 'coda'"));
+        let source =
+            Source::new(Some(root.path().into()), entry.split(Some("folder")).expect("split"));
+        assert!(
+            entry
+                .load(&source)
+                .err()
+                .expect("refused")
+                .to_string()
+                .contains("--split random-80-20")
+        );
+        assert!(
+            entry
+                .split(Some("cod"))
+                .expect_err("unknown")
+                .to_string()
+                .contains("did you mean 'coda'")
+        );
     }
 }

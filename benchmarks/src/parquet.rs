@@ -50,15 +50,26 @@ impl ImageRow {
 
 /// Calls `each` for every row of a parquet file whose images are in one of the columns `names`.
 /// Gives the number of rows.
-pub(crate) fn rows(path: &Path, names: &[&str], each: &mut dyn FnMut(ImageRow) -> Result<(), String>) -> Result<usize> {
+pub(crate) fn rows(
+    path: &Path,
+    names: &[&str],
+    each: &mut dyn FnMut(ImageRow) -> Result<(), String>,
+) -> Result<usize> {
     let short = |e: &dyn std::fmt::Display| e.to_string().chars().take(200).collect::<String>();
-    let damaged = |e: &dyn std::fmt::Display| Error::file(path, format!("not a whole parquet file ({}); download it again", short(e)));
+    let damaged = |e: &dyn std::fmt::Display| {
+        Error::file(path, format!("not a whole parquet file ({}); download it again", short(e)))
+    };
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     let reader = reading(|| SerializedFileReader::new(file)).map_err(|e| damaged(&e))?;
     let mut iterator = reading(|| reader.get_row_iter(None)).map_err(|e| damaged(&e))?;
     let mut number = 0;
     while let Some(row) = reading(|| iterator.next().transpose()).transpose() {
-        let row = row.map_err(|e| Error::file(path, format!("row {number} cannot be read ({}); download the file again", short(&e))))?;
+        let row = row.map_err(|e| {
+            Error::file(
+                path,
+                format!("row {number} cannot be read ({}); download the file again", short(&e)),
+            )
+        })?;
         let at = |what: String| Error::file(path, format!("row {number}: {what}"));
         let (bytes, name) = image(&row, names).map_err(at)?;
         each(ImageRow { number, bytes, path: name, row }).map_err(at)?;
@@ -69,13 +80,17 @@ pub(crate) fn rows(path: &Path, names: &[&str], each: &mut dyn FnMut(ImageRow) -
 
 /// A call of the parquet reader, which panics on some damaged files.
 fn reading<T>(call: impl FnOnce() -> parquet::errors::Result<T>) -> Result<T, String> {
-    guarded(call).unwrap_or_else(|| Err(ParquetError::General("its contents contradict each other".into()))).map_err(|e| e.to_string())
+    guarded(call)
+        .unwrap_or_else(|| Err(ParquetError::General("its contents contradict each other".into())))
+        .map_err(|e| e.to_string())
 }
 
 /// The encoded image of a row, and the file it was made of.
 fn image(row: &Row, names: &[&str]) -> Result<(Vec<u8>, Option<String>), String> {
     let column = row.get_column_iter().position(|(n, _)| names.contains(&n.as_str()));
-    let column = column.ok_or_else(|| format!("there is no column '{}'; is this the right data set?", names.join("' or '")))?;
+    let column = column.ok_or_else(|| {
+        format!("there is no column '{}'; is this the right data set?", names.join("' or '"))
+    })?;
     let image = row.get_group(column).map_err(|e| e.to_string())?;
     let part = |name: &str| image.get_column_iter().position(|(n, _)| n == name);
     let bytes = part("bytes").ok_or("the image has no bytes in it")?;

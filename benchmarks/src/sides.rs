@@ -23,7 +23,8 @@ pub(crate) fn side(name: &str) -> Option<Split> {
 /// Whether a folder's name reads like one of the two and is none: `train_images`, `eval`.
 pub(crate) fn nearly_side(name: &str) -> bool {
     let name = name.to_lowercase();
-    side(&name).is_none() && ["train", "trn", "test", "tst", "eval", "holdout"].iter().any(|part| name.contains(part))
+    side(&name).is_none()
+        && ["train", "trn", "test", "tst", "eval", "holdout"].iter().any(|part| name.contains(part))
 }
 
 /// The one name of each side among folders, with an example of what lies below it.
@@ -90,12 +91,20 @@ mod tests {
 
     #[test]
     fn every_usual_name_is_known_and_two_for_one_side_are_refused() {
-        for (name, expected) in
-            [("TRAIN", Some(Split::Train)), ("Training", Some(Split::Train)), ("Valid", Some(Split::Test)), ("tests", None)]
-        {
+        for (name, expected) in [
+            ("TRAIN", Some(Split::Train)),
+            ("Training", Some(Split::Train)),
+            ("Valid", Some(Split::Test)),
+            ("tests", None),
+        ] {
             assert_eq!(side(name), expected, "{name}");
         }
-        assert!(nearly_side("train_images") && nearly_side("Eval") && !nearly_side("cat") && !nearly_side("val"));
+        assert!(
+            nearly_side("train_images")
+                && nearly_side("Eval")
+                && !nearly_side("cat")
+                && !nearly_side("val")
+        );
         let of = |names: &[&str]| {
             let root = tempfile::tempdir().expect("folder");
             names.iter().for_each(|n| std::fs::create_dir(root.path().join(n)).expect("folder"));

@@ -1,18 +1,25 @@
-//! APER with adapters: the backbone is adapted to the first task, then class means of its features beside those of the pre-trained one (Zhou et al., IJCV 2024).
+//! APER with adapters: the backbone is adapted to the first task, then class means of its features
+//! beside those of the pre-trained one (Zhou et al., IJCV 2024).
 //!
 //! ```sh
 //! cilbench run --method aper-adapter
 //! ```
 //!
-//! In the first task a bottleneck beside the MLP of every block (AdaptFormer) and a head are trained by cross-entropy; then everything is frozen and the head is
-//! dropped. The feature of an image is the pre-trained network's CLS token followed by the adapted one's; classes are told apart by the cosine to their mean
-//! features, as in simplecil. Gradients are needed in the first task only. The head of the first task is linear; the authors' is a cosine classifier with a trained scale.
+//! In the first task a bottleneck beside the MLP of every block (AdaptFormer) and a head are
+//! trained by cross-entropy; then everything is frozen and the head is dropped. The feature of an
+//! image is the pre-trained network's CLS token followed by the adapted one's; classes are told
+//! apart by the cosine to their mean features, as in simplecil. Gradients are needed in the first
+//! task only. The head of the first task is linear; the authors' is a cosine classifier with a
+//! trained scale.
 
 use candle_core::Tensor;
 use cilbench::backbone::{Backbone, Capability, Pass};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Trial, TrialBackbone};
+use cilbench::method::{
+    About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Trial,
+    TrialBackbone,
+};
 use cilbench::nn;
 use cilbench::optim::Optimiser;
 use cilbench::parts::{Bottlenecks, Gradients, Heads, OptimiserKind, Prototypes, Training};
@@ -91,13 +98,25 @@ impl Method for AperAdapter {
         config.training.check()?;
         let dim = setup.backbone.info().dim;
         if config.adapter_width == 0 || config.adapter_width > dim {
-            return Err(Error::usage(format!("adapter_width = {}: must be from 1 to the backbone's width, {dim}", config.adapter_width)));
+            return Err(Error::usage(format!(
+                "adapter_width = {}: must be from 1 to the backbone's width, {dim}",
+                config.adapter_width
+            )));
         }
         if !(config.adapter_scale.is_finite() && config.adapter_scale > 0.0) {
-            return Err(Error::usage(format!("adapter_scale = {}: must be a positive number", config.adapter_scale)));
+            return Err(Error::usage(format!(
+                "adapter_scale = {}: must be a positive number",
+                config.adapter_scale
+            )));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::MlpAdapters])?;
-        let network = Adapted { config, backbone: setup.backbone, adapters: None, heads: Heads::new(dim), optimiser: None };
+        let network = Adapted {
+            config,
+            backbone: setup.backbone,
+            adapters: None,
+            heads: Heads::new(dim),
+            optimiser: None,
+        };
         Ok(Self { network, prototypes: Prototypes::default() })
     }
 
@@ -167,7 +186,9 @@ impl Adapted {
     /// A step of the first task on its cross-entropy; nothing later.
     fn learn(&mut self, batch: &Batch, task: &TaskInfo) -> Result<Losses> {
         let adapters = self.adapters.as_ref().map(|a| a.adapters(Gradients::Tracked));
-        let (Some(adapters), Some(optimiser)) = (adapters, &mut self.optimiser) else { return Ok(Losses::default()) };
+        let (Some(adapters), Some(optimiser)) = (adapters, &mut self.optimiser) else {
+            return Ok(Losses::default());
+        };
         let pass = Pass { adapters: Some(&adapters), ..Pass::default() };
         let features = self.backbone.forward(&batch.data.images, pass)?.cls;
         let logits = self.heads.current(&features)?;
@@ -181,7 +202,10 @@ impl Adapted {
     fn features(&self, images: &Tensor) -> Result<Tensor> {
         let adapters = self.adapters.as_ref().map(|a| a.adapters(Gradients::Detached));
         let plain = self.backbone.forward(images, Pass::default())?.cls;
-        let adapted = self.backbone.forward(images, Pass { adapters: adapters.as_ref(), ..Pass::default() })?.cls;
+        let adapted = self
+            .backbone
+            .forward(images, Pass { adapters: adapters.as_ref(), ..Pass::default() })?
+            .cls;
         Ok(Tensor::cat(&[plain, adapted], 1)?.detach())
     }
 }

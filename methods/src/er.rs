@@ -1,4 +1,5 @@
-//! Experience replay: a batch of exemplars beside every batch of the task's images, cross-entropy over all classes seen (Chaudhry et al. 2019).
+//! Experience replay: a batch of exemplars beside every batch of the task's images, cross-entropy
+//! over all classes seen (Chaudhry et al. 2019).
 //!
 //! ```sh
 //! cilbench run --method er

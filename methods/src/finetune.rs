@@ -4,7 +4,8 @@
 //! cilbench run --method finetune
 //! ```
 //!
-//! The default rates, 1e-5 for the backbone and 1e-3 for the head with Adam, are ours; no paper states this bound for every data set.
+//! The default rates, 1e-5 for the backbone and 1e-3 for the head with Adam, are ours; no paper
+//! states this bound for every data set.
 
 use cilbench::Result;
 use cilbench::context::Context;
@@ -22,13 +23,21 @@ inventory::submit! { MethodEntry::of::<Finetune>() }
 pub struct Config {
     #[serde(flatten)]
     training: Training,
-    /// Classes of the cross-entropy, and the heads that it trains: the current task's alone, or all that were seen.
+    /// Classes of the cross-entropy, and the heads that it trains: the current task's alone, or all
+    /// that were seen.
     classes: Classes,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { training: Training { learning_rate: 1e-5, head_rate_factor: 100.0, ..Training::default() }, classes: Classes::Current }
+        Self {
+            training: Training {
+                learning_rate: 1e-5,
+                head_rate_factor: 100.0,
+                ..Training::default()
+            },
+            classes: Classes::Current,
+        }
     }
 }
 

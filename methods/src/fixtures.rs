@@ -1,4 +1,5 @@
-//! Recorded trajectories of the authors' own code, built in so that `cilbench verify` works anywhere (see `methods/fixtures/README.md`).
+//! Recorded trajectories of the authors' own code, built in so that `cilbench verify` works
+//! anywhere (see `methods/fixtures/README.md`).
 
 use cilbench::verify::FixtureEntry;
 

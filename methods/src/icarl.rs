@@ -1,21 +1,28 @@
-//! iCaRL: exemplars by herding, distillation, and classification by the nearest mean of exemplars (Rebuffi et al., CVPR 2017).
+//! iCaRL: exemplars by herding, distillation, and classification by the nearest mean of exemplars
+//! (Rebuffi et al., CVPR 2017).
 //!
 //! ```sh
 //! cilbench run --method icarl
 //! ```
 //!
-//! Each step takes a batch of the task's images and one of exemplars (the paper shuffles both into one set). The loss is the paper's: a sigmoid for every class seen,
-//! whose targets are the labels for the task's classes and the outputs of the model before the task for older ones, summed over classes (common code takes their mean, which
-//! is another learning rate). With `distillation = "softmax"` it is
-//! cross-entropy plus distillation at temperature 2, as many later comparisons have it.
+//! Each step takes a batch of the task's images and one of exemplars (the paper shuffles both into
+//! one set). The loss is the paper's: a sigmoid for every class seen, whose targets are the labels
+//! for the task's classes and the outputs of the model before the task for older ones, summed over
+//! classes (common code takes their mean, which is another learning rate). With `distillation =
+//! "softmax"` it is cross-entropy plus distillation at temperature 2, as many later comparisons
+//! have it.
 
 use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use cilbench::context::Context;
-use cilbench::method::{About, Access, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Setup, Value};
+use cilbench::method::{
+    About, Access, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Setup, Value,
+};
 use cilbench::nn;
-use cilbench::parts::{LearnerConfig, Rehearsal, Replay, ReplayConfig, Selection, Teacher, Want, together, unit};
+use cilbench::parts::{
+    LearnerConfig, Rehearsal, Replay, ReplayConfig, Selection, Teacher, Want, together, unit,
+};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::Kind;
 use cilbench::{Error, Result};
@@ -30,10 +37,12 @@ const TEMPERATURE: f64 = 2.0;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Distillation {
-    /// A sigmoid for every class, with the old model's outputs as targets of old classes (the paper).
+    /// A sigmoid for every class, with the old model's outputs as targets of old classes (the
+    /// paper).
     #[default]
     Binary,
-    /// Cross-entropy over all classes seen plus softmax distillation of the old ones at temperature 2.
+    /// Cross-entropy over all classes seen plus softmax distillation of the old ones at temperature
+    /// 2.
     Softmax,
 }
 
@@ -83,7 +92,8 @@ impl Method for Icarl {
                 "selection = \"reservoir\" may leave a class without an exemplar, and icarl classifies by them: use herding or random",
             ));
         }
-        let model = Rehearsal::new(Self::ABOUT.name, config.learner.clone(), config.replay.clone(), setup)?;
+        let model =
+            Rehearsal::new(Self::ABOUT.name, config.learner.clone(), config.replay.clone(), setup)?;
         Ok(Self { config, model, teacher: None, means: BTreeMap::new() })
     }
 
@@ -97,9 +107,15 @@ impl Method for Icarl {
     fn observe(&mut self, batch: &Batch, _: &TaskInfo, ctx: &mut Context) -> Result<Losses> {
         let recalled = self.model.replay.batch("step", ctx)?;
         let data = together(&batch.data, recalled.as_ref().map(|r| &r.data))?;
-        let logits = self.model.learner.heads.all(&self.model.learner.forward(&data.images, Want::Features)?.cls)?;
+        let logits = self
+            .model
+            .learner
+            .heads
+            .all(&self.model.learner.forward(&data.images, Want::Features)?.cls)?;
         let (learned, kept) = self.losses(&logits, &data.labels, &data.images)?;
-        self.model.learner.step(Loss::new("ce", learned).add_some("distillation", 1.0, kept)?, batch.epoch)
+        self.model
+            .learner
+            .step(Loss::new("ce", learned).add_some("distillation", 1.0, kept)?, batch.epoch)
     }
 
     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
@@ -107,7 +123,8 @@ impl Method for Icarl {
         let dim = self.model.learner.backbone.info().dim;
         for class in &task.classes {
             if !self.means.contains_key(&(*class as i64)) {
-                let mean = carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?;
+                let mean =
+                    carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?;
                 self.means.insert(*class as i64, mean);
             }
         }
@@ -130,23 +147,34 @@ impl Method for Icarl {
         })?;
         for (class, mean) in &self.means {
             let sum = sums.get(class);
-            let sum = sum.ok_or_else(|| Error::Protocol(format!("class {class} has no exemplar, so no mean")))?;
+            let sum = sum.ok_or_else(|| {
+                Error::Protocol(format!("class {class} has no exemplar, so no mean"))
+            })?;
             mean.replace(&unit(sum)?)?;
         }
         Ok(())
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let means: Vec<Tensor> = self.means.values().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<_>>()?;
-        Ok(unit(&self.model.learner.infer(images, Want::Features)?.cls)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
+        let means: Vec<Tensor> =
+            self.means.values().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<_>>()?;
+        Ok(unit(&self.model.learner.infer(images, Want::Features)?.cls)?
+            .matmul(&Tensor::stack(&means, 0)?.t()?)?)
     }
 }
 
 impl Icarl {
-    /// The loss terms of logits (batch, classes) for labels (batch): what is learned, and what is kept.
-    fn losses(&self, logits: &Tensor, labels: &Tensor, images: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    /// The loss terms of logits (batch, classes) for labels (batch): what is learned, and what is
+    /// kept.
+    fn losses(
+        &self,
+        logits: &Tensor,
+        labels: &Tensor,
+        images: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let classes = logits.dim(1)?;
-        let old = self.teacher.as_ref().map(|t| t.logits(&self.model.learner, images)).transpose()?;
+        let old =
+            self.teacher.as_ref().map(|t| t.logits(&self.model.learner, images)).transpose()?;
         let known = old.as_ref().map_or(Ok(0), |o| o.dim(1))?;
         let kept = logits.narrow(1, 0, known)?;
         match self.config.distillation {
@@ -155,12 +183,20 @@ impl Icarl {
                 Ok((nn::cross_entropy(logits, labels)?, kd))
             }
             Distillation::Binary => {
-                // Where tasks share their classes, the old model's outputs are all there is to hold on to, and labels have a term of their own.
+                // Where tasks share their classes, the old model's outputs are all there is to hold
+                // on to, and labels have a term of their own.
                 let first = if known < classes { known } else { 0 };
-                let hot = one_hot(labels, classes)?.to_dtype(logits.dtype())?.narrow(1, first, classes - first)?;
-                let bce = nn::binary_cross_entropy(&logits.narrow(1, first, classes - first)?, &hot)?;
-                let sigmoid = |z: &Tensor| -> Result<Tensor> { Ok(((z.neg()?.exp()? + 1.0)?.recip())?) };
-                let kd = old.map(|old| nn::binary_cross_entropy(&kept, &sigmoid(&old)?)).transpose()?;
+                let hot = one_hot(labels, classes)?.to_dtype(logits.dtype())?.narrow(
+                    1,
+                    first,
+                    classes - first,
+                )?;
+                let bce =
+                    nn::binary_cross_entropy(&logits.narrow(1, first, classes - first)?, &hot)?;
+                let sigmoid =
+                    |z: &Tensor| -> Result<Tensor> { Ok(((z.neg()?.exp()? + 1.0)?.recip())?) };
+                let kd =
+                    old.map(|old| nn::binary_cross_entropy(&kept, &sigmoid(&old)?)).transpose()?;
                 Ok((bce, kd))
             }
         }

@@ -4,8 +4,9 @@
 //! cilbench run --method joint
 //! ```
 //!
-//! At every task the pre-trained network is trained anew on the training images of all tasks up to it, with cross-entropy over all classes, so that each row of the
-//! accuracy matrix is the bound for that many tasks. The whole run thus costs (T+1)/2 times its last task.
+//! At every task the pre-trained network is trained anew on the training images of all tasks up to
+//! it, with cross-entropy over all classes, so that each row of the accuracy matrix is the bound
+//! for that many tasks. The whole run thus costs (T+1)/2 times its last task.
 
 use cilbench::Result;
 use cilbench::backbone::{Backbone, Capability};
@@ -56,7 +57,11 @@ impl Method for Joint {
     fn new(config: Config, setup: Setup) -> Result<Self> {
         setup.backbone.require(Self::ABOUT.name, &[Capability::FullTraining])?;
         let pristine = setup.backbone.snapshot()?;
-        Ok(Self { pristine, learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?, tasks: Vec::new() })
+        Ok(Self {
+            pristine,
+            learner: Learner::new(Self::ABOUT.name, config.learner, Classes::Seen, setup)?,
+            tasks: Vec::new(),
+        })
     }
 
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {

@@ -1,20 +1,26 @@
-//! L2P: a pool of prompts, of which each image chooses its own by the frozen network's features (Wang et al., CVPR 2022).
+//! L2P: a pool of prompts, of which each image chooses its own by the frozen network's features
+//! (Wang et al., CVPR 2022).
 //!
 //! ```sh
 //! cilbench run --method l2p
 //! ```
 //!
-//! The query of an image is the CLS feature of the frozen backbone without prompts. Of P prompts of L tokens, the N whose keys are nearest to it by cosine are put beside
-//! the image's tokens; the head sees the mean of their outputs. loss = CE over the task's classes + λ·Σ (1 − cos(query, key)) over the keys chosen. Prompts, keys
-//! and the task's head train; the backbone never does.
+//! The query of an image is the CLS feature of the frozen backbone without prompts. Of P prompts of
+//! L tokens, the N whose keys are nearest to it by cosine are put beside the image's tokens; the
+//! head sees the mean of their outputs. loss = CE over the task's classes + λ·Σ (1 − cos(query,
+//! key)) over the keys chosen. Prompts, keys and the task's head train; the backbone never does.
 //!
-//! Each image chooses for itself, in training and in prediction, as in the paper; the authors' code lets a whole batch vote in both, which makes a prediction
-//! depend on the images beside it. The learning rate follows the schedule of all methods here, not the authors' constant one, and gradients are not clipped.
+//! Each image chooses for itself, in training and in prediction, as in the paper; the authors' code
+//! lets a whole batch vote in both, which makes a prediction depend on the images beside it. The
+//! learning rate follows the schedule of all methods here, not the authors' constant one, and
+//! gradients are not clipped.
 
 use candle_core::{D, Tensor};
 use cilbench::backbone::{Backbone, Capability, Features, Pass};
 use cilbench::context::{Context, Law};
-use cilbench::method::{About, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Variable};
+use cilbench::method::{
+    About, Batch, Carry, Fresh, Loss, Losses, Method, MethodEntry, Model, Plan, Setup, Variable,
+};
 use cilbench::nn;
 use cilbench::optim::Optimiser;
 use cilbench::parts::{Heads, Training, Want, unit};
@@ -101,17 +107,26 @@ impl Method for L2p {
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         config.training.check()?;
-        for (key, value) in [("pool_size", config.pool_size), ("prompt_length", config.prompt_length), ("top_k", config.top_k)] {
+        for (key, value) in [
+            ("pool_size", config.pool_size),
+            ("prompt_length", config.prompt_length),
+            ("top_k", config.top_k),
+        ] {
             if value == 0 {
                 return Err(Error::usage(format!("{key} = 0: must be at least 1")));
             }
         }
         if config.top_k > config.pool_size {
             let (k, pool) = (config.top_k, config.pool_size);
-            return Err(Error::usage(format!("top_k = {k}: there are only pool_size = {pool} prompts to choose from")));
+            return Err(Error::usage(format!(
+                "top_k = {k}: there are only pool_size = {pool} prompts to choose from"
+            )));
         }
         if !(config.pull.is_finite() && config.pull >= 0.0) {
-            return Err(Error::usage(format!("pull = {}: a loss's weight must not be negative", config.pull)));
+            return Err(Error::usage(format!(
+                "pull = {}: a loss's weight must not be negative",
+                config.pull
+            )));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::ExtraTokens])?;
         let network = Prompted {
@@ -120,7 +135,11 @@ impl Method for L2p {
             training: config.training.clone(),
             pool: None,
             optimiser: None,
-            sizes: Sizes { pool: config.pool_size, length: config.prompt_length, chosen: config.top_k },
+            sizes: Sizes {
+                pool: config.pool_size,
+                length: config.prompt_length,
+                chosen: config.top_k,
+            },
         };
         Ok(Self { config, network })
     }
@@ -131,12 +150,14 @@ impl Method for L2p {
         let logits = network.heads.current(&Prompted::pooled(&features)?)?;
         let ce = nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?;
         // Eq. (5): CE + λ·Σ γ(q(x), k) over the keys chosen.
-        network.step(Loss::new("ce", ce).add("key_distance", self.config.pull, distance)?, batch.epoch)
+        network
+            .step(Loss::new("ce", ce).add("key_distance", self.config.pull, distance)?, batch.epoch)
     }
 }
 
 impl Pool {
-    /// For queries (batch, dim): the prompts chosen, (batch, top_k·L, dim), and the mean over images of Σ (1 − cos) to their keys.
+    /// For queries (batch, dim): the prompts chosen, (batch, top_k·L, dim), and the mean over
+    /// images of Σ (1 − cos) to their keys.
     fn choose(&self, queries: &Tensor, top_k: usize) -> Result<(Tensor, Tensor)> {
         let (batch, dim) = queries.dims2()?;
         let similarity = unit(&queries.detach())?.matmul(&unit(self.keys.as_tensor())?.t()?)?;
@@ -147,7 +168,8 @@ impl Pool {
     }
 }
 
-/// The places (batch, k), u32, of the `k` largest of each row of cosines (batch, n), the largest first; on the CPU of equal ones the first.
+/// The places (batch, k), u32, of the `k` largest of each row of cosines (batch, n), the largest
+/// first; on the CPU of equal ones the first.
 fn nearest(cosines: &Tensor, k: usize) -> Result<Tensor> {
     let mut left = cosines.detach();
     let taken = Tensor::full(-2f32, (left.dim(0)?, 1), left.device())?.to_dtype(left.dtype())?;
@@ -168,7 +190,11 @@ impl Prompted {
         let pool = self.pool.as_ref().ok_or_else(early)?;
         let queries = self.backbone.forward(images, Pass::default())?.cls;
         let (prompts, distance) = pool.choose(&queries, self.sizes.chosen)?;
-        let pass = Pass { extra_tokens: Some(&prompts), cls_tokens: want == Want::ClsTokens, ..Pass::default() };
+        let pass = Pass {
+            extra_tokens: Some(&prompts),
+            cls_tokens: want == Want::ClsTokens,
+            ..Pass::default()
+        };
         Ok((self.backbone.forward(images, pass)?, distance))
     }
 
@@ -203,8 +229,13 @@ impl Model for Prompted {
         }
         self.heads.grow(task, carry)?;
         if carry.training() {
-            let prompts = self.pool.iter().flat_map(|pool| [pool.prompts.clone(), pool.keys.clone()]).collect();
-            self.optimiser = Some(self.training.optimiser(prompts, self.heads.current_variables(), carry)?);
+            let prompts = self
+                .pool
+                .iter()
+                .flat_map(|pool| [pool.prompts.clone(), pool.keys.clone()])
+                .collect();
+            self.optimiser =
+                Some(self.training.optimiser(prompts, self.heads.current_variables(), carry)?);
         }
         Ok(())
     }
@@ -238,21 +269,41 @@ mod tests {
     fn each_image_gets_the_prompts_of_its_nearest_keys_and_trains_them_alone() {
         let (carried, placement, mut host) = (Carried::new(), Placement::cpu(DType::F64), NoHost);
         let mut carry = Carry::fresh(&mut host, &carried, &placement);
-        let mut variable = |name: &str, t: &Tensor| carry.copied(name, Kind::Trained, t).expect("variable");
-        let keys = Tensor::new(&[[1.0f64, 0.0], [0.0, 2.0], [-3.0, 0.0]], &Device::Cpu).expect("keys");
-        let prompts = Tensor::arange(0.0f64, 12.0, &Device::Cpu).expect("prompts").reshape((3, 2, 2)).expect("shape");
+        let mut variable =
+            |name: &str, t: &Tensor| carry.copied(name, Kind::Trained, t).expect("variable");
+        let keys =
+            Tensor::new(&[[1.0f64, 0.0], [0.0, 2.0], [-3.0, 0.0]], &Device::Cpu).expect("keys");
+        let prompts = Tensor::arange(0.0f64, 12.0, &Device::Cpu)
+            .expect("prompts")
+            .reshape((3, 2, 2))
+            .expect("shape");
         let pool = Pool { prompts: variable("prompts", &prompts), keys: variable("keys", &keys) };
         let queries = Tensor::new(&[[2.0f64, 1.0], [-1.0, -1.0]], &Device::Cpu).expect("queries");
         let (chosen, distance) = pool.choose(&queries, 2).expect("choice");
         let values = chosen.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
-        let expected: Vec<f64> = [0..4, 4..8, 8..12, 0..4].into_iter().flatten().map(f64::from).collect();
+        let expected: Vec<f64> =
+            [0..4, 4..8, 8..12, 0..4].into_iter().flatten().map(f64::from).collect();
         assert_eq!(values, expected, "prompts 0 and 1, then 2 and 0");
-        // cos: 2/√5 and 1/√5 for the first; 1/√2 and, of two equal ones, the first (−1/√2) for the second.
+        // cos: 2/√5 and 1/√5 for the first; 1/√2 and, of two equal ones, the first (−1/√2) for the
+        // second.
         let expected = (2.0 - 3.0 / 5f64.sqrt() + 2.0) / 2.0;
         assert!((distance.to_scalar::<f64>().expect("scalar") - expected).abs() < 1e-9);
-        let grads = (chosen.sum_all().expect("sum") + distance).expect("loss").backward().expect("bwd");
-        let of = |v: &Variable| grads.get(v).expect("gradient").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
-        assert_eq!(of(&pool.prompts), [2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0], "as often as each was chosen");
+        let grads =
+            (chosen.sum_all().expect("sum") + distance).expect("loss").backward().expect("bwd");
+        let of = |v: &Variable| {
+            grads
+                .get(v)
+                .expect("gradient")
+                .flatten_all()
+                .expect("flat")
+                .to_vec1::<f64>()
+                .expect("values")
+        };
+        assert_eq!(
+            of(&pool.prompts),
+            [2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+            "as often as each was chosen"
+        );
         assert!(of(&pool.keys).iter().any(|g| g.abs() > 1e-6));
     }
 }

@@ -1,4 +1,5 @@
-//! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line here.
+//! The methods that come with cilbench, one file each. Adding one is a new file and its `mod` line
+//! here.
 #![deny(missing_docs)]
 
 mod aper;

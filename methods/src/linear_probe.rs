@@ -22,13 +22,17 @@ inventory::submit! { MethodEntry::of::<LinearProbe>() }
 pub struct Config {
     #[serde(flatten)]
     training: Training,
-    /// Classes of the cross-entropy, and the heads that it trains: the current task's alone, or all that were seen.
+    /// Classes of the cross-entropy, and the heads that it trains: the current task's alone, or all
+    /// that were seen.
     classes: Classes,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { training: Training { learning_rate: 1e-3, ..Training::default() }, classes: Classes::Current }
+        Self {
+            training: Training { learning_rate: 1e-3, ..Training::default() },
+            classes: Classes::Current,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Sequential LoRA: one pair a task on top of all former ones, nothing against forgetting (Hu et al. 2022).
+//! Sequential LoRA: one pair a task on top of all former ones, nothing against forgetting (Hu et
+//! al. 2022).
 //!
 //! ```sh
 //! cilbench run --method lora

@@ -4,7 +4,8 @@
 //! cilbench run --method lora-ca
 //! ```
 //!
-//! The relation-free baseline of SR²-LoRA (arXiv 2605.07420): the heads are realigned on features drawn from class statistics, the backbone drifts.
+//! The relation-free baseline of SR²-LoRA (arXiv 2605.07420): the heads are realigned on features
+//! drawn from class statistics, the backbone drifts.
 
 use cilbench::Result;
 use cilbench::context::Context;

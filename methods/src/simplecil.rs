@@ -1,4 +1,5 @@
-//! SimpleCIL: class-mean prototypes of frozen features and a cosine classifier (Zhou et al., IJCV 2024). No gradient, one pass.
+//! SimpleCIL: class-mean prototypes of frozen features and a cosine classifier (Zhou et al., IJCV
+//! 2024). No gradient, one pass.
 //!
 //! ```sh
 //! cilbench run --method simplecil

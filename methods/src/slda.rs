@@ -1,15 +1,18 @@
-//! SLDA: linear discriminant analysis on frozen features with one running covariance (Hayes and Kanan, CVPRW 2020). No gradient, one pass.
+//! SLDA: linear discriminant analysis on frozen features with one running covariance (Hayes and
+//! Kanan, CVPRW 2020). No gradient, one pass.
 //!
 //! ```sh
 //! cilbench run --method slda
 //! ```
 //!
-//! Class means and the covariance Σ shared by all classes are kept in f64 and updated task by task; the classifier is w_c = Λ·μ_c, b_c = −μ_cᵀ·Λ·μ_c / 2 with
-//! Λ = ((1−ε)·Σ + ε·I)⁻¹.
+//! Class means and the covariance Σ shared by all classes are kept in f64 and updated task by task;
+//! the classifier is w_c = Λ·μ_c, b_c = −μ_cᵀ·Λ·μ_c / 2 with Λ = ((1−ε)·Σ + ε·I)⁻¹.
 //!
-//! As in the authors' code the first task's Σ is the oracle-approximating shrinkage estimate (OAS, Chen et al. 2010) towards tr(Σ)/dim·I, which counts where images are fewer
-//! than dimensions; `oas = false` takes it as it is. Later images add their scatter. The authors add image after image, each about its class's mean so far; here a task's scatter is
-//! about its classes' means, which is the exact pooled covariance and does not depend on the order of images.
+//! As in the authors' code the first task's Σ is the oracle-approximating shrinkage estimate (OAS,
+//! Chen et al. 2010) towards tr(Σ)/dim·I, which counts where images are fewer than dimensions; `oas
+//! = false` takes it as it is. Later images add their scatter. The authors add image after image,
+//! each about its class's mean so far; here a task's scatter is about its classes' means, which is
+//! the exact pooled covariance and does not depend on the order of images.
 
 use std::cell::OnceCell;
 
@@ -32,7 +35,8 @@ inventory::submit! { MethodEntry::of::<Slda>() }
 pub struct Config {
     /// Shrinkage of the covariance towards the identity (ε), in (0, 1].
     shrinkage: f64,
-    /// Whether the first task's covariance is shrunk by as much as its images and dimensions ask for (OAS).
+    /// Whether the first task's covariance is shrunk by as much as its images and dimensions ask
+    /// for (OAS).
     oas: bool,
 }
 
@@ -87,7 +91,10 @@ impl Method for Slda {
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if !(config.shrinkage > 0.0 && config.shrinkage <= 1.0) {
-            return Err(Error::usage(format!("shrinkage = {}: must be above 0 and at most 1", config.shrinkage)));
+            return Err(Error::usage(format!(
+                "shrinkage = {}: must be above 0 and at most 1",
+                config.shrinkage
+            )));
         }
         let frozen = FrozenFeatures::new(setup);
         Ok(Self { config, frozen, statistics: None, classifier: OnceCell::new() })
@@ -124,8 +131,9 @@ impl Method for Slda {
     }
 }
 
-/// The oracle-approximating shrinkage estimate of a covariance (dim, dim) taken from `images` centred rows: (1−ρ)·S + ρ·tr(S)/dim·I with
-/// ρ = min(1, (a + m²) / ((n+1)·(a − m²/dim))), a the mean of S's squared entries and m = tr(S)/dim.
+/// The oracle-approximating shrinkage estimate of a covariance (dim, dim) taken from `images`
+/// centred rows: (1−ρ)·S + ρ·tr(S)/dim·I with ρ = min(1, (a + m²) / ((n+1)·(a − m²/dim))), a the
+/// mean of S's squared entries and m = tr(S)/dim.
 fn oas(covariance: &Tensor, images: f64) -> Result<Tensor> {
     let dim = covariance.dim(0)?;
     let identity = Tensor::eye(dim, DType::F64, &Device::Cpu)?;
@@ -150,7 +158,9 @@ impl Sums {
     }
 
     fn scatter(&self) -> Result<&Tensor> {
-        self.scatter.as_ref().ok_or_else(|| Error::Protocol("slda was used before its first task was over".into()))
+        self.scatter
+            .as_ref()
+            .ok_or_else(|| Error::Protocol("slda was used before its first task was over".into()))
     }
 
     /// Takes a class's features (n, dim) in; a class seen before (in another domain) is merged.
@@ -163,7 +173,8 @@ impl Sums {
         if class < self.means.len() {
             let (old, m) = (self.counts[class] as f64, n as f64);
             let shift = (&mean - &self.means[class])?.reshape((1, dim))?;
-            scatter = (scatter + (shift.t()?.contiguous()?.matmul(&shift)? * (old * m / (old + m)))?)?;
+            scatter =
+                (scatter + (shift.t()?.contiguous()?.matmul(&shift)? * (old * m / (old + m)))?)?;
             self.means[class] = (((&self.means[class] * old)? + (mean * m)?)? / (old + m))?;
             self.counts[class] += n as i64;
         } else {
@@ -183,7 +194,8 @@ impl Slda {
     fn sums(&self) -> Result<Sums> {
         let Some(carried) = &self.statistics else { return Ok(Sums::default()) };
         let Some(means) = carried.means.find() else { return Ok(Sums::default()) };
-        let means = (0..means.0.dim(0)?).map(|class| Ok(means.0.get(class)?)).collect::<Result<_>>()?;
+        let means =
+            (0..means.0.dim(0)?).map(|class| Ok(means.0.get(class)?)).collect::<Result<_>>()?;
         let scatter = Some(carried.scatter.get()?.0.clone());
         Ok(Sums { means, counts: carried.counts.get()?.as_ref().clone(), scatter })
     }
@@ -212,7 +224,8 @@ impl Slda {
         let weight = nn::solve_symmetric(&covariance, &means.t()?)?.t()?.contiguous()?;
         let bias = ((&weight * &means)?.sum(1)? * -0.5)?;
         let placement = self.frozen.placement();
-        let classifier = Classifier { weight: placement.place(&weight)?, bias: placement.place(&bias)? };
+        let classifier =
+            Classifier { weight: placement.place(&weight)?, bias: placement.place(&bias)? };
         Ok(self.classifier.get_or_init(|| classifier))
     }
 }

@@ -4,9 +4,10 @@
 //! cilbench run --method sr2-lora
 //! ```
 //!
-//! Each task adds one LoRA pair to k and v. While it trains, the singular values of the inter-layer relation matrix (the Gram matrix of the CLS
-//! tokens after every block, for each image) are held to those of the previous model; afterwards the heads are realigned on
-//! features drawn from class statistics.
+//! Each task adds one LoRA pair to k and v. While it trains, the singular values of the inter-layer
+//! relation matrix (the Gram matrix of the CLS tokens after every block, for each image) are held
+//! to those of the previous model; afterwards the heads are realigned on features drawn from class
+//! statistics.
 
 use candle_core::Tensor;
 use cilbench::backbone::Capability;
@@ -44,7 +45,8 @@ impl Alignment {
     fn between(self, new: &Tensor, old: &Tensor) -> Result<Option<Tensor>> {
         // λ: the singular values of the relation matrix, which is symmetric and positive.
         let spectrum = |tokens: &Tensor| nn::eigenvalues(&nn::relation(tokens)?);
-        let last = |tokens: &Tensor| -> Result<Tensor> { Ok(tokens.narrow(1, tokens.dim(1)? - 1, 1)?) };
+        let last =
+            |tokens: &Tensor| -> Result<Tensor> { Ok(tokens.narrow(1, tokens.dim(1)? - 1, 1)?) };
         Ok(Some(match self {
             Self::Spectral => nn::smooth_l1(&spectrum(new)?, &spectrum(old)?)?,
             Self::Entrywise => nn::smooth_l1(&nn::relation(new)?, &nn::relation(old)?)?,
@@ -62,7 +64,8 @@ pub enum TaskLoss {
     /// Cross-entropy of the current head's logits.
     #[default]
     CrossEntropy,
-    /// Cross-entropy of the logits divided by their norm and by 0.1 (the authors' choice for ImageNet-A).
+    /// Cross-entropy of the logits divided by their norm and by 0.1 (the authors' choice for
+    /// ImageNet-A).
     Normalised,
 }
 
@@ -129,11 +132,16 @@ impl Method for Sr2Lora {
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if !(config.relation_weight.is_finite() && config.relation_weight >= 0.0) {
-            return Err(Error::usage(format!("relation_weight = {}: must not be negative", config.relation_weight)));
+            return Err(Error::usage(format!(
+                "relation_weight = {}: must not be negative",
+                config.relation_weight
+            )));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::ClsTokens])?;
-        let classifier = ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &config.training);
-        let learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let classifier =
+            ClassifierAlignment::new(AlignmentLoss::EntropyNormalised, &config.training);
+        let learner =
+            Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         Ok(Self { config, learner, classifier })
     }
 
@@ -145,7 +153,8 @@ impl Method for Sr2Lora {
         let ce = self.config.task_loss.of(&logits, &task.within(&batch.data.labels)?)?;
         let relation = self.relation(features.blocks.as_ref(), &batch.data.images, ctx)?;
         // The training loss: the task's own, plus w times the distance of the relations' spectra.
-        let loss = Loss::new("ce", ce).add_some("relation", self.config.relation_weight, relation)?;
+        let loss =
+            Loss::new("ce", ce).add_some("relation", self.config.relation_weight, relation)?;
         self.learner.step(loss, batch.epoch)
     }
 
@@ -162,10 +171,16 @@ impl Method for Sr2Lora {
 impl Sr2Lora {
     /// The relation term for the CLS tokens (batch, blocks, dim) of the current model, if they are
     /// held to those of the previous one.
-    fn relation(&self, new: Option<&Tensor>, images: &Tensor, ctx: &mut Context) -> Result<Option<Tensor>> {
+    fn relation(
+        &self,
+        new: Option<&Tensor>,
+        images: &Tensor,
+        ctx: &mut Context,
+    ) -> Result<Option<Tensor>> {
         let Some(new) = new else { return Ok(None) };
         let old = self.learner.forward_previous(images)?.blocks;
-        let old = old.ok_or_else(|| Error::Unsupported("the backbone gave no CLS tokens".into()))?;
+        let old =
+            old.ok_or_else(|| Error::Unsupported("the backbone gave no CLS tokens".into()))?;
         ctx.probe("relation_new", || nn::relation(new))?;
         ctx.probe("relation_old", || nn::relation(&old))?;
         let relation = self.config.alignment.between(new, &old)?;

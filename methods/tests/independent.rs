@@ -1,4 +1,5 @@
-//! The replay of an independent implementation's runs (`methods/fixtures/independent`, PyTorch in double precision): every recorded quantity of every method.
+//! The replay of an independent implementation's runs (`methods/fixtures/independent`, PyTorch in
+//! double precision): every recorded quantity of every method.
 
 use std::path::{Path, PathBuf};
 
@@ -25,14 +26,19 @@ const METHODS: [&str; 13] = [
 ];
 
 fn files() -> Vec<PathBuf> {
-    folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/independent")).expect("the folder of fixtures")
+    folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/independent"))
+        .expect("the folder of fixtures")
 }
 
 fn check(dtype: DType) {
     let files = files();
-    assert_eq!(files.iter().map(|f| f.file_stem().expect("name").to_string_lossy()).collect::<Vec<_>>(), METHODS);
+    assert_eq!(
+        files.iter().map(|f| f.file_stem().expect("name").to_string_lossy()).collect::<Vec<_>>(),
+        METHODS
+    );
     for file in files {
-        let outcome = replay(&file, &std::fs::read(&file).expect("read"), &Placement::cpu(dtype)).expect("replay");
+        let outcome = replay(&file, &std::fs::read(&file).expect("read"), &Placement::cpu(dtype))
+            .expect("replay");
         assert!(outcome.passed(), "{}: {outcome:#?}", file.display());
     }
 }
@@ -55,7 +61,9 @@ fn another_perturbation_does_not_pass() {
     let header = String::from_utf8(bytes[8..8 + length].to_vec()).expect("text");
     assert!(header.contains("\"method\":\"pm\""), "the method in the metadata");
     let header = header.replacen("\"method\":\"pm\"", "\"method\":\"pm perturbation=0.25\"", 1);
-    let changed = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat();
+    let changed =
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]]
+            .concat();
     let outcome = replay(&file, &changed, &Placement::cpu(DType::F64)).expect("replay");
     assert!(matches!(outcome, Outcome::Compared(_)) && !outcome.passed());
 }

@@ -19,7 +19,8 @@ fn fixture(name: &str) -> &'static FixtureEntry {
 
 fn check(dtype: DType) {
     for fixture in fixtures() {
-        let outcome = replay(Path::new(fixture.file), fixture.bytes, &Placement::cpu(dtype)).expect("replay");
+        let outcome =
+            replay(Path::new(fixture.file), fixture.bytes, &Placement::cpu(dtype)).expect("replay");
         assert!(outcome.passed(), "{}: {outcome:#?}", fixture.file);
     }
 }
@@ -43,26 +44,38 @@ fn the_operations_of_a_gpu_agree_with_the_authors() {
 fn a_changed_number_does_not_pass() {
     let fixture = fixture("sr2-lora_adam");
     let text = "\"lr\\\": 0.01";
-    let at = fixture.bytes.windows(text.len()).position(|w| w == text.as_bytes()).expect("the learning rate in the metadata");
+    let at = fixture
+        .bytes
+        .windows(text.len())
+        .position(|w| w == text.as_bytes())
+        .expect("the learning rate in the metadata");
     let mut bytes = fixture.bytes.to_vec();
     bytes[at + text.len() - 1] = b'2';
-    let outcome = replay(Path::new("changed"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
+    let outcome =
+        replay(Path::new("changed"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
     assert!(matches!(outcome, Outcome::Compared(_)) && !outcome.passed());
 }
 
 #[test]
 fn a_method_that_is_not_there_is_skipped_and_not_passed() {
     let fixture = fixture("lora-ca");
-    let at = fixture.bytes.windows(7).position(|w| w == b"lora-ca").expect("the method in the metadata");
+    let at =
+        fixture.bytes.windows(7).position(|w| w == b"lora-ca").expect("the method in the metadata");
     let mut bytes = fixture.bytes.to_vec();
     bytes[at..at + 7].copy_from_slice(b"unheard");
-    let outcome = replay(Path::new("unheard"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
+    let outcome =
+        replay(Path::new("unheard"), &bytes, &Placement::cpu(DType::F32)).expect("replay");
     assert!(matches!(outcome, Outcome::Skipped(_)) && !outcome.passed());
 }
 
 #[test]
 fn a_truncated_file_is_an_error() {
     let fixture = fixture("sr2-lora_adam");
-    let error = replay(Path::new("cut.safetensors"), &fixture.bytes[..100_000], &Placement::cpu(DType::F32)).expect_err("must fail");
+    let error = replay(
+        Path::new("cut.safetensors"),
+        &fixture.bytes[..100_000],
+        &Placement::cpu(DType::F32),
+    )
+    .expect_err("must fail");
     assert!(error.to_string().contains("cut.safetensors"), "{error}");
 }

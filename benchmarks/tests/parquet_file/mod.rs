@@ -29,21 +29,29 @@ pub fn write(file: &Path, image: &str, images: &[(Vec<u8>, String)], beside: Bes
     );
     let schema = Arc::new(parse_message_type(&schema).expect("schema"));
     let target = std::fs::File::create(file).expect("file");
-    let mut writer = SerializedFileWriter::new(target, schema, Arc::new(WriterProperties::builder().build())).expect("writer");
+    let mut writer =
+        SerializedFileWriter::new(target, schema, Arc::new(WriterProperties::builder().build()))
+            .expect("writer");
     let mut group = writer.next_row_group().expect("group");
     let bytes: Vec<ByteArray> = images.iter().map(|(b, _)| b.clone().into()).collect();
     let paths: Vec<ByteArray> = images.iter().map(|(_, p)| p.clone().into_bytes().into()).collect();
     for values in [bytes, paths] {
         let mut column = group.next_column().expect("column").expect("column");
-        column.typed::<ByteArrayType>().write_batch(&values, Some(&vec![2; values.len()]), None).expect("bytes");
+        column
+            .typed::<ByteArrayType>()
+            .write_batch(&values, Some(&vec![2; values.len()]), None)
+            .expect("bytes");
         column.close().expect("close");
     }
     let mut column = group.next_column().expect("column").expect("column");
     let levels = vec![1; images.len()];
     match beside {
-        Beside::Integers(_, values) => column.typed::<Int64Type>().write_batch(values, Some(&levels), None),
+        Beside::Integers(_, values) => {
+            column.typed::<Int64Type>().write_batch(values, Some(&levels), None)
+        }
         Beside::Texts(_, values) => {
-            let values: Vec<ByteArray> = values.iter().map(|v| v.as_bytes().to_vec().into()).collect();
+            let values: Vec<ByteArray> =
+                values.iter().map(|v| v.as_bytes().to_vec().into()).collect();
             column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None)
         }
     }

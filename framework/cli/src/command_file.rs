@@ -6,7 +6,9 @@ use cilbench::method::MethodEntry;
 use cilbench::scenario::ClassOrder;
 use cilbench::{Error, Result};
 
-use crate::args::{BackboneArgs, DataSourceArgs, Experiment, PluginUse, RunArgs, ScenarioArgs, SettingArgs};
+use crate::args::{
+    BackboneArgs, DataSourceArgs, Experiment, PluginUse, RunArgs, ScenarioArgs, SettingArgs,
+};
 use crate::plugins;
 
 const NAME: &str = "command.json";
@@ -15,12 +17,14 @@ const NAME: &str = "command.json";
 pub(crate) fn read(folder: &Path) -> Result<RunArgs> {
     let file = folder.join(NAME);
     let text = std::fs::read_to_string(&file).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => {
-            Error::usage(format!("{}: this is no run folder: there is no {NAME} in it", folder.display()))
-        }
+        std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory => Error::usage(format!(
+            "{}: this is no run folder: there is no {NAME} in it",
+            folder.display()
+        )),
         _ => Error::io(&file)(e),
     })?;
-    serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("cannot be understood: {e}")))
+    serde_json::from_str(&text)
+        .map_err(|e| Error::file(&file, format!("cannot be understood: {e}")))
 }
 
 /// Writes the options into the run folder, with paths that hold from every folder.
@@ -30,27 +34,43 @@ pub(crate) fn write(folder: &Path, args: &RunArgs, entry: &MethodEntry) -> Resul
         .map_err(|e| Error::file(&file, format!("cannot be written as JSON: {e}")))?;
     // The file is renamed into place: a process that is killed here leaves no half of it.
     let part = folder.join("command.json.tmp");
-    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, &file)).map_err(Error::io(&file))
+    std::fs::write(&part, text)
+        .and_then(|()| std::fs::rename(&part, &file))
+        .map_err(Error::io(&file))
 }
 
 fn with_absolute_paths(args: &RunArgs, entry: &MethodEntry) -> Result<RunArgs> {
-    let absolute = |path: &Option<PathBuf>| path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()));
+    let absolute = |path: &Option<PathBuf>| {
+        path.as_ref().map(|p| std::path::absolute(p).unwrap_or_else(|_| p.clone()))
+    };
     let experiment = &args.experiment;
     let (scenario, backbone) = (&experiment.scenario, &experiment.backbone);
     // A scenario file may be named from another folder when the run is resumed.
     let scenario_name = match scenario.scenario.ends_with(".toml") {
-        true => std::path::absolute(&scenario.scenario).map_or(scenario.scenario.clone(), |p| p.display().to_string()),
+        true => std::path::absolute(&scenario.scenario)
+            .map_or(scenario.scenario.clone(), |p| p.display().to_string()),
         false => scenario.scenario.clone(),
     };
     // The same holds for a file of class names.
     let class_order = scenario.class_order.as_deref().map(|text| match text.parse() {
-        Ok(ClassOrder::File(file)) => std::path::absolute(&file).map_or(text.to_owned(), |p| p.display().to_string()),
+        Ok(ClassOrder::File(file)) => {
+            std::path::absolute(&file).map_or(text.to_owned(), |p| p.display().to_string())
+        }
         _ => text.to_owned(),
     });
-    let source = DataSourceArgs { data_root: absolute(&scenario.source.data_root), ..scenario.source.clone() };
+    let source = DataSourceArgs {
+        data_root: absolute(&scenario.source.data_root),
+        ..scenario.source.clone()
+    };
     let experiment = Experiment {
-        settings: SettingArgs { config: absolute(&experiment.settings.config), ..experiment.settings.clone() },
-        plugins: PluginUse { plugins: plugins::place_of(entry)?.into_iter().collect(), ..experiment.plugins.clone() },
+        settings: SettingArgs {
+            config: absolute(&experiment.settings.config),
+            ..experiment.settings.clone()
+        },
+        plugins: PluginUse {
+            plugins: plugins::place_of(entry)?.into_iter().collect(),
+            ..experiment.plugins.clone()
+        },
         scenario: ScenarioArgs { scenario: scenario_name, class_order, source, ..scenario.clone() },
         backbone: BackboneArgs { weights: absolute(&backbone.weights), ..backbone.clone() },
         ..experiment.clone()
@@ -88,7 +108,9 @@ mod tests {
     fn what_the_first_version_did_not_write_has_its_default() {
         let mut old: serde_json::Value = serde_json::from_str(OLD).expect("JSON");
         let keys = old.as_object_mut().expect("an object");
-        ["weights_key", "split", "activations", "isolate", "plugins", "plugin_timeout"].iter().for_each(|key| drop(keys.remove(*key)));
+        ["weights_key", "split", "activations", "isolate", "plugins", "plugin_timeout"]
+            .iter()
+            .for_each(|key| drop(keys.remove(*key)));
         let args: RunArgs = serde_json::from_value(old).expect("read");
         assert!(!args.experiment.plugins.isolate && args.experiment.plugins.plugins.is_empty());
         keys_are_needed(OLD, "method");

@@ -23,11 +23,17 @@ impl FinishedRun {
     pub(crate) fn open(args: &FinishedArgs) -> Result<Self> {
         let folder = &args.run;
         let Some(record) = RunFolder::read(folder)? else {
-            return Err(Error::usage(format!("{}: this is no run folder: there is no run.json in it", folder.display())));
+            return Err(Error::usage(format!(
+                "{}: this is no run folder: there is no run.json in it",
+                folder.display()
+            )));
         };
         if record.status != Status::Finished {
-            let text =
-                format!("{}: this run is not finished ({:?}): finish it with `cilbench run --resume {0}`", folder.display(), record.status);
+            let text = format!(
+                "{}: this run is not finished ({:?}): finish it with `cilbench run --resume {0}`",
+                folder.display(),
+                record.status
+            );
             return Err(Error::usage(text));
         }
         let mut experiment = command_file::read(folder)?.experiment;
@@ -60,10 +66,14 @@ impl FinishedRun {
         let folder = self.folder.join("checkpoints");
         let (checkpoint, damaged) = Checkpoint::newest(&folder)?;
         damaged.iter().for_each(|d| eprintln!("warning: {d}"));
-        let is_last = |c: &Checkpoint| c.identity == record.identity.hash() && c.finished == record.tasks.len() && c.running.is_none();
-        let last = checkpoint
-            .filter(is_last)
-            .ok_or_else(|| Error::file(&folder, "the checkpoint of the finished run is not there, or damaged"))?;
+        let is_last = |c: &Checkpoint| {
+            c.identity == record.identity.hash()
+                && c.finished == record.tasks.len()
+                && c.running.is_none()
+        };
+        let last = checkpoint.filter(is_last).ok_or_else(|| {
+            Error::file(&folder, "the checkpoint of the finished run is not there, or damaged")
+        })?;
         let recorded = record.receipts.last().map(|r| r.state_after.as_str());
         if recorded != Some(last.state.hash().as_str()) {
             return Err(Error::file(&folder, "the checkpoint's state is not the one in run.json"));

@@ -12,7 +12,9 @@ pub(crate) fn hub() -> Hub {
         let mut bar = bar.lock().unwrap_or_else(|e| e.into_inner());
         if bar.as_ref().is_none_or(|(name, _)| name != file) {
             let new = ProgressBar::new(all);
-            let style = ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec} (left {eta})");
+            let style = ProgressStyle::with_template(
+                "  {msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec} (left {eta})",
+            );
             new.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             new.set_message(file.to_owned());
             *bar = Some((file.to_owned(), new));

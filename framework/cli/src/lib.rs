@@ -31,20 +31,21 @@ use clap::Parser;
 use args::GlobalArgs;
 use commands::Args;
 
-// Batches and activations are large and short-lived. The system's allocator would return each to the
-// kernel and fault it in again.
+// Batches and activations are large and short-lived. The system's allocator would return each to
+// the kernel and fault it in again.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the command line of this process. Exit codes: 0 done, 1 failed, 2 bad usage or
-/// configuration, 75 stopped by a scheduler or a time limit (the same command goes on), 130 stopped by
-/// Ctrl-C.
+/// configuration, 75 stopped by a scheduler or a time limit (the same command goes on), 130 stopped
+/// by Ctrl-C.
 pub fn main() -> ExitCode {
     exit_quietly_on_broken_pipe();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
-            // Help and version are answers. Everything else is bad usage, and clap's text is the message.
+            // Help and version are answers. Everything else is bad usage, and clap's text is the
+            // message.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
@@ -55,13 +56,18 @@ pub fn main() -> ExitCode {
     }
     set_environment(&args.global);
     let command = args.command.given();
-    let outcome = command.plugins().and_then(|policy| policy.open(&args.global)).and_then(|()| command.execute(&args.global));
+    let outcome = command
+        .plugins()
+        .and_then(|policy| policy.open(&args.global))
+        .and_then(|()| command.execute(&args.global));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             match error {
-                Error::Interrupted(_) if signals::made_room() => ExitCode::from(signals::GO_ON_LATER),
+                Error::Interrupted(_) if signals::made_room() => {
+                    ExitCode::from(signals::GO_ON_LATER)
+                }
                 error => ExitCode::from(error.exit_code()),
             }
         }
@@ -85,11 +91,9 @@ fn set_environment(global: &GlobalArgs) {
 fn exit_quietly_on_broken_pipe() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic
-            .payload()
-            .downcast_ref::<String>()
-            .is_some_and(|text| text.starts_with("failed printing to stdout") && text.contains("Broken pipe"))
-        {
+        if panic.payload().downcast_ref::<String>().is_some_and(|text| {
+            text.starts_with("failed printing to stdout") && text.contains("Broken pipe")
+        }) {
             // The code with which a shell reports a process that SIGPIPE ended.
             std::process::exit(141);
         }

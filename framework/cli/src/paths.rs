@@ -10,5 +10,8 @@ pub(crate) fn require_exists(flag: &str, path: &Path) -> Result<()> {
         return Ok(());
     }
     let from = if path.is_absolute() { "" } else { " from this folder on" };
-    Err(Error::usage(format!("{flag} {}: there is no such file or folder{from}; check the path", path.display())))
+    Err(Error::usage(format!(
+        "{flag} {}: there is no such file or folder{from}; check the path",
+        path.display()
+    )))
 }

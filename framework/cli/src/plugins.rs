@@ -1,5 +1,5 @@
-//! Opens plugins: those of `--plugin`, of `plugins = […]` in a configuration file, of a run folder, and
-//! of the folder that `CILBENCH_PLUGINS` names.
+//! Opens plugins: those of `--plugin`, of `plugins = […]` in a configuration file, of a run folder,
+//! and of the folder that `CILBENCH_PLUGINS` names.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,9 @@ impl PluginPolicy {
 
     /// Opens the plugins of the command line and of the environment.
     pub(crate) fn open(&self, global: &GlobalArgs) -> Result<()> {
-        set_timeout(global.plugin_timeout.or(self.timeout).unwrap_or(process::TIMEOUT.as_secs_f64()))?;
+        set_timeout(
+            global.plugin_timeout.or(self.timeout).unwrap_or(process::TIMEOUT.as_secs_f64()),
+        )?;
         let loader = Loader { isolate: self.isolate };
         global.plugin.iter().try_for_each(|name| loader.open(name))?;
         if self.folder { loader.open_folder() } else { Ok(()) }
@@ -76,7 +78,9 @@ fn set_timeout(seconds: f64) -> Result<()> {
             TIMEOUT.get_or_init(|| timeout);
             Ok(())
         }
-        _ => Err(Error::usage(format!("--plugin-timeout {seconds}: a positive number of seconds is needed"))),
+        _ => Err(Error::usage(format!(
+            "--plugin-timeout {seconds}: a positive number of seconds is needed"
+        ))),
     }
 }
 
@@ -91,7 +95,8 @@ impl Loader {
     fn open(&self, name: &str) -> Result<()> {
         let library = is_library(name);
         let key = match library {
-            true => std::fs::canonicalize(name).map_or_else(|_| name.to_owned(), |p| p.display().to_string()),
+            true => std::fs::canonicalize(name)
+                .map_or_else(|_| name.to_owned(), |p| p.display().to_string()),
             false => process::PluginCommand::parse(name)?.absolute(),
         };
         if OPENED.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
@@ -112,12 +117,19 @@ impl Loader {
 
     /// Opens all libraries in the folder that the environment names, if it names one.
     fn open_folder(&self) -> Result<()> {
-        let Some(folder) = std::env::var_os(FOLDER).filter(|f| !f.is_empty()).map(PathBuf::from) else { return Ok(()) };
-        let entries = std::fs::read_dir(&folder).map_err(|e| Error::usage(format!("{FOLDER}={}: {e}", folder.display())))?;
-        let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| has_library_name(p)).collect();
+        let Some(folder) = std::env::var_os(FOLDER).filter(|f| !f.is_empty()).map(PathBuf::from)
+        else {
+            return Ok(());
+        };
+        let entries = std::fs::read_dir(&folder)
+            .map_err(|e| Error::usage(format!("{FOLDER}={}: {e}", folder.display())))?;
+        let mut files: Vec<PathBuf> =
+            entries.flatten().map(|e| e.path()).filter(|p| has_library_name(p)).collect();
         files.sort();
         for file in files {
-            let name = file.to_str().ok_or_else(|| Error::file(&file, "a plugin needs a path that is UTF-8: rename it"))?;
+            let name = file.to_str().ok_or_else(|| {
+                Error::file(&file, "a plugin needs a path that is UTF-8: rename it")
+            })?;
             self.open(name)?;
         }
         Ok(())
@@ -149,7 +161,8 @@ pub(crate) fn has_library_name(path: &Path) -> bool {
         let name = n.to_string_lossy();
         [".so", ".dylib", ".dll"].iter().any(|e| name.ends_with(e)) || name.contains(".so.")
     }) && !path.to_string_lossy().contains(' ')
-        || path.is_file() && path.extension().is_some_and(|e| e == "so" || e == "dylib" || e == "dll")
+        || path.is_file()
+            && path.extension().is_some_and(|e| e == "so" || e == "dylib" || e == "dll")
 }
 
 #[cfg(unix)]

@@ -10,7 +10,9 @@ use cilbench::data;
 use cilbench::method::{self, MethodEntry, Player, Setup};
 use cilbench::results::Identity;
 use cilbench::run::pretraining_warning;
-use cilbench::scenario::{self, ClassOrder, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream};
+use cilbench::scenario::{
+    self, ClassOrder, Opened, Scenario, ScenarioOptions, ScenarioSpec, TaskStream,
+};
 use cilbench::toml::Table;
 use cilbench::{Error, Result};
 
@@ -24,7 +26,12 @@ use crate::settings::Settings;
 pub(crate) fn open_data(args: &DataArgs) -> Result<(ScenarioSpec, Opened)> {
     let spec = scenario::find(&args.scenario)?;
     let source = &args.source;
-    let opened = scenario::open_dataset(&spec, source.data_root.as_deref(), source.split.as_deref(), &hub())?;
+    let opened = scenario::open_dataset(
+        &spec,
+        source.data_root.as_deref(),
+        source.split.as_deref(),
+        &hub(),
+    )?;
     Ok((spec, opened))
 }
 
@@ -39,7 +46,12 @@ impl OpenScenario {
     /// Opens the data set. `image_size` is in pixels.
     pub(crate) fn open(spec: ScenarioSpec, args: &ScenarioArgs, image_size: usize) -> Result<Self> {
         let source = &args.source;
-        let opened = scenario::open_dataset(&spec, source.data_root.as_deref(), source.split.as_deref(), &hub())?;
+        let opened = scenario::open_dataset(
+            &spec,
+            source.data_root.as_deref(),
+            source.split.as_deref(),
+            &hub(),
+        )?;
         let options = ScenarioOptions {
             class_order: args.class_order()?,
             image_size: Some(image_size),
@@ -51,8 +63,16 @@ impl OpenScenario {
 
     /// The stream of its tasks, in this class order or, for none, in that of its options.
     pub(crate) fn stream(&self, class_order: Option<ClassOrder>) -> Result<TaskStream> {
-        let options = ScenarioOptions { class_order: class_order.or_else(|| self.options.class_order.clone()), ..self.options.clone() };
-        TaskStream::new(&self.spec, &options, self.opened.dataset.clone(), self.opened.split.clone())
+        let options = ScenarioOptions {
+            class_order: class_order.or_else(|| self.options.class_order.clone()),
+            ..self.options.clone()
+        };
+        TaskStream::new(
+            &self.spec,
+            &options,
+            self.opened.dataset.clone(),
+            self.opened.split.clone(),
+        )
     }
 }
 
@@ -69,10 +89,12 @@ struct Recipe {
 impl Recipe {
     /// The method with nothing learned, on a backbone of its own, and the facts of the backbone.
     fn build(&self) -> Result<(Box<dyn Player>, BackboneInfo)> {
-        let mut backbone = (self.backbone.build)(&self.options, self.placement.dtype, &self.placement.device)?;
+        let mut backbone =
+            (self.backbone.build)(&self.options, self.placement.dtype, &self.placement.device)?;
         backbone.keep_activations(self.kept_images)?;
         let info = backbone.info().clone();
-        let source = BackboneSource { entry: self.backbone.name.to_owned(), options: self.options.clone() };
+        let source =
+            BackboneSource { entry: self.backbone.name.to_owned(), options: self.options.clone() };
         let setup = Setup { backbone, placement: self.placement.clone() };
         Ok((self.entry.build_on(&self.config, setup, Some(&source))?, info))
     }
@@ -112,13 +134,26 @@ impl Prepared {
         let stream = scenario.stream(None)?;
         scenario::require_whole(&stream)?;
         player.check(&stream.info().facts())?;
-        let mut warnings: Vec<String> = pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases).into_iter().collect();
+        let mut warnings: Vec<String> =
+            pretraining_warning(&info.pretrained_on, dataset.name, dataset.aliases)
+                .into_iter()
+                .collect();
         info.notes.iter().for_each(|note| eprintln!("weights: {note}"));
         if !info.assumed.is_empty() {
-            warnings.push(format!("nothing states it, so it is assumed of the backbone: {}", info.assumed.join("; ")));
+            warnings.push(format!(
+                "nothing states it, so it is assumed of the backbone: {}",
+                info.assumed.join("; ")
+            ));
         }
         warnings.extend(dataset.miscounted(&scenario.opened.split, &*scenario.opened.dataset));
-        Ok(Self { recipe, checked: RefCell::new(Some(player)), info, warnings, scenario, device: args.device.clone() })
+        Ok(Self {
+            recipe,
+            checked: RefCell::new(Some(player)),
+            info,
+            warnings,
+            scenario,
+            device: args.device.clone(),
+        })
     }
 
     /// The method's entry.
@@ -176,7 +211,10 @@ impl Prepared {
 fn require_weights_file(path: &Path) -> Result<()> {
     require_exists("--weights", path)?;
     match path.is_dir() {
-        true => Err(Error::usage(format!("--weights {}: this is a folder; name the safetensors file in it", path.display()))),
+        true => Err(Error::usage(format!(
+            "--weights {}: this is a folder; name the safetensors file in it",
+            path.display()
+        ))),
         false => Ok(()),
     }
 }

@@ -35,13 +35,17 @@ impl Display {
         }
     }
 
-    /// Prints the means of the epoch's losses over its steps. If a run was resumed within the epoch,
-    /// they are over the steps since then.
+    /// Prints the means of the epoch's losses over its steps. If a run was resumed within the
+    /// epoch, they are over the steps since then.
     fn end_epoch(&mut self) {
         if self.losses.is_empty() {
             return;
         }
-        let losses: Vec<String> = self.losses.iter().map(|(name, (sum, n))| format!("{name} {:.4}", sum / *n as f64)).collect();
+        let losses: Vec<String> = self
+            .losses
+            .iter()
+            .map(|(name, (sum, n))| format!("{name} {:.4}", sum / *n as f64))
+            .collect();
         let rest = if self.partly { " (steps since the run went on)" } else { "" };
         self.line(&format!("  epoch {}: {}{rest}", self.epoch + 1, losses.join("  ")));
         self.losses.clear();
@@ -65,14 +69,25 @@ impl Progress for Display {
                 self.losses.clear();
                 self.partly = plan.epochs > 0 && done % (steps / plan.epochs).max(1) != 0;
                 let names: Vec<&str> = task.class_names.iter().map(String::as_str).collect();
-                let shown =
-                    if names.len() > 6 { format!("{}, … ({} classes)", names[..5].join(", "), names.len()) } else { names.join(", ") };
+                let shown = if names.len() > 6 {
+                    format!("{}, … ({} classes)", names[..5].join(", "), names.len())
+                } else {
+                    names.join(", ")
+                };
                 let (n, epochs) = (task.index + 1, plan.epochs);
-                let shown = task.domain.as_ref().map_or(shown.clone(), |domain| format!("{domain}: {shown}"));
-                self.line(&format!("task {n}/{tasks}: {shown}; {} images, {epochs} epochs", task.train_images));
+                let shown = task
+                    .domain
+                    .as_ref()
+                    .map_or(shown.clone(), |domain| format!("{domain}: {shown}"));
+                self.line(&format!(
+                    "task {n}/{tasks}: {shown}; {} images, {epochs} epochs",
+                    task.train_images
+                ));
                 if self.terminal {
                     let bar = ProgressBar::new(steps as u64);
-                    let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} steps, {elapsed} (left {eta})  {msg}");
+                    let style = ProgressStyle::with_template(
+                        "  {bar:30} {pos}/{len} steps, {elapsed} (left {eta})  {msg}",
+                    );
                     bar.set_position(done as u64);
                     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
                     self.bar = Some(bar);
@@ -89,7 +104,8 @@ impl Progress for Display {
                     (*sum, *n) = (*sum + *value, *n + 1);
                 }
                 if let Some(bar) = &self.bar {
-                    let losses: Vec<String> = step.losses.0.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
+                    let losses: Vec<String> =
+                        step.losses.0.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
                     bar.inc(1);
                     bar.set_message(losses.join("  "));
                 }
@@ -109,9 +125,17 @@ impl Progress for Display {
                 if let Some(bar) = self.bar.take() {
                     bar.finish_and_clear();
                 }
-                let drift = record.relation_drift.map(|d| format!(", relation drift {d:.4}")).unwrap_or_default();
-                let speed = if record.train_seconds > 0.0 { self.images as f64 / record.train_seconds } else { 0.0 };
-                let (n, tasks, seconds) = (task + 1, self.tasks, self.began.elapsed().as_secs_f64());
+                let drift = record
+                    .relation_drift
+                    .map(|d| format!(", relation drift {d:.4}"))
+                    .unwrap_or_default();
+                let speed = if record.train_seconds > 0.0 {
+                    self.images as f64 / record.train_seconds
+                } else {
+                    0.0
+                };
+                let (n, tasks, seconds) =
+                    (task + 1, self.tasks, self.began.elapsed().as_secs_f64());
                 let accuracy = record.scores.accuracy;
                 eprintln!(
                     "  after task {n}/{tasks}: accuracy {accuracy:.2} % on all classes seen{drift} ({seconds:.1} s, {speed:.0} images/s)"

@@ -31,10 +31,14 @@ impl Settings {
         }
         let (singles, keys) = single_settings(&args.set)?;
         settings.layers.extend(singles);
-        for (flag, key, value) in [("--epochs", "epochs", args.epochs), ("--batch-size", "batch_size", args.batch_size)] {
+        for (flag, key, value) in
+            [("--epochs", "epochs", args.epochs), ("--batch-size", "batch_size", args.batch_size)]
+        {
             let Some(value) = value else { continue };
             if keys.contains(key) {
-                return Err(Error::usage(format!("{flag} {value}: there is a --set for {key} too; leave one out")));
+                return Err(Error::usage(format!(
+                    "{flag} {value}: there is a --set for {key} too; leave one out"
+                )));
             }
             settings.layers.push(layer(flag, key.to_owned(), Value::Integer(value)));
         }
@@ -48,7 +52,9 @@ pub(crate) fn single_settings(set: &[String]) -> Result<(Vec<Layer>, BTreeSet<St
     for setting in set {
         let (key, value) = parse_setting(setting)?;
         if !keys.insert(key.clone()) {
-            return Err(Error::usage(format!("--set {setting}: there is another --set for {key}; leave one out")));
+            return Err(Error::usage(format!(
+                "--set {setting}: there is another --set for {key}; leave one out"
+            )));
         }
         layers.push(layer("--set", key, value));
     }
@@ -62,7 +68,12 @@ fn layer(origin: &str, key: String, value: Value) -> Layer {
 /// Takes `plugins = […]` out of a configuration file's table. A library's path is relative to the
 /// file.
 fn take_plugins(file: &Path, table: &mut Table) -> Result<Vec<String>> {
-    let bad = || Error::usage(format!("{}: plugins: expected a list of texts, as in plugins = [\"my_method.so\"]", file.display()));
+    let bad = || {
+        Error::usage(format!(
+            "{}: plugins: expected a list of texts, as in plugins = [\"my_method.so\"]",
+            file.display()
+        ))
+    };
     let list = match table.remove("plugins") {
         None => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,

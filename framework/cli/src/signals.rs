@@ -43,7 +43,8 @@ fn signals() -> Result<()> {
 
     let watched = [SIGINT, SIGHUP, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU, SIGXFSZ];
     let signals = signal_hook::iterator::Signals::new(watched);
-    let mut signals = signals.map_err(|e| Error::Protocol(format!("signals cannot be caught: {e}")))?;
+    let mut signals =
+        signals.map_err(|e| Error::Protocol(format!("signals cannot be caught: {e}")))?;
     std::thread::spawn(move || {
         for signal in signals.forever() {
             match signal {
@@ -59,13 +60,15 @@ fn signals() -> Result<()> {
 
 #[cfg(not(unix))]
 fn signals() -> Result<()> {
-    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed)).map_err(|e| Error::Protocol(format!("Ctrl-C cannot be caught: {e}")))
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))
+        .map_err(|e| Error::Protocol(format!("Ctrl-C cannot be caught: {e}")))
 }
 
 /// A length of time as people and SLURM write it: `90s`, `45m`, `12h`, `2d`, `12:00:00`,
 /// `1-12:00:00`.
 pub(crate) fn parse_time(text: &str) -> std::result::Result<Duration, String> {
-    let expected = || format!("'{text}' is no length of time: expected 90s, 45m, 12h, 2d or 1-12:00:00");
+    let expected =
+        || format!("'{text}' is no length of time: expected 90s, 45m, 12h, 2d or 1-12:00:00");
     let number = |digits: &str| digits.parse::<u64>().map_err(|_| expected());
     let seconds = if text.contains(':') {
         let (days, clock) = text.split_once('-').unwrap_or(("0", text));
@@ -74,7 +77,10 @@ pub(crate) fn parse_time(text: &str) -> std::result::Result<Duration, String> {
         number(days)? * 86_400 + hours * 3_600 + minutes * 60 + seconds
     } else {
         let unit = [('s', 1), ('m', 60), ('h', 3_600), ('d', 86_400)];
-        let (digits, seconds) = unit.iter().find_map(|(u, s)| text.strip_suffix(*u).map(|d| (d, *s))).ok_or_else(expected)?;
+        let (digits, seconds) = unit
+            .iter()
+            .find_map(|(u, s)| text.strip_suffix(*u).map(|d| (d, *s)))
+            .ok_or_else(expected)?;
         number(digits)?.checked_mul(seconds).ok_or_else(expected)?
     };
     if seconds == 0 { Err(expected()) } else { Ok(Duration::from_secs(seconds)) }

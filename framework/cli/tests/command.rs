@@ -10,7 +10,19 @@ fn cilbench(args: &[&str]) -> Output {
 /// A run small enough for a test: 5 tasks, 6 images a class.
 fn small_run(out: &Path, more: &[&str]) -> Output {
     let out = out.to_str().expect("a path");
-    let mut args = vec!["run", "--out", out, "--train-per-class", "6", "--test-per-class", "5", "--epochs", "2", "--batch-size", "4"];
+    let mut args = vec![
+        "run",
+        "--out",
+        out,
+        "--train-per-class",
+        "6",
+        "--test-per-class",
+        "5",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "4",
+    ];
     args.extend(more);
     cilbench(&args)
 }
@@ -43,14 +55,29 @@ fn a_run_writes_its_folder_and_the_same_command_prints_its_result() {
     assert_eq!(run["accuracy_matrix"].as_array().expect("matrix").len(), 5);
     assert_eq!(run["counts"], serde_json::json!([10, 10, 10, 10, 10]));
     assert!(run["relation_drift"].as_f64().expect("drift") > 0.0);
-    for key in
-        ["data_id", "last", "avg", "forgetting", "bwt", "images_per_second", "peak_memory", "trained_parameters", "stored_parameters"]
-    {
+    for key in [
+        "data_id",
+        "last",
+        "avg",
+        "forgetting",
+        "bwt",
+        "images_per_second",
+        "peak_memory",
+        "trained_parameters",
+        "stored_parameters",
+    ] {
         assert!(!run[key].is_null(), "{key}");
     }
     // 12 images a task, 2 epochs of 3 steps, 5 tasks.
-    assert_eq!(std::fs::read_to_string(folder.path().join("metrics.jsonl")).expect("metrics").lines().count(), 30);
-    let predictions = std::fs::read_to_string(folder.path().join("predictions/task-4.csv")).expect("predictions");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("metrics.jsonl"))
+            .expect("metrics")
+            .lines()
+            .count(),
+        30
+    );
+    let predictions =
+        std::fs::read_to_string(folder.path().join("predictions/task-4.csv")).expect("predictions");
     assert_eq!(predictions.lines().count(), 51);
 
     let again = small_run(folder.path(), &[]);
@@ -61,15 +88,22 @@ fn a_run_writes_its_folder_and_the_same_command_prints_its_result() {
 
 #[test]
 fn same_seed_same_bits_at_any_number_of_threads() {
-    for (method, setting) in
-        [("sr2-lora", "rank=4"), ("lora-ca", "rank=4"), ("lora", "rank=4"), ("icarl", "trainable=all"), ("ranpac", "projection=300")]
-    {
+    for (method, setting) in [
+        ("sr2-lora", "rank=4"),
+        ("lora-ca", "rank=4"),
+        ("lora", "rank=4"),
+        ("icarl", "trainable=all"),
+        ("ranpac", "projection=300"),
+    ] {
         let folders: Vec<_> = (0..3).map(|_| tempfile::tempdir().expect("folder")).collect();
         let hashes: Vec<String> = folders
             .iter()
             .zip([["1", "0"], ["2", "0"], ["2", "1"]])
             .map(|(folder, [threads, seed])| {
-                let output = small_run(folder.path(), &["--method", method, "--set", setting, "--threads", threads, "--seed", seed]);
+                let output = small_run(
+                    folder.path(),
+                    &["--method", method, "--set", setting, "--threads", threads, "--seed", seed],
+                );
                 assert!(output.status.success(), "{}", text(&output.stderr));
                 let run = record(folder.path());
                 format!("{} {}", run["accuracy_matrix"], run["tasks"][4]["state_hash"])
@@ -103,12 +137,21 @@ const METHODS: &[&str] = &[
 fn every_entry_is_linked_in() {
     for (what, names) in [
         ("methods", METHODS),
-        ("scenarios", &["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"]),
+        (
+            "scenarios",
+            &["cifar100-5", "cifar100-10", "cifar100-20", "cifar100-50", "split-fashion-mnist-5"],
+        ),
         ("backbones", &["vit", "vit-nano"]),
         ("datasets", &["cifar100", "fashion-mnist-small"]),
     ] {
         let out = text(&cilbench(&["list", what]).stdout);
-        assert_eq!(out.lines().filter(|l| names.contains(&l.split_whitespace().next().unwrap_or_default())).count(), names.len(), "{out}");
+        assert_eq!(
+            out.lines()
+                .filter(|l| names.contains(&l.split_whitespace().next().unwrap_or_default()))
+                .count(),
+            names.len(),
+            "{out}"
+        );
         for name in names {
             assert!(cilbench(&["describe", name]).status.success(), "{name}");
         }
@@ -141,30 +184,65 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--method", "inflora", "--set", "rank=129"], "128"),
         (&["--method", "pm", "--set", "rank=129"], "128"),
         (&["--method", "joint", "--set", "rank=129"], "128"),
-        (&["--method", "inflora", "--set", "last_blocks=7"], "last_blocks = 7: the backbone has 6 blocks"),
+        (
+            &["--method", "inflora", "--set", "last_blocks=7"],
+            "last_blocks = 7: the backbone has 6 blocks",
+        ),
         (&["--method", "inflora", "--set", "targets=['fc1']"], "'fc1'"),
         (&["--method", "slda", "--set", "shrinkage=0"], "shrinkage = 0"),
         (&["--method", "er", "--set", "memory_per_class=0"], "state one of them"),
-        (&["--method", "er", "--set", "memory_total=100"], "memory_total = 100: state one budget and set the other to 0"),
+        (
+            &["--method", "er", "--set", "memory_total=100"],
+            "memory_total = 100: state one budget and set the other to 0",
+        ),
         (&["--method", "er", "--set", "memory_per_class=-1"], "memory_per_class = -1"),
-        (&["--method", "der++", "--set", "memory_total=9", "--set", "memory_per_class=0"], "raise it to 10"),
-        (&["--method", "er", "--set", "memory_total=9", "--set", "memory_per_class=0"], "raise it to 10"),
+        (
+            &["--method", "der++", "--set", "memory_total=9", "--set", "memory_per_class=0"],
+            "raise it to 10",
+        ),
+        (
+            &["--method", "er", "--set", "memory_total=9", "--set", "memory_per_class=0"],
+            "raise it to 10",
+        ),
         (&["--method", "er", "--set", "selection=reservoir"], "memory_total"),
         (&["--method", "er", "--set", "selection=best"], "herding, random, reservoir"),
         (&["--method", "er", "--set", "memory_batch_size=0"], "memory_batch_size = 0"),
         (&["--method", "er", "--set", "trainable=heads"], "lora, head, all"),
         (&["--method", "er", "--set", "rank=129"], "128"),
         (&["--method", "er", "--set", "alpha=1"], "unknown key 'alpha': it belongs to der++"),
-        (&["--method", "sr2-lora", "--set", "threshold=0.9"], "unknown key 'threshold': it belongs to inflora"),
+        (
+            &["--method", "sr2-lora", "--set", "threshold=0.9"],
+            "unknown key 'threshold': it belongs to inflora",
+        ),
         (&["--method", "simplecil", "--set", "rnk=4"], "(there are: none)"),
         (&["--method", "pm", "--set", "alpha=-1"], "it belongs to der++"),
         (&["--method", "der++", "--set", "alpha=-0.1"], "alpha = -0.1"),
         (&["--method", "der++", "--set", "beta=nan"], "beta = NaN"),
         (
-            &["--method", "icarl", "--set", "selection=reservoir", "--set", "memory_total=50", "--set", "memory_per_class=0"],
+            &[
+                "--method",
+                "icarl",
+                "--set",
+                "selection=reservoir",
+                "--set",
+                "memory_total=50",
+                "--set",
+                "memory_per_class=0",
+            ],
             "icarl classifies",
         ),
-        (&["--method", "icarl", "--set", "memory_total=5", "--set", "memory_per_class=0", "--dry-run"], "raise it to 10"),
+        (
+            &[
+                "--method",
+                "icarl",
+                "--set",
+                "memory_total=5",
+                "--set",
+                "memory_per_class=0",
+                "--dry-run",
+            ],
+            "raise it to 10",
+        ),
         (&["--method", "linear-probe", "--set", "rank=4"], "unknown key 'rank'"),
         (&["--method", "finetune", "--set", "classes=old"], "current, seen"),
         (&["--method", "l2p", "--set", "top_k=11"], "top_k = 11: there are only pool_size = 10"),
@@ -183,7 +261,10 @@ fn unknown_names_and_bad_values_are_refused() {
         (&["--heads", "3"], "3 attention heads"),
         (&["--mean", "0.5"], "--mean"),
         (&["--config", "/nowhere/my.toml"], "--config /nowhere/my.toml: there is no such file"),
-        (&["--weights", "nowhere.safetensors"], "--weights nowhere.safetensors: there is no such file or folder from this folder on"),
+        (
+            &["--weights", "nowhere.safetensors"],
+            "--weights nowhere.safetensors: there is no such file or folder from this folder on",
+        ),
     ] {
         let mut args = vec!["run", "--out", folder.path().to_str().expect("path")];
         args.extend(more);
@@ -192,7 +273,11 @@ fn unknown_names_and_bad_values_are_refused() {
     }
     assert!(!folder.path().join("run.json").exists(), "a refused run leaves nothing");
     refused(&cilbench(&["describe", "sr2"]), 2, "did you mean 'sr2-lora'");
-    refused(&cilbench(&["verify", "--fixtures", folder.path().to_str().expect("path")]), 2, "no .safetensors file");
+    refused(
+        &cilbench(&["verify", "--fixtures", folder.path().to_str().expect("path")]),
+        2,
+        "no .safetensors file",
+    );
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -206,27 +291,38 @@ fn cuda_without_the_feature_is_an_error_and_not_a_cpu_run() {
 fn damaged_weights_are_named() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("weights.safetensors");
-    let weights = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/weights/vit_nano.safetensors");
+    let weights =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../benchmarks/weights/vit_nano.safetensors");
     let whole = std::fs::read(weights).expect("weights");
     let run = |bytes: &[u8], code: i32, expected: &str| {
         std::fs::write(&path, bytes).expect("write");
         let out = folder.path().join("run");
-        let args = ["run", "--weights", path.to_str().expect("path"), "--out", out.to_str().expect("path")];
+        let args = [
+            "run",
+            "--weights",
+            path.to_str().expect("path"),
+            "--out",
+            out.to_str().expect("path"),
+        ];
         refused(&cilbench(&args), code, expected);
     };
     run(b"PK\x03\x04 a pickled checkpoint", 1, "not a whole zip archive");
     run(&whole[..whole.len() - 1000], 1, "not a whole safetensors file");
     let (_, header) = safetensors::SafeTensors::read_metadata(&whole).expect("header");
     let tensors = safetensors::SafeTensors::deserialize(&whole).expect("tensors");
-    let mut kept: Vec<_> = tensors.iter().filter(|(name, _)| *name != "blocks.2.attn.proj.bias").collect();
+    let mut kept: Vec<_> =
+        tensors.iter().filter(|(name, _)| *name != "blocks.2.attn.proj.bias").collect();
     let extra = tensors.tensor("norm.bias").expect("norm.bias");
     kept.push(("unheard.of", extra));
     let changed = safetensors::serialize(kept, header.metadata().clone()).expect("serialise");
     run(&changed, 1, "missing: blocks.2.attn.proj.bias [128]");
     run(&changed, 1, "unknown: unheard.of [128]");
     let nan = f32::NAN.to_le_bytes().repeat(128);
-    let damaged = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![128], &nan).expect("tensor");
-    let kept = tensors.iter().map(|(name, tensor)| if name == "norm.bias" { (name, damaged.clone()) } else { (name, tensor) });
+    let damaged = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![128], &nan)
+        .expect("tensor");
+    let kept = tensors.iter().map(|(name, tensor)| {
+        if name == "norm.bias" { (name, damaged.clone()) } else { (name, tensor) }
+    });
     let changed = safetensors::serialize(kept, header.metadata().clone()).expect("serialise");
     run(&changed, 1, "tensor 'norm.bias' has a value that is NaN: the file is damaged");
 }
@@ -250,7 +346,10 @@ fn a_folder_with_something_else_in_it_is_left_alone() {
     refused(&small_run(folder.path(), &[]), 1, "not a run record");
     std::fs::write(folder.path().join("run.json"), "{\"format\": 99}").expect("write");
     refused(&small_run(folder.path(), &[]), 1, "newer cilbench");
-    assert_eq!(std::fs::read_to_string(folder.path().join("thesis.txt")).expect("read"), "precious");
+    assert_eq!(
+        std::fs::read_to_string(folder.path().join("thesis.txt")).expect("read"),
+        "precious"
+    );
 }
 
 #[cfg(unix)]
@@ -281,15 +380,35 @@ fn the_ends_of_tasks_are_timed_part_by_part() {
     let folder = tempfile::tempdir().expect("folder");
     let json = folder.path().join("parts.json");
     let path = json.to_str().expect("a path");
-    let mut small = vec!["bench", "task-end", "--image-size", "32", "--classes", "3", "--images-per-class", "5", "--images", "2"];
+    let mut small = vec![
+        "bench",
+        "task-end",
+        "--image-size",
+        "32",
+        "--classes",
+        "3",
+        "--images-per-class",
+        "5",
+        "--images",
+        "2",
+    ];
     small.extend(["--batch-size", "1", "--json", path]);
     let out = cilbench(&small);
     assert!(out.status.success(), "{}", text(&out.stderr));
-    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
+    let record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&json).expect("written")).expect("JSON");
     let parts = record["parts"].as_array().expect("parts");
-    for part in ["class statistics", "classifier alignment", "input covariances (InfLoRA)", "scoring"] {
-        let found = parts.iter().find(|p| p["what"] == part).unwrap_or_else(|| panic!("{part} is not among {parts:?}"));
-        assert!(found["seconds"].as_f64() > Some(0.0) && found["product_seconds"].as_f64() > Some(0.0), "{found}");
+    for part in
+        ["class statistics", "classifier alignment", "input covariances (InfLoRA)", "scoring"]
+    {
+        let found = parts
+            .iter()
+            .find(|p| p["what"] == part)
+            .unwrap_or_else(|| panic!("{part} is not among {parts:?}"));
+        assert!(
+            found["seconds"].as_f64() > Some(0.0) && found["product_seconds"].as_f64() > Some(0.0),
+            "{found}"
+        );
         assert!(text(&out.stdout).contains(part));
     }
     refused(&cilbench(&["bench", "task-end", "--classes", "0"]), 2, "--classes 0");
@@ -297,9 +416,13 @@ fn the_ends_of_tasks_are_timed_part_by_part() {
 
 #[test]
 fn the_products_of_a_step_are_timed_beside_a_large_one() {
-    let products = cilbench(&["bench", "products", "--image-size", "32", "--classes", "3", "--rank", "2"]);
+    let products =
+        cilbench(&["bench", "products", "--image-size", "32", "--classes", "3", "--rank", "2"]);
     let said = text(&products.stdout);
-    assert!(products.status.success() && said.contains("5 × 64 × 5") && said.contains("160 × 16 × 192"), "{said}");
+    assert!(
+        products.status.success() && said.contains("5 × 64 × 5") && said.contains("160 × 16 × 192"),
+        "{said}"
+    );
     refused(&cilbench(&["bench", "products", "--image-size", "15"]), 2, "--image-size 15");
 }
 
@@ -332,11 +455,17 @@ fn the_manual_has_a_page_for_every_command() {
     let pages = folder.path().join("new/man1");
     let out = cilbench(&["man", "--out", pages.to_str().expect("path")]);
     assert!(out.status.success(), "{}", text(&out.stderr));
-    let read = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let read = |name: &str| {
+        std::fs::read_to_string(pages.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    };
     assert_eq!(read("cilbench.1"), page);
     assert!(read("cilbench-run.1").contains("\\-\\-train\\-per\\-class"));
     assert!(read("cilbench-bench-task-end.1").contains("\\-\\-images\\-per\\-class"));
     let file = folder.path().join("file");
     std::fs::write(&file, "").expect("write");
-    refused(&cilbench(&["man", "--out", file.to_str().expect("path")]), 1, file.to_str().expect("path"));
+    refused(
+        &cilbench(&["man", "--out", file.to_str().expect("path")]),
+        1,
+        file.to_str().expect("path"),
+    );
 }

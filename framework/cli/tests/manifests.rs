@@ -1,6 +1,6 @@
-//! The workspace's manifests. Every crate that can have the feature `cuda` passes it on, and none has it
-//! by default. Building with it takes a toolkit and a quarter of an hour, so no other test would notice
-//! a mistake. A second test checks what `cargo run` means.
+//! The workspace's manifests. Every crate that can have the feature `cuda` passes it on, and none
+//! has it by default. Building with it takes a toolkit and a quarter of an hour, so no other test
+//! would notice a mistake. A second test checks what `cargo run` means.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,11 +36,20 @@ fn every_crate_on_top_of_candle_or_cilbench_passes_cuda_on() {
     for (name, manifest) in &members {
         let mut wanted: Vec<String> = names(manifest.get("dependencies"));
         wanted.retain(|d| {
-            d == "candle-core" || d == "candle-nn" || members.get(d).is_some_and(|m| names(m.get("features")).contains(&"cuda".into()))
+            d == "candle-core"
+                || d == "candle-nn"
+                || members.get(d).is_some_and(|m| names(m.get("features")).contains(&"cuda".into()))
         });
-        let features = manifest.get("features").and_then(Value::as_table).cloned().unwrap_or_default();
+        let features =
+            manifest.get("features").and_then(Value::as_table).cloned().unwrap_or_default();
         let list = |feature: &str| -> Vec<String> {
-            features.get(feature).and_then(Value::as_array).into_iter().flatten().filter_map(|v| Some(v.as_str()?.to_owned())).collect()
+            features
+                .get(feature)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+                .filter_map(|v| Some(v.as_str()?.to_owned()))
+                .collect()
         };
         let mut given = list("cuda");
         let mut expected: Vec<String> = wanted.iter().map(|d| format!("{d}/cuda")).collect();
@@ -51,10 +60,13 @@ fn every_crate_on_top_of_candle_or_cilbench_passes_cuda_on() {
     }
 }
 
-/// The README's first command is `cargo run --release -- run`. The workspace has plugins' programs too.
+/// The README's first command is `cargo run --release -- run`. The workspace has plugins' programs
+/// too.
 #[test]
 fn cargo_run_means_cilbench() {
-    let runs = |(name, manifest): (String, Table)| manifest["package"].get("default-run").map(|program| (name, program.clone()));
+    let runs = |(name, manifest): (String, Table)| {
+        manifest["package"].get("default-run").map(|program| (name, program.clone()))
+    };
     let found: Vec<_> = members().into_iter().filter_map(runs).collect();
     assert_eq!(found, [("cilbench-cli".to_owned(), Value::from("cilbench"))]);
 }

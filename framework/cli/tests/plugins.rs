@@ -1,5 +1,5 @@
-//! Binary plugins are scored like other methods, and a built-in method as a plugin gives the same bits.
-//! A plugin with a fault is named with its fault and scores nothing.
+//! Binary plugins are scored like other methods, and a built-in method as a plugin gives the same
+//! bits. A plugin with a fault is named with its fault and scores nothing.
 #![cfg(target_os = "linux")]
 
 mod faulty;
@@ -15,7 +15,8 @@ fn cilbench(args: &[&str]) -> Command {
 
 /// A run of 5 tasks, 6 images a class.
 fn run(plugin: &Path, method: &str, out: &Path, more: &[&str]) -> Command {
-    let mut command = cilbench(&["run", "--method", method, "--train-per-class", "6", "--test-per-class", "5"]);
+    let mut command =
+        cilbench(&["run", "--method", method, "--train-per-class", "6", "--test-per-class", "5"]);
     command.arg("--plugin").arg(plugin).arg("--out").arg(out).args(more);
     command
 }
@@ -52,14 +53,20 @@ fn record(out: &Path) -> serde_json::Value {
 
 /// A plugin of this workspace: cargo builds it with this test.
 fn built(name: &str) -> PathBuf {
-    std::env::current_exe().expect("a path").parent().expect("a folder").join(format!("lib{name}.so"))
+    std::env::current_exe()
+        .expect("a path")
+        .parent()
+        .expect("a folder")
+        .join(format!("lib{name}.so"))
 }
 
 #[test]
 fn a_library_is_listed_scored_and_recorded_with_its_hash() {
     let folder = tempfile::tempdir().expect("folder");
     let c = faulty::sound(folder.path());
-    for (plugin, method) in [(built("nearest_mean_binary"), "nearest-mean-binary"), (c, "nearest-mean-c")] {
+    for (plugin, method) in
+        [(built("nearest_mean_binary"), "nearest-mean-binary"), (c, "nearest-mean-c")]
+    {
         let name = plugin.to_str().expect("a path");
         let hash = cilbench::sha256(&std::fs::read(&plugin).expect("the library"));
         for args in [["list", "methods"], ["describe", method], ["plugin", "list"]] {
@@ -70,17 +77,29 @@ fn a_library_is_listed_scored_and_recorded_with_its_hash() {
         let out = folder.path().join(method);
         succeeded(run(&plugin, method, &out, &["--audit"]));
         let found = record(&out);
-        assert!(found["last"].as_f64().expect("last") > 40.0, "four times better than chance: {}", found["last"]);
+        assert!(
+            found["last"].as_f64().expect("last") > 40.0,
+            "four times better than chance: {}",
+            found["last"]
+        );
         let recorded = &found["identity"]["plugin"];
         assert_eq!(recorded["sha256"], hash.as_str());
-        assert_eq!((recorded["kind"].as_str(), recorded["protocol"].as_u64()), (Some("binary"), Some(2)));
+        assert_eq!(
+            (recorded["kind"].as_str(), recorded["protocol"].as_u64()),
+            (Some("binary"), Some(2))
+        );
         // The folder knows the plugin: nothing needs to be said again.
         let again = succeeded(cilbench(&["run", "--resume", out.to_str().expect("a path")]));
         assert!(again.contains("finished already"), "{again}");
         let again = succeeded(cilbench(&["reproduce", out.to_str().expect("a path")]));
         assert!(again.contains("bit-identical"), "{again}");
         let csv = folder.path().join("rows.csv");
-        succeeded(cilbench(&["leaderboard", out.to_str().expect("a path"), "--export", csv.to_str().expect("a path")]));
+        succeeded(cilbench(&[
+            "leaderboard",
+            out.to_str().expect("a path"),
+            "--export",
+            csv.to_str().expect("a path"),
+        ]));
         assert!(std::fs::read_to_string(&csv).expect("rows").contains(&hash));
     }
 }
@@ -94,7 +113,14 @@ fn plugins_are_found_by_the_configuration_file_and_in_the_folder() {
     assert!(succeeded(command).contains("nearest-mean-c"));
     let config = folder.path().join("my.toml");
     std::fs::write(&config, "plugins = ['libnearest_mean_c.so']\n").expect("written");
-    let args = ["run", "--method", "nearest-mean-c", "--dry-run", "--config", config.to_str().expect("a path")];
+    let args = [
+        "run",
+        "--method",
+        "nearest-mean-c",
+        "--dry-run",
+        "--config",
+        config.to_str().expect("a path"),
+    ];
     assert!(succeeded(cilbench(&args)).contains("nearest-mean-c"));
     std::fs::write(&config, "plugins = 'libnearest_mean_c.so'\n").expect("written");
     refused(cilbench(&args), 2, &["my.toml: plugins: expected a list"]);
@@ -107,23 +133,37 @@ fn plugins_are_found_by_the_configuration_file_and_in_the_folder() {
 fn a_built_in_method_as_a_plugin_gives_the_same_bits() {
     let folder = tempfile::tempdir().expect("folder");
     let plugin = built("builtin_binary");
-    let (own, other, apart) = (folder.path().join("own"), folder.path().join("other"), folder.path().join("apart"));
+    let (own, other, apart) =
+        (folder.path().join("own"), folder.path().join("other"), folder.path().join("apart"));
     let small = ["--epochs", "2", "--batch-size", "4"];
     succeeded(run(&plugin, "lora", &own, &small));
     succeeded(run(&plugin, "lora-binary", &other, &small));
     succeeded(run(&plugin, "lora-binary", &apart, &[&small[..], &["--isolate"]].concat()));
-    let (own_record, losses) = (record(&own), |out: &Path| std::fs::read_to_string(out.join("metrics.jsonl")).expect("losses"));
+    let (own_record, losses) = (record(&own), |out: &Path| {
+        std::fs::read_to_string(out.join("metrics.jsonl")).expect("losses")
+    });
     for out in [&other, &apart] {
         let found = record(out);
-        for key in ["accuracy_matrix", "last", "relation_drift", "trained_parameters", "carried_bytes"] {
+        for key in
+            ["accuracy_matrix", "last", "relation_drift", "trained_parameters", "carried_bytes"]
+        {
             assert_eq!(own_record[key], found[key], "{key}");
         }
-        for (a, b) in own_record["tasks"].as_array().expect("tasks").iter().zip(found["tasks"].as_array().expect("tasks")) {
+        for (a, b) in own_record["tasks"]
+            .as_array()
+            .expect("tasks")
+            .iter()
+            .zip(found["tasks"].as_array().expect("tasks"))
+        {
             assert_eq!(a["state_hash"], b["state_hash"]);
         }
         assert_eq!(losses(&own), losses(out));
     }
-    assert_eq!(record(&other)["identity"], record(&apart)["identity"], "in a process of its own it is the same run");
+    assert_eq!(
+        record(&other)["identity"],
+        record(&apart)["identity"],
+        "in a process of its own it is the same run"
+    );
 }
 
 #[test]
@@ -145,7 +185,11 @@ fn what_is_no_plugin_of_this_version_is_refused() {
     let empty = place.join("empty.so");
     faulty::compile(&source, &empty, &[]);
     refuse(&empty, 1, &["no function cilbench_plugin"]);
-    std::fs::write(&source, "void nowhere(void); void *cilbench_plugin(void) { nowhere(); return 0; }").expect("written");
+    std::fs::write(
+        &source,
+        "void nowhere(void); void *cilbench_plugin(void) { nowhere(); return 0; }",
+    )
+    .expect("written");
     faulty::compile(&source, &empty, &[]);
     refuse(&empty, 1, &["cannot load", "nowhere"]);
     std::fs::write(&source, "void *cilbench_plugin(void) { return 0; }").expect("written");
@@ -170,8 +214,16 @@ fn what_is_no_plugin_of_this_version_is_refused() {
     refuse(&faulty::with(place, "plugin.abi=1"), 2, &[text]);
     let text = "the plugin speaks ABI 99 and this cilbench speaks ABI 2: update cilbench";
     refuse(&faulty::with(place, "plugin.abi=99"), 2, &[text]);
-    refuse(&faulty::with(place, "plugin.size=0"), 1, &["CilPlugin: its size is 0", "sizeof(CilPlugin)"]);
-    refuse(&faulty::with(place, "method.size=8"), 1, &["CilMethod: its size is 8", "sizeof(CilMethod)"]);
+    refuse(
+        &faulty::with(place, "plugin.size=0"),
+        1,
+        &["CilPlugin: its size is 0", "sizeof(CilPlugin)"],
+    );
+    refuse(
+        &faulty::with(place, "method.size=8"),
+        1,
+        &["CilMethod: its size is 8", "sizeof(CilMethod)"],
+    );
     for (fault, name) in [("plugin", "CilPlugin"), ("method", "CilMethod")] {
         let fault = format!("{fault}.required=\"later\", plugin.revision=3");
         let text = format!(
@@ -180,16 +232,44 @@ fn what_is_no_plugin_of_this_version_is_refused() {
         );
         refuse(&faulty::with(place, &fault), 1, &[&text]);
     }
-    refuse(&faulty::with(place, "method.name=0"), 1, &["null pointer where a method's name should be"]);
-    refuse(&faulty::with(place, "plugin.name=0"), 1, &["null pointer where the plugin's name should be"]);
-    refuse(&faulty::with(place, "method.predict=0"), 1, &["null pointer where the function predict"]);
+    refuse(
+        &faulty::with(place, "method.name=0"),
+        1,
+        &["null pointer where a method's name should be"],
+    );
+    refuse(
+        &faulty::with(place, "plugin.name=0"),
+        1,
+        &["null pointer where the plugin's name should be"],
+    );
+    refuse(
+        &faulty::with(place, "method.predict=0"),
+        1,
+        &["null pointer where the function predict"],
+    );
     refuse(&faulty::with(place, "method.access=9"), 1, &["no access 9"]);
     refuse(&faulty::with(place, "method.fields=\"{}\""), 1, &["hyper-parameters", "expected ["]);
     refuse(&faulty::with(place, "plugin.method_count=0"), 1, &["no method in it"]);
-    refuse(&faulty::with(place, "method.name=\"lora\""), 2, &["'lora' is taken", "built in (crate cilbench_methods)"]);
-    let (a, b) = (faulty::with(place, "method.version=\"a\""), faulty::with(place, "method.version=\"b\""));
-    let args = ["list", "methods", "--plugin", a.to_str().expect("a path"), "--plugin", b.to_str().expect("a path")];
-    refused(cilbench(&args), 2, &[b.to_str().expect("a path"), "is taken", a.to_str().expect("a path")]);
+    refuse(
+        &faulty::with(place, "method.name=\"lora\""),
+        2,
+        &["'lora' is taken", "built in (crate cilbench_methods)"],
+    );
+    let (a, b) =
+        (faulty::with(place, "method.version=\"a\""), faulty::with(place, "method.version=\"b\""));
+    let args = [
+        "list",
+        "methods",
+        "--plugin",
+        a.to_str().expect("a path"),
+        "--plugin",
+        b.to_str().expect("a path"),
+    ];
+    refused(
+        cilbench(&args),
+        2,
+        &[b.to_str().expect("a path"), "is taken", a.to_str().expect("a path")],
+    );
     // The same one twice is no conflict.
     succeeded(cilbench(&["list", "methods", "--plugin", args[3], "--plugin", args[3]]));
 }
@@ -205,18 +285,39 @@ fn a_plugin_that_breaks_a_rule_is_not_scored() {
         ("method.restore=forgetful", "--audit", "in restore: 'means' is not as it was"),
         ("method.restore=refuses", "--audit", "in restore: this state is not mine"),
         ("method.begin_task=speechless", "", "in begin_task: failed (code 7)"),
-        ("method.begin_task=asks_wrongly", "", "in begin_task: the plugin asked with a null pointer where the name of a draw"),
-        ("method.begin_task=no_room", "", "in begin_task: the plugin asked for what it has no room for: CilBatch: its size is 0"),
-        ("method.begin_task=old_status", "", "in begin_task: the size of the CilStatus that came back is 0"),
-        ("method.plan=plans_what_is_required", "", "in plan: CilPlan requires 'repeats', which this cilbench (ABI 2.0)"),
+        (
+            "method.begin_task=asks_wrongly",
+            "",
+            "in begin_task: the plugin asked with a null pointer where the name of a draw",
+        ),
+        (
+            "method.begin_task=no_room",
+            "",
+            "in begin_task: the plugin asked for what it has no room for: CilBatch: its size is 0",
+        ),
+        (
+            "method.begin_task=old_status",
+            "",
+            "in begin_task: the size of the CilStatus that came back is 0",
+        ),
+        (
+            "method.plan=plans_what_is_required",
+            "",
+            "in plan: CilPlan requires 'repeats', which this cilbench (ABI 2.0)",
+        ),
     ] {
         let plugin = faulty::with(folder.path(), fault);
         for isolate in [None, Some("--isolate")] {
             let out = folder.path().join(format!("{fault}{isolate:?}"));
-            let more: Vec<&str> = [more].into_iter().filter(|m| !m.is_empty()).chain(isolate).collect();
+            let more: Vec<&str> =
+                [more].into_iter().filter(|m| !m.is_empty()).chain(isolate).collect();
             refused(run(&plugin, "nearest-mean-c", &out, &more), 1, &[expected]);
             assert_eq!(record(&out)["status"], "failed", "{fault}");
-            assert_eq!(record(&out)["accuracy_matrix"].as_array().map(Vec::len), Some(0), "{fault}");
+            assert_eq!(
+                record(&out)["accuracy_matrix"].as_array().map(Vec::len),
+                Some(0),
+                "{fault}"
+            );
         }
     }
 }
@@ -226,7 +327,9 @@ fn a_crash_in_a_process_of_its_own_is_an_error_and_the_run_goes_on_later() {
     let folder = tempfile::tempdir().expect("folder");
     let mark = folder.path().join("crash");
     let whole = folder.path().join("whole");
-    for (fault, signal) in [("method.end_task=segfault", "signal: 11"), ("method.end_task=aborts", "signal: 6")] {
+    for (fault, signal) in
+        [("method.end_task=segfault", "signal: 11"), ("method.end_task=aborts", "signal: 6")]
+    {
         let plugin = faulty::with(folder.path(), fault);
         let out = folder.path().join(fault);
         std::fs::write(&mark, "").expect("written");
@@ -235,13 +338,25 @@ fn a_crash_in_a_process_of_its_own_is_an_error_and_the_run_goes_on_later() {
             command.env("CRASH", &mark);
             command
         };
-        refused(start(), 1, &["in end_task: the process ended", signal, plugin.to_str().expect("a path")]);
-        assert_eq!(record(&out)["accuracy_matrix"].as_array().map(Vec::len), Some(1), "the first task was scored");
+        refused(
+            start(),
+            1,
+            &["in end_task: the process ended", signal, plugin.to_str().expect("a path")],
+        );
+        assert_eq!(
+            record(&out)["accuracy_matrix"].as_array().map(Vec::len),
+            Some(1),
+            "the first task was scored"
+        );
         let mut check = cilbench(&["plugin", "check", plugin.to_str().expect("a path")]);
         check.env("CRASH", &mark);
         let checked = output(check);
         assert_eq!(checked.status.code(), Some(1));
-        assert!(text(&checked.stdout).contains("BROKEN") && text(&checked.stdout).contains(signal), "{}", text(&checked.stdout));
+        assert!(
+            text(&checked.stdout).contains("BROKEN") && text(&checked.stdout).contains(signal),
+            "{}",
+            text(&checked.stdout)
+        );
         // Without the child the whole process ends, by design.
         let mut alone = run(&plugin, "nearest-mean-c", &folder.path().join("alone"), &[]);
         alone.env("CRASH", &mark);
@@ -262,8 +377,11 @@ fn a_sound_library_keeps_all_rules_in_a_child_even_if_it_prints() {
     let folder = tempfile::tempdir().expect("folder");
     // Structs of a later revision are longer; what is not required of them is skipped.
     let longer = "method.size=sizeof longer, longer.later=1, method.plan=plans_more";
-    for plugin in [faulty::sound(folder.path()), faulty::with(folder.path(), "method.end_task=prints"), faulty::with(folder.path(), longer)]
-    {
+    for plugin in [
+        faulty::sound(folder.path()),
+        faulty::with(folder.path(), "method.end_task=prints"),
+        faulty::with(folder.path(), longer),
+    ] {
         let shown = succeeded(cilbench(&["plugin", "check", plugin.to_str().expect("a path")]));
         assert!(shown.contains("rules kept, 0 broken") && shown.contains("ABI version"), "{shown}");
     }

@@ -58,7 +58,11 @@ fn a_plan_runs_what_is_missing_and_nothing_twice() {
     assert!(alone.status.success(), "{}", text(&alone));
     let first = sweep(folder.path(), PLAN, &["--jobs", "2"]);
     assert!(first.status.success(), "{}", text(&first));
-    assert!(text(&first).contains("4 cells, 1 finished, 3 to run, 2 at a time"), "{}", text(&first));
+    assert!(
+        text(&first).contains("4 cells, 1 finished, 3 to run, 2 at a time"),
+        "{}",
+        text(&first)
+    );
     assert_eq!(finished(&folder.path().join("results")), 4);
     let again = sweep(folder.path(), PLAN, &[]);
     assert!(text(&again).contains("4 finished, 0 to run"), "{}", text(&again));
@@ -72,11 +76,16 @@ fn everything_is_checked_before_anything_runs() {
     let refused = |plan: &str, more: &[&str], said: &[&str]| {
         let output = sweep(folder.path(), plan, more);
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        said.iter().for_each(|part| assert!(text(&output).contains(part), "{part}: {}", text(&output)));
+        said.iter()
+            .for_each(|part| assert!(text(&output).contains(part), "{part}: {}", text(&output)));
         assert!(!folder.path().join("results").exists(), "nothing was written");
     };
     let unknown = PLAN.replace("\"simplecil\"", "\n  \"simplcil\"");
-    refused(&unknown, &[], &["plan.toml, line 11", "unknown method 'simplcil'", "did you mean 'simplecil'"]);
+    refused(
+        &unknown,
+        &[],
+        &["plan.toml, line 11", "unknown method 'simplcil'", "did you mean 'simplecil'"],
+    );
     let twice = format!("{PLAN}[[cell]]\nmethod = \"simplecil\"\nseed = 1\n");
     refused(&twice, &[], &["line 10 and line 14 are the same run"]);
     refused(&PLAN.replace("epochs = 1", "epoch = 1"), &[], &["line 5", "did you mean 'epochs'?"]);
@@ -90,7 +99,8 @@ fn everything_is_checked_before_anything_runs() {
 fn a_failing_cell_leaves_the_others_alone() {
     let folder = tempfile::tempdir().expect("a folder");
     let methods = "method = [\"linear-probe\", \"simplecil\"]";
-    let plan = PLAN.replace(methods, "method = [\"linear-probe\"]\nset.learning_rate = [1e-3, 1e300]");
+    let plan =
+        PLAN.replace(methods, "method = [\"linear-probe\"]\nset.learning_rate = [1e-3, 1e300]");
     let output = sweep(folder.path(), &plan, &["--jobs", "2"]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -107,11 +117,14 @@ fn a_sweep_that_is_stopped_goes_on_where_it_was() {
     let mut child = command(folder.path(), &["--jobs", "2"]).spawn().expect("started");
     let began = Instant::now();
     let logs = folder.path().join("results/sweep-logs");
-    while std::fs::read_dir(&logs).map_or(0, Iterator::count) < 2 && began.elapsed() < Duration::from_secs(60) {
+    while std::fs::read_dir(&logs).map_or(0, Iterator::count) < 2
+        && began.elapsed() < Duration::from_secs(60)
+    {
         std::thread::sleep(Duration::from_millis(50));
     }
     std::thread::sleep(Duration::from_millis(500));
-    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+    let kill =
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
     assert!(kill.success());
     let status = child.wait().expect("ended");
     assert_eq!(status.code(), Some(75), "the same command goes on later");

@@ -25,7 +25,8 @@ fn every_file_of_one_network_gives_one_weight_id_and_one_matrix() {
     let mut results = Vec::new();
     for (i, file) in files.iter().enumerate() {
         let out = place.path().join(i.to_string());
-        let key: &[&str] = if file.ends_with("dino-teacher.pth") { &["--weights-key", "teacher"] } else { &[] };
+        let key: &[&str] =
+            if file.ends_with("dino-teacher.pth") { &["--weights-key", "teacher"] } else { &[] };
         let output = run(file, &out, key);
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {errors}", file.display());

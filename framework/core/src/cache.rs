@@ -13,5 +13,7 @@ pub fn folder() -> Result<PathBuf> {
     of("CILBENCH_CACHE")
         .or_else(|| of("XDG_CACHE_HOME").map(|p| p.join("cilbench")))
         .or_else(|| of("HOME").map(|p| p.join(".cache/cilbench")))
-        .ok_or_else(|| Error::usage("there is no place for a cache: set CILBENCH_CACHE to a folder"))
+        .ok_or_else(|| {
+            Error::usage("there is no place for a cache: set CILBENCH_CACHE to a folder")
+        })
 }

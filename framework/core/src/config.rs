@@ -1,8 +1,10 @@
-//! Hyper-parameters: documented defaults < preset of the data set < the user's file < `--set`, with unknown keys refused.
+//! Hyper-parameters: documented defaults < preset of the data set < the user's file < `--set`, with
+//! unknown keys refused.
 //!
-//! A configuration is an ordinary serde struct that derives [`schemars::JsonSchema`]: the doc comments of its fields are what
-//! `cilbench describe` prints. Parts shared between methods may be `#[serde(flatten)]`ed in; unknown keys are checked here
-//! against the schema, because serde's `deny_unknown_fields` does not work together with `flatten`.
+//! A configuration is an ordinary serde struct that derives [`schemars::JsonSchema`]: the doc
+//! comments of its fields are what `cilbench describe` prints. Parts shared between methods may be
+//! `#[serde(flatten)]`ed in; unknown keys are checked here against the schema, because serde's
+//! `deny_unknown_fields` does not work together with `flatten`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +13,8 @@ use toml::{Table, Value};
 
 use crate::{Error, Result};
 
-/// What a configuration struct must be: all of it by derives, `Default` holding the documented defaults.
+/// What a configuration struct must be: all of it by derives, `Default` holding the documented
+/// defaults.
 pub trait Parameters: Default + Serialize + DeserializeOwned + JsonSchema {}
 impl<T: Default + Serialize + DeserializeOwned + JsonSchema> Parameters for T {}
 
@@ -44,15 +47,24 @@ pub fn fields<C: Parameters>() -> Vec<Field> {
 /// The names a key may take, if its type is an enumeration of names.
 fn choices(schema: &serde_json::Value, key: &str) -> Option<Vec<String>> {
     let property = &schema["properties"][key];
-    let name = property["$ref"].as_str().or_else(|| property["allOf"][0]["$ref"].as_str())?.strip_prefix("#/$defs/")?;
+    let name = property["$ref"]
+        .as_str()
+        .or_else(|| property["allOf"][0]["$ref"].as_str())?
+        .strip_prefix("#/$defs/")?;
     let definition = &schema["$defs"][name];
     let name = |v: &serde_json::Value| v["const"].as_str().map(str::to_owned);
     if let Some(list) = definition["enum"].as_array() {
         return Some(list.iter().filter_map(|v| v.as_str().map(str::to_owned)).collect());
     }
     definition["oneOf"].as_array().map(|list| {
-        let enums =
-            |v: &serde_json::Value| v["enum"].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
+        let enums = |v: &serde_json::Value| {
+            v["enum"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|v| v.as_str().map(str::to_owned))
+                .collect()
+        };
         list.iter().flat_map(|v| name(v).map(|n| vec![n]).unwrap_or_else(|| enums(v))).collect()
     })
 }
@@ -73,7 +85,8 @@ pub struct Layer {
 /// Lays `layers` over the defaults of `C`, the later ones winning.
 ///
 /// # Errors
-/// [`Error::Usage`] for an unknown key (with the nearest known one) or a value of the wrong type, with the layer's origin.
+/// [`Error::Usage`] for an unknown key (with the nearest known one) or a value of the wrong type,
+/// with the layer's origin.
 pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)> {
     let mut table = to_table(&C::default());
     let known = fields::<C>();
@@ -95,7 +108,8 @@ pub fn merge<C: Parameters>(owner: &str, layers: &[Layer]) -> Result<(C, Table)>
             table.insert(key.clone(), value);
         }
     }
-    let config = table.clone().try_into::<C>().map_err(|e| Error::usage(format!("{owner}: {e}")))?;
+    let config =
+        table.clone().try_into::<C>().map_err(|e| Error::usage(format!("{owner}: {e}")))?;
     Ok((config, table))
 }
 
@@ -112,9 +126,18 @@ fn plain(problem: &str) -> String {
 }
 
 /// The field of a key, and its value, an integer made a float where a float is wanted.
-fn known_value<'a>(owner: &str, layer: &Layer, known: &'a [Field], key: &str, value: &Value) -> Result<(&'a Field, Value)> {
+fn known_value<'a>(
+    owner: &str,
+    layer: &Layer,
+    known: &'a [Field],
+    key: &str,
+    value: &Value,
+) -> Result<(&'a Field, Value)> {
     let Some(field) = known.iter().find(|f| f.key == *key) else {
-        let Error::Usage(text) = Error::unknown("key", key, known.iter().map(|f| f.key.as_str())) else { unreachable!() };
+        let Error::Usage(text) = Error::unknown("key", key, known.iter().map(|f| f.key.as_str()))
+        else {
+            unreachable!()
+        };
         return Err(Error::usage(format!("{}: {owner}: {text}", layer.origin)));
     };
     let value = match (&field.default, value) {
@@ -124,8 +147,8 @@ fn known_value<'a>(owner: &str, layer: &Layer, known: &'a [Field], key: &str, va
     Ok((field, value))
 }
 
-/// Lays `layers` over the defaults of fields whose type this program does not know: a plugin's. A value must be of its default's kind; the plugin
-/// checks the rest.
+/// Lays `layers` over the defaults of fields whose type this program does not know: a plugin's. A
+/// value must be of its default's kind; the plugin checks the rest.
 ///
 /// # Errors
 /// As [`merge`].
@@ -136,7 +159,10 @@ pub fn merge_fields(owner: &str, known: &[Field], layers: &[Layer]) -> Result<Ta
             let (field, value) = known_value(owner, layer, known, key, value)?;
             if !field.default.same_type(&value) {
                 let expected = field.default.type_str();
-                return Err(Error::usage(format!("{}: {owner}: {key} = {value}: expected {expected} ({})", layer.origin, field.doc)));
+                return Err(Error::usage(format!(
+                    "{}: {owner}: {key} = {value}: expected {expected} ({})",
+                    layer.origin, field.doc
+                )));
             }
             table.insert(key.clone(), value);
         }
@@ -166,11 +192,12 @@ pub fn fields_from_json(text: &str) -> Result<Vec<Field>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
     }
-    let plain: Vec<Plain> =
-        serde_json::from_str(text).map_err(|e| format!(r#"expected [{{"key": …, "default": …, "doc": …}}, …], but {e}"#))?;
+    let plain: Vec<Plain> = serde_json::from_str(text)
+        .map_err(|e| format!(r#"expected [{{"key": …, "default": …, "doc": …}}, …], but {e}"#))?;
     let field = |f: Plain| {
-        let default =
-            Value::try_from(&f.default).map_err(|e| format!("the default of {}, {}, has no form in TOML: {e}", f.key, f.default))?;
+        let default = Value::try_from(&f.default).map_err(|e| {
+            format!("the default of {}, {}, has no form in TOML: {e}", f.key, f.default)
+        })?;
         Ok(Field { key: f.key, default, doc: f.doc })
     };
     plain.into_iter().map(field).collect()
@@ -181,17 +208,22 @@ pub fn fields_from_json(text: &str) -> Result<Vec<Field>, String> {
 /// # Errors
 /// Says what is wrong with it.
 pub fn table_from_json(text: &str) -> Result<Table, String> {
-    serde_json::from_str::<Table>(text).map_err(|e| format!("not a JSON object with a form in TOML: {e}"))
+    serde_json::from_str::<Table>(text)
+        .map_err(|e| format!("not a JSON object with a form in TOML: {e}"))
 }
 
-/// Parses one `--set key=value`; a value that is not TOML is taken as a string, so that `--set alignment=none` works.
+/// Parses one `--set key=value`; a value that is not TOML is taken as a string, so that `--set
+/// alignment=none` works.
 ///
 /// # Errors
 /// [`Error::Usage`] if there is no `=`.
 pub fn parse_setting(text: &str) -> Result<(String, Value)> {
-    let (key, value) =
-        text.split_once('=').ok_or_else(|| Error::usage(format!("--set {text}: expected key=value, as in --set learning_rate=0.001")))?;
-    let parsed = toml::from_str::<Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    let (key, value) = text.split_once('=').ok_or_else(|| {
+        Error::usage(format!("--set {text}: expected key=value, as in --set learning_rate=0.001"))
+    })?;
+    let parsed = toml::from_str::<Table>(&format!("value = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("value"));
     Ok((key.trim().to_owned(), parsed.unwrap_or_else(|| Value::String(value.trim().to_owned()))))
 }
 
@@ -243,15 +275,27 @@ mod tests {
 
     #[test]
     fn later_layers_win_and_flattened_keys_are_known() {
-        let (config, _) =
-            merge::<Config>("test", &[layer("epochs = 3\nkind = 'last-one'"), layer("epochs = 4\nweight = 2")]).expect("valid");
-        assert_eq!(config, Config { shared: Shared { epochs: 4 }, kind: Kind::LastOne, weight: 2.0 });
+        let (config, _) = merge::<Config>(
+            "test",
+            &[layer("epochs = 3\nkind = 'last-one'"), layer("epochs = 4\nweight = 2")],
+        )
+        .expect("valid");
+        assert_eq!(
+            config,
+            Config { shared: Shared { epochs: 4 }, kind: Kind::LastOne, weight: 2.0 }
+        );
     }
 
     #[test]
     fn unknown_keys_and_wrong_types_are_named() {
-        let text = |t| merge::<Config>("test", &[layer(t)]).expect_err("must be refused").to_string();
-        assert!(text("epoch = 3").contains("my.toml: test: unknown key 'epoch': did you mean 'epochs'?"), "{}", text("epoch = 3"));
+        let text =
+            |t| merge::<Config>("test", &[layer(t)]).expect_err("must be refused").to_string();
+        assert!(
+            text("epoch = 3")
+                .contains("my.toml: test: unknown key 'epoch': did you mean 'epochs'?"),
+            "{}",
+            text("epoch = 3")
+        );
         assert!(text("epochs = 'x'").contains("epochs = \"x\""), "{}", text("epochs = 'x'"));
         assert!(text("kind = 'second'").contains("last-one"), "{}", text("kind = 'second'"));
     }
@@ -260,14 +304,30 @@ mod tests {
     fn a_plugin_s_fields_cross_as_json_and_are_checked_by_the_kind_of_their_defaults() {
         let known = fields_from_json(&fields_to_json(&fields::<Config>())).expect("JSON");
         assert_eq!(known, fields::<Config>());
-        let table = merge_fields("test", &known, &[layer("weight = 2\nepochs = 3")]).expect("valid");
-        assert_eq!(table, merge::<Config>("test", &[layer("weight = 2\nepochs = 3")]).expect("valid").1);
-        assert_eq!(table_from_json(&serde_json::to_string(&table).expect("JSON")).expect("TOML"), table);
-        let text = |t| merge_fields("test", &known, &[layer(t)]).expect_err("must be refused").to_string();
+        let table =
+            merge_fields("test", &known, &[layer("weight = 2\nepochs = 3")]).expect("valid");
+        assert_eq!(
+            table,
+            merge::<Config>("test", &[layer("weight = 2\nepochs = 3")]).expect("valid").1
+        );
+        assert_eq!(
+            table_from_json(&serde_json::to_string(&table).expect("JSON")).expect("TOML"),
+            table
+        );
+        let text =
+            |t| merge_fields("test", &known, &[layer(t)]).expect_err("must be refused").to_string();
         assert!(text("epoch = 3").contains("did you mean 'epochs'?"));
-        assert!(text("epochs = 'x'").contains("my.toml: test: epochs = \"x\": expected integer (Passes over the data.)"));
+        assert!(
+            text("epochs = 'x'").contains(
+                "my.toml: test: epochs = \"x\": expected integer (Passes over the data.)"
+            )
+        );
         assert!(fields_from_json("{}").expect_err("no list").contains("expected [{"));
-        assert!(fields_from_json(r#"[{"key": "a", "default": null}]"#).expect_err("null").contains("default of a"));
+        assert!(
+            fields_from_json(r#"[{"key": "a", "default": null}]"#)
+                .expect_err("null")
+                .contains("default of a")
+        );
     }
 
     #[test]
@@ -276,6 +336,9 @@ mod tests {
         let kind = all.iter().find(|f| f.key == "kind").expect("kind");
         assert_eq!(kind.default, Value::String("first".into()));
         assert_eq!(kind.doc, "Which kind. One of: first, last-one.");
-        assert_eq!(all.iter().find(|f| f.key == "epochs").expect("epochs").doc, "Passes over the data.");
+        assert_eq!(
+            all.iter().find(|f| f.key == "epochs").expect("epochs").doc,
+            "Passes over the data."
+        );
     }
 }

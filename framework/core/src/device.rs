@@ -10,14 +10,19 @@ use crate::{Error, Result};
 /// Opens the device named `cpu`, `cuda` or `cuda:<n>`, and has a GPU compute something.
 ///
 /// # Errors
-/// [`Error::Usage`] for another name; [`Error::Unsupported`] where this build or this machine cannot give that device: it names the libraries that are missing.
+/// [`Error::Usage`] for another name; [`Error::Unsupported`] where this build or this machine
+/// cannot give that device: it names the libraries that are missing.
 pub fn open(name: &str) -> Result<Device> {
     if name == "cpu" {
         return Ok(Device::Cpu);
     }
     let ordinal = match name.strip_prefix("cuda") {
         Some("") => 0,
-        Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse::<u16>().ok()).ok_or_else(|| bad_name(name))?.into(),
+        Some(rest) => rest
+            .strip_prefix(':')
+            .and_then(|n| n.parse::<u16>().ok())
+            .ok_or_else(|| bad_name(name))?
+            .into(),
         None => return Err(bad_name(name)),
     };
     open_cuda(ordinal)
@@ -33,7 +38,9 @@ pub fn name(device: &Device) -> String {
 }
 
 fn bad_name(name: &str) -> Error {
-    Error::usage(format!("unknown device '{name}': use cpu, cuda, or cuda:<n> with the number of the GPU"))
+    Error::usage(format!(
+        "unknown device '{name}': use cpu, cuda, or cuda:<n> with the number of the GPU"
+    ))
 }
 
 #[cfg(not(feature = "cuda"))]
@@ -59,8 +66,9 @@ pub fn gpu_name(device: &Device) -> Option<String> {
     }
 }
 
-/// The most memory that tensors held at one time on a GPU, in bytes, since it was opened or [`reset_peak_memory`]; without the driver's own and the libraries'.
-/// None for the CPU, and where the driver does not count.
+/// The most memory that tensors held at one time on a GPU, in bytes, since it was opened or
+/// [`reset_peak_memory`]; without the driver's own and the libraries'. None for the CPU, and where
+/// the driver does not count.
 pub fn peak_memory(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
     return cuda::peak_memory(device);
@@ -101,6 +109,8 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn cuda_without_the_feature_is_an_error() {
-        assert!(open("cuda:1").expect_err("no cuda here").to_string().contains("built without CUDA"));
+        assert!(
+            open("cuda:1").expect_err("no cuda here").to_string().contains("built without CUDA")
+        );
     }
 }

@@ -9,10 +9,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What can go wrong, sorted by who has to act.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The request cannot be carried out as stated: an unknown name, a bad value, a conflict. Exit code 2.
+    /// The request cannot be carried out as stated: an unknown name, a bad value, a conflict. Exit
+    /// code 2.
     #[error("{0}")]
     Usage(String),
-    /// A file that was read is not what it should be: damaged, truncated, of another shape. Exit code 1.
+    /// A file that was read is not what it should be: damaged, truncated, of another shape. Exit
+    /// code 1.
     #[error("{}: {what}", path.display())]
     File {
         /// The file at fault.
@@ -34,7 +36,8 @@ pub enum Error {
     /// A loss, a gradient or a logit stopped being finite. Exit code 1.
     #[error("{0}")]
     Diverged(String),
-    /// The run was stopped from outside (Ctrl-C or a termination signal). Exit code 130, as of a program that Ctrl-C ends, so that a shell's loop ends too.
+    /// The run was stopped from outside (Ctrl-C or a termination signal). Exit code 130, as of a
+    /// program that Ctrl-C ends, so that a shell's loop ends too.
     #[error("interrupted {0}")]
     Interrupted(String),
     /// A method, a plugin or the harness broke a rule of the protocol. Exit code 1.
@@ -85,7 +88,8 @@ impl Error {
         Self::Usage(format!("unknown {what} '{name}'{hint} (there are: {known})"))
     }
 
-    /// The exit code of a command that ends with this error: 2 for bad usage or configuration, 130 for a run that was stopped, 1 for a failed one.
+    /// The exit code of a command that ends with this error: 2 for bad usage or configuration, 130
+    /// for a run that was stopped, 1 for a failed one.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Unsupported(_) => 2,
@@ -98,7 +102,10 @@ impl Error {
 /// Runs `work`; a panic in it becomes an [`Error::Protocol`] with the panic's message.
 pub fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Error::Protocol(format!("panicked: {}", text.unwrap_or("without a message"))))
     })
 }
@@ -106,11 +113,15 @@ pub fn catching<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// What to do about an error of the operating system, where that is not plain.
 fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::StorageFull => "; make room and give the same command again, nothing is lost",
+        std::io::ErrorKind::StorageFull => {
+            "; make room and give the same command again, nothing is lost"
+        }
         std::io::ErrorKind::PermissionDenied => {
             "; give this user the permission, or choose another place (for a run with --out DIR, for a table with --export FILE)"
         }
-        std::io::ErrorKind::ReadOnlyFilesystem => "; choose another place (for a run with --out DIR, for a table with --export FILE)",
+        std::io::ErrorKind::ReadOnlyFilesystem => {
+            "; choose another place (for a run with --out DIR, for a table with --export FILE)"
+        }
         _ => "",
     }
 }

@@ -19,14 +19,20 @@ pub struct Prediction {
     pub confidence: f64,
     /// The class with the largest logit among the classes of the image's own task.
     pub task_aware: usize,
-    /// The rank of its true class among all classes seen so far, by logit: 1 where the prediction is
-    /// right. None in predictions that were written before ranks were kept.
+    /// The rank of its true class among all classes seen so far, by logit: 1 where the prediction
+    /// is right. None in predictions that were written before ranks were kept.
     #[serde(default)]
     pub rank: Option<usize>,
 }
 
 /// Reads the predictions off logits (batch, classes). `tasks` holds each task's classes.
-pub fn predictions(logits: &[Vec<f64>], keys: &[&str], labels: &[i64], task: usize, tasks: &[Vec<usize>]) -> Vec<Prediction> {
+pub fn predictions(
+    logits: &[Vec<f64>],
+    keys: &[&str],
+    labels: &[i64],
+    task: usize,
+    tasks: &[Vec<usize>],
+) -> Vec<Prediction> {
     let best = |row: &[f64], classes: &mut dyn Iterator<Item = usize>| {
         classes.reduce(|a, b| if row[b] > row[a] { b } else { a }).unwrap_or_default()
     };
@@ -50,7 +56,11 @@ pub fn predictions(logits: &[Vec<f64>], keys: &[&str], labels: &[i64], task: usi
 /// first, as it is when the prediction is chosen: rank 1 means that the prediction is right.
 fn rank(row: &[f64], label: usize) -> usize {
     let own = row.get(label).copied().unwrap_or(f64::NEG_INFINITY);
-    1 + row.iter().enumerate().filter(|(class, v)| **v > own || (**v == own && *class < label)).count()
+    1 + row
+        .iter()
+        .enumerate()
+        .filter(|(class, v)| **v > own || (**v == own && *class < label))
+        .count()
 }
 
 /// The scores of one evaluation: all test images of the tasks seen so far.
@@ -88,13 +98,18 @@ impl Scores {
             if all == 0 { 0.0 } else { 100.0 * hits as f64 / all as f64 }
         };
         let hit = |p: &Prediction| p.prediction == p.label;
-        let by_task: Vec<f64> = (0..tasks.len()).map(|t| share(&mut predictions.iter().filter(|p| p.task == t).map(hit))).collect();
+        let by_task: Vec<f64> = (0..tasks.len())
+            .map(|t| share(&mut predictions.iter().filter(|p| p.task == t).map(hit)))
+            .collect();
         let classes = tasks.iter().flatten().max().map_or(0, |c| c + 1);
         let bins: f64 = (0..15)
             .map(|bin| {
-                let inside = |p: &&Prediction| ((p.confidence * 15.0).ceil() as usize).clamp(1, 15) == bin + 1;
+                let inside = |p: &&Prediction| {
+                    ((p.confidence * 15.0).ceil() as usize).clamp(1, 15) == bin + 1
+                };
                 let n = predictions.iter().filter(inside).count() as f64;
-                let confidence: f64 = predictions.iter().filter(inside).map(|p| 100.0 * p.confidence).sum();
+                let confidence: f64 =
+                    predictions.iter().filter(inside).map(|p| 100.0 * p.confidence).sum();
                 let accuracy = n * share(&mut predictions.iter().filter(inside).map(hit));
                 (accuracy - confidence).abs()
             })
@@ -106,7 +121,9 @@ impl Scores {
             task_id: share(&mut predictions.iter().map(|p| tasks[p.task].contains(&p.prediction))),
             task_aware: share(&mut predictions.iter().map(|p| p.task_aware == p.label)),
             ece: bins / predictions.len().max(1) as f64,
-            by_class: (0..classes).map(|c| share(&mut predictions.iter().filter(|p| p.label == c).map(hit))).collect(),
+            by_class: (0..classes)
+                .map(|c| share(&mut predictions.iter().filter(|p| p.label == c).map(hit)))
+                .collect(),
             top5: (classes > 5 && predictions.iter().all(|p| p.rank.is_some()))
                 .then(|| share(&mut predictions.iter().map(|p| p.rank.is_some_and(|r| r <= 5)))),
         }
@@ -131,8 +148,16 @@ impl Summary {
     pub fn of(scores: &[Scores]) -> Self {
         let Some((last, before)) = scores.split_last() else { return Self::default() };
         let old = before.len();
-        let mean = |f: &dyn Fn(usize) -> f64| if old == 0 { 0.0 } else { (0..old).map(f).sum::<f64>() / old as f64 };
-        let best = |i: usize| before.iter().filter_map(|s| s.by_task.get(i)).copied().fold(f64::NEG_INFINITY, f64::max);
+        let mean = |f: &dyn Fn(usize) -> f64| {
+            if old == 0 { 0.0 } else { (0..old).map(f).sum::<f64>() / old as f64 }
+        };
+        let best = |i: usize| {
+            before
+                .iter()
+                .filter_map(|s| s.by_task.get(i))
+                .copied()
+                .fold(f64::NEG_INFINITY, f64::max)
+        };
         Self {
             last: last.accuracy,
             avg: scores.iter().map(|s| s.accuracy).sum::<f64>() / scores.len() as f64,
@@ -149,13 +174,34 @@ mod tests {
     fn scores(by_task: &[f64], accuracy: f64) -> Scores {
         let by_task = by_task.to_vec();
         let (by_class, top5) = (vec![], None);
-        Scores { by_task, accuracy, task_mean: 0.0, task_id: 0.0, task_aware: 0.0, ece: 0.0, by_class, top5 }
+        Scores {
+            by_task,
+            accuracy,
+            task_mean: 0.0,
+            task_id: 0.0,
+            task_aware: 0.0,
+            ece: 0.0,
+            by_class,
+            top5,
+        }
     }
 
     #[test]
     fn summary_follows_the_definitions() {
-        let s = Summary::of(&[scores(&[90.0], 90.0), scores(&[95.0, 80.0], 87.0), scores(&[60.0, 70.0, 50.0], 60.0)]);
-        assert_eq!(s, Summary { last: 60.0, avg: 79.0, forgetting: (35.0 + 10.0) / 2.0, bwt: (-30.0 - 10.0) / 2.0 });
+        let s = Summary::of(&[
+            scores(&[90.0], 90.0),
+            scores(&[95.0, 80.0], 87.0),
+            scores(&[60.0, 70.0, 50.0], 60.0),
+        ]);
+        assert_eq!(
+            s,
+            Summary {
+                last: 60.0,
+                avg: 79.0,
+                forgetting: (35.0 + 10.0) / 2.0,
+                bwt: (-30.0 - 10.0) / 2.0
+            }
+        );
         assert_eq!(Summary::of(&[scores(&[90.0], 90.0)]).forgetting, 0.0);
     }
 

@@ -123,8 +123,16 @@ impl Pickle {
     /// # Errors
     /// As [`Pickle::parse`].
     pub fn parse_first(bytes: &[u8]) -> Result<(Self, usize), String> {
-        let empty = Self { root: Value::None, lists: Vec::new(), dicts: Vec::new(), objects: Vec::new() };
-        let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), made: empty };
+        let empty =
+            Self { root: Value::None, lists: Vec::new(), dicts: Vec::new(), objects: Vec::new() };
+        let mut machine = Machine {
+            bytes,
+            at: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            made: empty,
+        };
         machine.made.root = machine.run()?;
         Ok((machine.made, machine.at))
     }
@@ -229,7 +237,8 @@ impl<'a> Node<'a> {
         let bad = || "expected a numpy array of unsigned bytes".to_owned();
         let name = &self.object().ok_or_else(bad)?.name;
         let (arguments, state) = self.parts().ok_or_else(bad)?;
-        // numpy's two ways: an empty array whose state is set, or (protocol 5) one made of a buffer.
+        // numpy's two ways: an empty array whose state is set, or (protocol 5) one made of a
+        // buffer.
         let (shape, dtype, bytes) = if name.ends_with("._reconstruct") {
             match state.and_then(|s| s.items()).as_deref() {
                 Some([_, shape, dtype, _, bytes]) => (*shape, *dtype, *bytes),
@@ -237,14 +246,18 @@ impl<'a> Node<'a> {
             }
         } else {
             match &arguments[..] {
-                [bytes, dtype, shape, order] if name.ends_with("._frombuffer") && order.text().as_deref() == Some("C") => {
+                [bytes, dtype, shape, order]
+                    if name.ends_with("._frombuffer") && order.text().as_deref() == Some("C") =>
+                {
                     (*shape, *dtype, *bytes)
                 }
                 _ => return Err(bad()),
             }
         };
         let kind = dtype.parts().and_then(|(arguments, _)| arguments.first()?.text());
-        let (Some("u1"), Value::Bytes(bytes)) = (kind.as_deref(), bytes.value) else { return Err(bad()) };
+        let (Some("u1"), Value::Bytes(bytes)) = (kind.as_deref(), bytes.value) else {
+            return Err(bad());
+        };
         let dim = |v: i64| usize::try_from(v).map_err(|_| bad());
         let shape = shape.integers()?.into_iter().map(dim).collect::<Result<Vec<_>, _>>()?;
         if shape.iter().try_fold(1usize, |a, b| a.checked_mul(*b)) != Some(bytes.len()) {
@@ -391,7 +404,8 @@ impl<'a> Machine<'a> {
                     return Err(DAMAGED.into());
                 };
                 let text = std::str::from_utf8(text).map_err(|_| DAMAGED)?;
-                let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                let bytes: Option<Vec<u8>> =
+                    text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
                 let bytes = bytes.ok_or(DAMAGED)?;
                 self.push(Value::Bytes(bytes.into()))
             }
@@ -422,7 +436,11 @@ impl<'a> Machine<'a> {
         if given(&arguments) || keywords.as_ref().is_some_and(given) {
             self.allow(&name)?;
         }
-        if &*name == "collections.OrderedDict" { self.push_dict() } else { self.push_object(name, arguments) }
+        if &*name == "collections.OrderedDict" {
+            self.push_dict()
+        } else {
+            self.push_object(name, arguments)
+        }
     }
 
     fn build(&mut self) -> Result<(), String> {
@@ -503,7 +521,9 @@ impl<'a> Machine<'a> {
                 // Larger ones are seeds and magic numbers; no size is one of them.
                 let filler = if bytes.last().is_some_and(|b| *b >= 0x80) { -1i64 } else { 0 };
                 match n {
-                    0..=8 => Value::Int(bytes.iter().rev().fold(filler, |v, b| v << 8 | i64::from(*b))),
+                    0..=8 => {
+                        Value::Int(bytes.iter().rev().fold(filler, |v, b| v << 8 | i64::from(*b)))
+                    }
                     _ => Value::Bytes(bytes.into()),
                 }
             }
@@ -600,8 +620,11 @@ mod tests {
 
     /// `pickle.dumps({'data': numpy.arange(6, dtype='uint8').reshape(2, 3), 'fine_labels':
     /// [3, 300, -5], 'names': ['a', 'b']}, protocol=N)`
-    const FILES: [&[u8]; 3] =
-        [include_bytes!("../tests/pickles/p2.pkl"), include_bytes!("../tests/pickles/p4.pkl"), include_bytes!("../tests/pickles/p5.pkl")];
+    const FILES: [&[u8]; 3] = [
+        include_bytes!("../tests/pickles/p2.pkl"),
+        include_bytes!("../tests/pickles/p4.pkl"),
+        include_bytes!("../tests/pickles/p5.pkl"),
+    ];
 
     #[test]
     fn arrays_lists_and_texts_are_read() {
@@ -625,8 +648,11 @@ mod tests {
         assert!(refused(b"cos\nsystem\n(S'ls'\ntR.").contains("it calls os.system"));
         assert!(refused(b"(S'ls'\nios\nsystem\n.").contains("it calls os.system"));
         assert!(refused(b"(cos\nsystem\nS'ls'\no.").contains("it calls os.system"));
-        assert!(refused(b"csubprocess\nPopen\nS'ls'\n\x85\x81.").contains("it calls subprocess.Popen"));
-        let pickle = Pickle::parse(b"cargparse\nNamespace\n)\x81}S'arch'\nS'vit'\nsb.").expect("data");
+        assert!(
+            refused(b"csubprocess\nPopen\nS'ls'\n\x85\x81.").contains("it calls subprocess.Popen")
+        );
+        let pickle =
+            Pickle::parse(b"cargparse\nNamespace\n)\x81}S'arch'\nS'vit'\nsb.").expect("data");
         let (_, state) = pickle.root().parts().expect("object");
         assert_eq!(state.expect("state").get("arch").expect("arch").text().as_deref(), Some("vit"));
     }
@@ -639,7 +665,9 @@ mod tests {
         assert!(Pickle::parse(b"]q\x00h\x00a.").expect("circular").root().items().is_some());
         let deep = [b"]".repeat(100_000), b"a".repeat(99_999), b".".to_vec()].concat();
         assert!(Pickle::parse(&deep).is_ok());
-        assert!(Pickle::parse(&b"(".repeat(2_000_000)).expect_err("marks").contains("too many open"));
+        assert!(
+            Pickle::parse(&b"(".repeat(2_000_000)).expect_err("marks").contains("too many open")
+        );
     }
 
     #[test]

@@ -43,7 +43,9 @@ impl<T: Named + inventory::Collect> Registry<T> {
             [] => Err(Error::unknown(kind, name, self.all().iter().map(|entry| entry.name()))),
             _ => {
                 let several = named.len();
-                Err(Error::usage(format!("{several} entries of the kind '{kind}' are called '{name}': rename one")))
+                Err(Error::usage(format!(
+                    "{several} entries of the kind '{kind}' are called '{name}': rename one"
+                )))
             }
         }
     }
@@ -52,7 +54,9 @@ impl<T: Named + inventory::Collect> Registry<T> {
     pub(crate) fn add(&self, entry: T) -> Result<&'static T, &'static T> {
         let mut added = self.added.write().unwrap_or_else(PoisonError::into_inner);
         let linked = inventory::iter::<T>.into_iter();
-        if let Some(other) = linked.chain(added.iter().copied()).find(|other| other.name() == entry.name()) {
+        if let Some(other) =
+            linked.chain(added.iter().copied()).find(|other| other.name() == entry.name())
+        {
             return Err(other);
         }
         let entry: &'static T = Box::leak(Box::new(entry));

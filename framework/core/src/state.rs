@@ -1,6 +1,7 @@
 //! What a method carries from task to task: named typed tensors, each marked with what it is.
 //!
-//! Parameter and byte counts, checkpoints, "only declared parameters change" and the leaderboard's memory column all read this.
+//! Parameter and byte counts, checkpoints, "only declared parameters change" and the leaderboard's
+//! memory column all read this.
 
 use std::collections::BTreeMap;
 
@@ -86,7 +87,9 @@ impl State {
     /// # Errors
     /// [`Error::Protocol`] that names what is missing.
     pub fn array(&self, name: &str) -> Result<&Array> {
-        self.get(name).map(|e| &e.value).ok_or_else(|| Error::Protocol(format!("state: there is no tensor '{name}'")))
+        self.get(name)
+            .map(|e| &e.value)
+            .ok_or_else(|| Error::Protocol(format!("state: there is no tensor '{name}'")))
     }
 
     /// All entries, in the order of their names.
@@ -101,7 +104,11 @@ impl State {
 
     /// The bytes that must be carried between tasks: everything but the optimiser's.
     pub fn carried_bytes(&self) -> usize {
-        self.entries.values().filter(|e| e.kind != Kind::Optimiser).map(|e| e.value.bytes.len()).sum()
+        self.entries
+            .values()
+            .filter(|e| e.kind != Kind::Optimiser)
+            .map(|e| e.value.bytes.len())
+            .sum()
     }
 
     /// SHA-256 over names, kinds, shapes and bytes, in the order of the names.
@@ -109,7 +116,10 @@ impl State {
         use sha2::{Digest, Sha256};
         let mut hash = Sha256::new();
         for (name, entry) in &self.entries {
-            hash.update(format!("{name}\0{:?}\0{:?}\0{:?}\0", entry.kind, entry.value.element, entry.value.shape));
+            hash.update(format!(
+                "{name}\0{:?}\0{:?}\0{:?}\0",
+                entry.kind, entry.value.element, entry.value.shape
+            ));
             hash.update(&entry.value.bytes);
         }
         crate::hex(&hash.finalize())

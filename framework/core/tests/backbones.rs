@@ -82,7 +82,14 @@ fn features_equal_those_of_the_library_that_saved_the_network() {
 
 #[test]
 fn gradients_of_every_weight_of_a_variant_equal_differences() {
-    for name in ["timm-registers", "timm-distilled", "timm-clip", "timm-average", "timm-siglip", "timm-swiglu"] {
+    for name in [
+        "timm-registers",
+        "timm-distilled",
+        "timm-clip",
+        "timm-average",
+        "timm-siglip",
+        "timm-swiglu",
+    ] {
         let mut vit = family(name);
         let images = images(name);
         let vars = vit.unfreeze().expect("unfrozen");
@@ -91,11 +98,17 @@ fn gradients_of_every_weight_of_a_variant_equal_differences() {
         let loss = |vit: &Vit| {
             let pass = Pass { train_weights: true, ..Pass::default() };
             let cls = vit.forward(&images, pass).expect("forward").cls;
-            (cls.sqr().expect("sqr") + &cls).expect("add").sqr().expect("sqr").sum_all().expect("sum")
+            (cls.sqr().expect("sqr") + &cls)
+                .expect("add")
+                .sqr()
+                .expect("sqr")
+                .sum_all()
+                .expect("sum")
         };
         let grads = loss(&vit).backward().expect("backward");
         for (weight, var) in &vars {
-            let exact = grads.get(var).unwrap_or_else(|| panic!("{name}: {weight} has no gradient"));
+            let exact =
+                grads.get(var).unwrap_or_else(|| panic!("{name}: {weight} has no gradient"));
             let exact = exact.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
             let index = exact.len() / 3;
             let moved = |delta: f64| {
@@ -119,15 +132,22 @@ fn add(var: &Var, index: usize, delta: f64) {
 
 #[test]
 fn an_exported_variant_computes_the_same() {
-    for name in ["timm-registers", "timm-distilled", "hf-clip", "hf-siglip", "timm-average", "timm-swiglu"] {
+    for name in
+        ["timm-registers", "timm-distilled", "hf-clip", "hf-siglip", "timm-average", "timm-swiglu"]
+    {
         let vit = family(name);
         let exported = vit.export().expect("export");
         let tensors = exported.tensors.into_iter().collect();
         let metadata = exported.metadata.into_iter().collect();
         let file = WeightsFile::from_tensors("exported", String::new(), metadata, tensors);
-        let again = Vit::new("vit", &file, &BackboneOptions::default(), DType::F64, &Device::Cpu).expect(name);
+        let again = Vit::new("vit", &file, &BackboneOptions::default(), DType::F64, &Device::Cpu)
+            .expect(name);
         let images = images(name);
-        assert_eq!(worst(&forward(&vit, &images).cls, &forward(&again, &images).cls), 0.0, "{name}");
+        assert_eq!(
+            worst(&forward(&vit, &images).cls, &forward(&again, &images).cls),
+            0.0,
+            "{name}"
+        );
         assert_eq!(again.info().assumed, Vec::<String>::new(), "{name}");
         assert_eq!(vit.info().weight_id, again.info().weight_id, "{name}");
     }
@@ -178,7 +198,11 @@ const NAMES: [(&str, Option<&str>); 18] = [
 ];
 
 fn named(name: &str, key: Option<&str>) -> cilbench::Result<Vit> {
-    let options = BackboneOptions { heads: Some(2), weights_key: key.map(str::to_owned), ..BackboneOptions::default() };
+    let options = BackboneOptions {
+        heads: Some(2),
+        weights_key: key.map(str::to_owned),
+        ..BackboneOptions::default()
+    };
     vit(&folder().join("names").join(name), &options, DType::F32)
 }
 
@@ -201,7 +225,10 @@ fn one_network_under_many_names_has_one_id_and_one_set_of_features() {
 fn two_networks_in_one_file_are_to_be_chosen_from() {
     let message = |key| named("dino-teacher.pth", key).err().expect("refused").to_string();
     let none = message(None);
-    assert!(none.contains("2 networks, below student.module.backbone and teacher.backbone"), "{none}");
+    assert!(
+        none.contains("2 networks, below student.module.backbone and teacher.backbone"),
+        "{none}"
+    );
     assert!(none.contains("--weights-key teacher.backbone"), "{none}");
     let other = message(Some("model_ema"));
     assert!(other.contains("unknown key") && other.contains("teacher.backbone"), "{other}");

@@ -7,7 +7,9 @@ use cilbench::backbone::{Backbone, Pass};
 use cilbench::conformance::cases;
 use cilbench::context::{Context, Images};
 use cilbench::data::View;
-use cilbench::method::{About, Batch, Carry, Fresh, Losses, Method, MethodEntry, Plan, Setup, Value};
+use cilbench::method::{
+    About, Batch, Carry, Fresh, Losses, Method, MethodEntry, Plan, Setup, Value,
+};
 use cilbench::scenario::TaskInfo;
 use cilbench::state::Kind;
 use cilbench::{Error, Result};
@@ -122,7 +124,12 @@ impl<F: Fault> Method for Suspect<F> {
 
     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         for class in &task.classes {
-            self.means.push(carry.value(format!("mean.{class}"), Kind::Statistic, &[16], Fresh::Zeros)?);
+            self.means.push(carry.value(
+                format!("mean.{class}"),
+                Kind::Statistic,
+                &[16],
+                Fresh::Zeros,
+            )?);
         }
         if F::CHEAT == Cheat::Twice {
             self.twin = Some(carry.value("mean.0", Kind::Statistic, &[16], Fresh::Zeros)?);
@@ -153,10 +160,18 @@ impl<F: Fault> Method for Suspect<F> {
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let declared = self.means.iter().map(|mean| Ok(mean.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
+        let declared = self
+            .means
+            .iter()
+            .map(|mean| Ok(mean.get()?.as_ref().clone()))
+            .collect::<Result<Vec<_>>>()?;
         let hidden = F::CHEAT == Cheat::HiddenTensor && !self.hidden_means.is_empty();
         let means = if hidden { &self.hidden_means } else { &declared };
-        let logits = self.backbone.forward(images, Pass::default())?.cls.matmul(&Tensor::stack(means, 0)?.t()?)?;
+        let logits = self
+            .backbone
+            .forward(images, Pass::default())?
+            .cls
+            .matmul(&Tensor::stack(means, 0)?.t()?)?;
         Ok(if F::CHEAT == Cheat::TooManyLogits { logits.pad_with_zeros(1, 0, 1)? } else { logits })
     }
 }

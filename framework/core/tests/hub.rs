@@ -13,7 +13,9 @@ fn data() -> Vec<u8> {
 }
 
 fn git(bytes: &[u8]) -> String {
-    cilbench::hex(&Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize())
+    cilbench::hex(
+        &Sha1::new().chain_update(format!("blob {}\0", bytes.len())).chain_update(bytes).finalize(),
+    )
 }
 
 struct Place {
@@ -33,7 +35,10 @@ impl Place {
     fn blobs(&self) -> Vec<String> {
         let folder = self.folder.path().join("hub/models--timm--vit/blobs");
         let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-        entries.map(|e| e.expect("entry").file_name().to_string_lossy().into_owned()).filter(|n| !n.contains('.')).collect()
+        entries
+            .map(|e| e.expect("entry").file_name().to_string_lossy().into_owned())
+            .filter(|n| !n.contains('.'))
+            .collect()
     }
 }
 
@@ -46,17 +51,30 @@ fn a_file_is_downloaded_once_into_python_s_layout() {
     let server = Server::new(|asked, _| good(asked, "model.safetensors", &data()));
     let place = Place::new();
     let found = place.hub(&server).file(&repo(), "model.safetensors").expect("download");
-    assert_eq!((std::fs::read(&found.path).expect("file"), found.commit.as_str()), (data(), COMMIT));
+    assert_eq!(
+        (std::fs::read(&found.path).expect("file"), found.commit.as_str()),
+        (data(), COMMIT)
+    );
     let root = place.folder.path().join("hub/models--timm--vit");
     assert_eq!(std::fs::read_to_string(root.join("refs/main")).expect("ref"), COMMIT);
     assert_eq!(found.path, root.join("snapshots").join(COMMIT).join("model.safetensors"));
     assert_eq!(place.blobs(), [sha256(&data())]);
     #[cfg(unix)]
-    assert_eq!(std::fs::read_link(&found.path).expect("link"), Path::new("../../blobs").join(sha256(&data())));
+    assert_eq!(
+        std::fs::read_link(&found.path).expect("link"),
+        Path::new("../../blobs").join(sha256(&data()))
+    );
     let before = server.asked().len();
     // From now on the cache answers: again, by commit, and offline.
     assert_eq!(place.hub(&server).file(&repo(), "model.safetensors").expect("cached"), found);
-    assert_eq!(place.hub(&server).offline("--offline").file(&repo(), "model.safetensors").expect("offline"), found);
+    assert_eq!(
+        place
+            .hub(&server)
+            .offline("--offline")
+            .file(&repo(), "model.safetensors")
+            .expect("offline"),
+        found
+    );
     let pinned = Repository::model(&format!("timm/vit@{COMMIT}"));
     assert_eq!(place.hub(&server).file(&pinned, "model.safetensors").expect("pinned"), found);
     assert_eq!(server.asked().len(), before);
@@ -69,13 +87,20 @@ fn small_files_are_verified_by_git_s_hash() {
     let serve = move |etag: String| {
         let body = body.clone();
         Server::new(move |_, _| {
-            let headers = vec![("x-repo-commit".into(), COMMIT.into()), ("etag".into(), format!("W/\"{etag}\""))];
+            let headers = vec![
+                ("x-repo-commit".into(), COMMIT.into()),
+                ("etag".into(), format!("W/\"{etag}\"")),
+            ];
             Answer { status: 200, headers, body: body.clone(), ..Answer::default() }
         })
     };
     Place::new().hub(&serve(etag)).file(&repo(), "deep/config.json").expect("download");
-    let message =
-        Place::new().hub(&serve("0".repeat(40))).with_retries(0).file(&repo(), "deep/config.json").expect_err("wrong hash").to_string();
+    let message = Place::new()
+        .hub(&serve("0".repeat(40)))
+        .with_retries(0)
+        .file(&repo(), "deep/config.json")
+        .expect_err("wrong hash")
+        .to_string();
     assert!(message.contains("hash"), "{message}");
 }
 
@@ -93,15 +118,24 @@ fn a_cut_connection_is_resumed_where_it_ended() {
     let place = Place::new();
     let found = place.hub(&server).file(&repo(), "model.safetensors").expect("download");
     assert_eq!(std::fs::read(found.path).expect("file"), data());
-    let ranges: Vec<String> = server.asked().into_iter().filter(|a| a.contains("GET /cdn")).collect();
+    let ranges: Vec<String> =
+        server.asked().into_iter().filter(|a| a.contains("GET /cdn")).collect();
     assert_eq!(ranges, ["GET /cdn/blob", "GET /cdn/blob from 30000", "GET /cdn/blob from 60000"]);
 }
 
 #[test]
 fn a_server_without_ranges_begins_again() {
     let server = Server::new(|asked, count| {
-        let mut answer =
-            good(&Asked { method: asked.method.clone(), path: asked.path.clone(), range: None, token: None }, "model.safetensors", &data());
+        let mut answer = good(
+            &Asked {
+                method: asked.method.clone(),
+                path: asked.path.clone(),
+                range: None,
+                token: None,
+            },
+            "model.safetensors",
+            &data(),
+        );
         if asked.path == "/cdn/blob" && count < 5 {
             answer.stated = Some(answer.body.len());
             answer.body.truncate(30_000);
@@ -115,7 +149,12 @@ fn a_server_without_ranges_begins_again() {
 /// What a bad server's answer to the body comes to; nothing may be believed.
 fn refused(behaviour: impl Fn(&Asked, usize) -> Answer + Send + Sync + 'static) -> String {
     let (server, place) = (Server::new(behaviour), Place::new());
-    let message = place.hub(&server).with_retries(1).file(&repo(), "model.safetensors").expect_err("must be refused").to_string();
+    let message = place
+        .hub(&server)
+        .with_retries(1)
+        .file(&repo(), "model.safetensors")
+        .expect_err("must be refused")
+        .to_string();
     assert_eq!(place.blobs(), Vec::<String>::new(), "{message}");
     assert!(!place.folder.path().join("hub/models--timm--vit/snapshots").exists(), "{message}");
     message
@@ -130,17 +169,30 @@ fn no_bad_body_is_believed() {
         })
     };
     // Shorter than stated, and the server means it.
-    assert!(body(|a| Answer { body: a.body[..a.body.len().min(500)].to_vec(), ..a }).contains("bytes"));
+    assert!(
+        body(|a| Answer { body: a.body[..a.body.len().min(500)].to_vec(), ..a }).contains("bytes")
+    );
     // The right length, other bytes.
     let wrong = body(|a| Answer { body: vec![7; a.body.len()], ..a });
     assert!(wrong.contains("hash is not the one that the hub states"), "{wrong}");
     // A page of a proxy, with status 200 and 403.
-    let page = |status| Answer { status, body: b"<html>sign in</html>".repeat(9000), ..Answer::default() };
+    let page =
+        |status| Answer { status, body: b"<html>sign in</html>".repeat(9000), ..Answer::default() };
     assert!(
-        refused(move |asked, _| if asked.path == "/cdn/blob" { page(200) } else { good(asked, "model.safetensors", &data()) })
-            .contains("longer than")
+        refused(move |asked, _| if asked.path == "/cdn/blob" {
+            page(200)
+        } else {
+            good(asked, "model.safetensors", &data())
+        })
+        .contains("longer than")
     );
-    let forbidden = refused(move |asked, _| if asked.path == "/cdn/blob" { page(403) } else { good(asked, "model.safetensors", &data()) });
+    let forbidden = refused(move |asked, _| {
+        if asked.path == "/cdn/blob" {
+            page(403)
+        } else {
+            good(asked, "model.safetensors", &data())
+        }
+    });
     assert!(forbidden.contains("403"), "{forbidden}");
     assert!(refused(move |_, _| page(200)).contains("what answered is no Hugging Face hub"));
 }
@@ -148,7 +200,11 @@ fn no_bad_body_is_believed() {
 #[test]
 fn what_is_not_there_or_gated_is_said_with_what_to_do() {
     let status = |status: u16, code: &'static str| {
-        refused(move |_, _| Answer { status, headers: vec![("x-error-code".into(), code.into())], ..Answer::default() })
+        refused(move |_, _| Answer {
+            status,
+            headers: vec![("x-error-code".into(), code.into())],
+            ..Answer::default()
+        })
     };
     assert!(status(404, "EntryNotFound").contains("timm/vit has no model.safetensors"));
     assert!(status(404, "RevisionNotFound").contains("has no revision 'main'"));
@@ -156,10 +212,24 @@ fn what_is_not_there_or_gated_is_said_with_what_to_do() {
     assert!(gated.contains("is gated") && gated.contains("set HF_TOKEN"), "{gated}");
     assert!(status(401, "").contains("set HF_TOKEN"));
     assert!(status(503, "").contains("try again later"));
-    let nobody = Hub::new("http://127.0.0.1:9", Place::new().folder.path().join("hub")).with_retries(0);
-    assert!(nobody.file(&repo(), "model.safetensors").expect_err("no server").to_string().contains("cannot be reached"));
-    let offline = nobody.offline("HF_HUB_OFFLINE=1").file(&repo(), "model.safetensors").expect_err("offline").to_string();
-    assert!(offline.contains("not in the cache") && offline.contains("HF_HUB_OFFLINE=1"), "{offline}");
+    let nobody =
+        Hub::new("http://127.0.0.1:9", Place::new().folder.path().join("hub")).with_retries(0);
+    assert!(
+        nobody
+            .file(&repo(), "model.safetensors")
+            .expect_err("no server")
+            .to_string()
+            .contains("cannot be reached")
+    );
+    let offline = nobody
+        .offline("HF_HUB_OFFLINE=1")
+        .file(&repo(), "model.safetensors")
+        .expect_err("offline")
+        .to_string();
+    assert!(
+        offline.contains("not in the cache") && offline.contains("HF_HUB_OFFLINE=1"),
+        "{offline}"
+    );
 }
 
 #[test]
@@ -174,19 +244,31 @@ fn a_token_goes_to_the_hub_and_nowhere_else() {
             return Answer { status: 401, ..Answer::default() };
         }
         let mut answer = good(asked, "model.safetensors", &data());
-        answer.headers.iter_mut().filter(|(n, _)| n == "location").for_each(|(_, v)| *v = format!("{address}/blob"));
+        answer
+            .headers
+            .iter_mut()
+            .filter(|(n, _)| n == "location")
+            .for_each(|(_, v)| *v = format!("{address}/blob"));
         answer
     });
     let place = Place::new();
     assert!(place.hub(&server).file(&repo(), "model.safetensors").is_err());
-    place.hub(&server).with_token("secret").file(&repo(), "model.safetensors").expect("with a token");
+    place
+        .hub(&server)
+        .with_token("secret")
+        .file(&repo(), "model.safetensors")
+        .expect("with a token");
     assert_eq!(elsewhere.asked().len(), 1);
 }
 
 #[test]
 fn a_renamed_repository_is_followed() {
     let server = Server::new(|asked, _| match asked.path.strip_prefix("/timm/vit/") {
-        Some(rest) => Answer { status: 307, headers: vec![("location".into(), format!("/timm/new/{rest}"))], ..Answer::default() },
+        Some(rest) => Answer {
+            status: 307,
+            headers: vec![("location".into(), format!("/timm/new/{rest}"))],
+            ..Answer::default()
+        },
         None => good(asked, "model.safetensors", &data()),
     });
     Place::new().hub(&server).file(&repo(), "model.safetensors").expect("download");
@@ -196,12 +278,17 @@ fn a_renamed_repository_is_followed() {
 fn the_files_of_a_data_set_come_from_one_commit_and_then_from_the_cache() {
     let server = Server::new(|asked, _| match asked.path.as_str() {
         "/api/datasets/uoft-cs/cifar100/revision/main" => {
-            let body =
-                format!(r#"{{"sha": "{COMMIT}", "siblings": [{{"rfilename": "README.md"}}, {{"rfilename": "cifar100/a.parquet"}}]}}"#);
+            let body = format!(
+                r#"{{"sha": "{COMMIT}", "siblings": [{{"rfilename": "README.md"}}, {{"rfilename": "cifar100/a.parquet"}}]}}"#
+            );
             Answer { status: 200, body: body.into_bytes(), ..Answer::default() }
         }
         path => {
-            assert!(path == "/cdn/blob" || path.contains(&format!("/datasets/uoft-cs/cifar100/resolve/{COMMIT}/")), "{path}");
+            assert!(
+                path == "/cdn/blob"
+                    || path.contains(&format!("/datasets/uoft-cs/cifar100/resolve/{COMMIT}/")),
+                "{path}"
+            );
             good(asked, "a.parquet", &data())
         }
     });
@@ -209,7 +296,14 @@ fn the_files_of_a_data_set_come_from_one_commit_and_then_from_the_cache() {
     let found = place.hub(&server).files(&repo, ("cifar100/", ".parquet")).expect("download");
     assert_eq!(std::fs::read(found.path.join("cifar100/a.parquet")).expect("file"), data());
     let before = server.asked().len();
-    assert_eq!(place.hub(&server).offline("--offline").files(&repo, ("cifar100/", ".parquet")).expect("offline"), found);
+    assert_eq!(
+        place
+            .hub(&server)
+            .offline("--offline")
+            .files(&repo, ("cifar100/", ".parquet"))
+            .expect("offline"),
+        found
+    );
     assert_eq!(server.asked().len(), before);
     assert!(
         place
@@ -230,8 +324,12 @@ fn a_file_that_was_damaged_in_the_cache_is_noticed() {
     let mut bytes = data();
     bytes[5000] ^= 1;
     std::fs::write(&blob, bytes).expect("damage");
-    let message = place.hub(&server).file(&repo(), "model.safetensors").expect_err("damaged").to_string();
-    assert!(message.contains("changed or damaged") && message.contains(&sha256(&data())), "{message}");
+    let message =
+        place.hub(&server).file(&repo(), "model.safetensors").expect_err("damaged").to_string();
+    assert!(
+        message.contains("changed or damaged") && message.contains(&sha256(&data())),
+        "{message}"
+    );
 }
 
 #[test]
@@ -240,7 +338,8 @@ fn two_downloads_at_once_make_one_file() {
     let place = Place::new();
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| place.hub(&server).file(&repo(), "model.safetensors").expect("download"));
+            scope
+                .spawn(|| place.hub(&server).file(&repo(), "model.safetensors").expect("download"));
         }
     });
     assert_eq!(server.asked().iter().filter(|a| a.contains("GET /cdn")).count(), 1);
@@ -249,7 +348,11 @@ fn two_downloads_at_once_make_one_file() {
 #[test]
 fn a_busy_hub_is_waited_for_as_long_as_it_asks() {
     let server = Server::new(|asked, count| match count {
-        1 => Answer { status: 429, headers: vec![("retry-after".into(), "1".into())], ..Answer::default() },
+        1 => Answer {
+            status: 429,
+            headers: vec![("retry-after".into(), "1".into())],
+            ..Answer::default()
+        },
         2 => Answer { status: 500, ..Answer::default() },
         _ => good(asked, "model.safetensors", &data()),
     });
@@ -257,7 +360,11 @@ fn a_busy_hub_is_waited_for_as_long_as_it_asks() {
     let found = Place::new().hub(&server).file(&repo(), "model.safetensors");
     assert_eq!(found.expect("download").commit, COMMIT);
     assert!(begin.elapsed() >= std::time::Duration::from_secs(1));
-    let long = refused(|_, _| Answer { status: 429, headers: vec![("retry-after".into(), "86400".into())], ..Answer::default() });
+    let long = refused(|_, _| Answer {
+        status: 429,
+        headers: vec![("retry-after".into(), "86400".into())],
+        ..Answer::default()
+    });
     assert!(long.contains("it asks to wait 86400 seconds"), "{long}");
 }
 
@@ -283,16 +390,19 @@ fn a_file_is_called_downloaded_once_and_only_when_it_is_right() {
 
 #[test]
 fn a_short_commit_is_found_in_the_cache_or_said_to_be_one() {
-    let server = Server::new(|asked, _| match asked.path.contains(COMMIT) || asked.path.contains("/main/") {
-        false if asked.path != "/cdn/blob" => {
-            let code = vec![("x-error-code".into(), "RevisionNotFound".into())];
-            Answer { status: 404, headers: code, ..Answer::default() }
+    let server = Server::new(|asked, _| {
+        match asked.path.contains(COMMIT) || asked.path.contains("/main/") {
+            false if asked.path != "/cdn/blob" => {
+                let code = vec![("x-error-code".into(), "RevisionNotFound".into())];
+                Answer { status: 404, headers: code, ..Answer::default() }
+            }
+            _ => good(asked, "model.safetensors", &data()),
         }
-        _ => good(asked, "model.safetensors", &data()),
     });
     let place = Place::new();
     let short = Repository::model(&format!("timm/vit@{}", &COMMIT[..7]));
-    let message = place.hub(&server).file(&short, "model.safetensors").expect_err("unknown").to_string();
+    let message =
+        place.hub(&server).file(&short, "model.safetensors").expect_err("unknown").to_string();
     assert!(message.contains("by all 40 digits only"), "{message}");
     let found = place.hub(&server).file(&repo(), "model.safetensors").expect("download");
     assert_eq!(place.hub(&server).file(&short, "model.safetensors").expect("cached"), found);

@@ -26,7 +26,11 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default().to_owned();
         if path.is_dir() {
             sources(&path, found);
-        } else if name.ends_with(".rs") && !name.ends_with("_test.rs") && name != "test.rs" && name != "tests.rs" {
+        } else if name.ends_with(".rs")
+            && !name.ends_with("_test.rs")
+            && name != "test.rs"
+            && name != "tests.rs"
+        {
             found.push(path);
         }
     }
@@ -37,7 +41,8 @@ fn named(source: &str) -> Vec<String> {
     let code = source.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
     let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
     let code = lines.collect::<Vec<_>>().join("\n");
-    let ends = |rest: &str| rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    let ends =
+        |rest: &str| rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
     code.split("crate::").skip(1).map(|rest| rest[..ends(rest)].to_owned()).collect()
 }
 
@@ -50,15 +55,24 @@ fn modules_import_only_from_floors_below() {
     let mut wrong = Vec::new();
     for file in files {
         let inside = file.strip_prefix(&root).expect("below the root");
-        let module = inside.iter().next().and_then(|n| n.to_str()).unwrap_or_default().trim_end_matches(".rs");
+        let module = inside
+            .iter()
+            .next()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default()
+            .trim_end_matches(".rs");
         if module == "lib" {
             continue;
         }
-        let own = floor(module).unwrap_or_else(|| panic!("module '{module}' stands on no floor: add it to FLOORS"));
+        let own = floor(module)
+            .unwrap_or_else(|| panic!("module '{module}' stands on no floor: add it to FLOORS"));
         for other in named(&std::fs::read_to_string(&file).expect("a source")) {
             let below = floor(&other).is_none_or(|floor| floor < own);
             if other != module && !below {
-                wrong.push(format!("{} uses crate::{other}, which is not below '{module}'", inside.display()));
+                wrong.push(format!(
+                    "{} uses crate::{other}, which is not below '{module}'",
+                    inside.display()
+                ));
             }
         }
     }

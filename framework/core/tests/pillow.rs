@@ -18,8 +18,11 @@ fn difference(planes: &[f32], png: &[u8]) -> (f64, f64) {
     let expected = decode(png).expect("PNG");
     let n = (expected.width * expected.height) as usize;
     assert_eq!(planes.len(), 3 * n);
-    let all: Vec<f64> =
-        (0..3 * n).map(|i| (f64::from(planes[i]) * 255.0 - f64::from(expected.pixels[3 * (i % n) + i / n])).abs()).collect();
+    let all: Vec<f64> = (0..3 * n)
+        .map(|i| {
+            (f64::from(planes[i]) * 255.0 - f64::from(expected.pixels[3 * (i % n) + i / n])).abs()
+        })
+        .collect();
     (all.iter().copied().fold(0.0, f64::max), all.iter().sum::<f64>() / all.len() as f64)
 }
 
@@ -34,7 +37,11 @@ fn the_test_transform_is_pillow_s() {
     macro_rules! case {
         ($w:literal, $h:literal, $s:literal) => {
             let planes = Transforms::new($s).test(&source($w, $h)).expect("transform");
-            check(concat!($w, "x", $h, "-", $s), &planes, include_bytes!(concat!("pillow/test-", $w, "x", $h, "-", $s, ".png")));
+            check(
+                concat!($w, "x", $h, "-", $s),
+                &planes,
+                include_bytes!(concat!("pillow/test-", $w, "x", $h, "-", $s, ".png")),
+            );
         };
     }
     case!(28, 28, 32);
@@ -64,9 +71,16 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
     macro_rules! kind {
         ($name:literal, $tolerance:literal) => {
             let got = decode(include_bytes!(concat!("pillow/", $name))).expect($name);
-            let expected = decode(include_bytes!(concat!("pillow/", $name, ".expected.png"))).expect("expected");
+            let expected = decode(include_bytes!(concat!("pillow/", $name, ".expected.png")))
+                .expect("expected");
             assert_eq!((got.width, got.height), (expected.width, expected.height), $name);
-            let worst = got.pixels.iter().zip(&expected.pixels).map(|(a, b)| a.abs_diff(*b)).max().expect("pixels");
+            let worst = got
+                .pixels
+                .iter()
+                .zip(&expected.pixels)
+                .map(|(a, b)| a.abs_diff(*b))
+                .max()
+                .expect("pixels");
             println!("{}: {worst}", $name);
             assert!(worst <= $tolerance, "{}: {worst}", $name);
         };
@@ -96,8 +110,17 @@ fn every_kind_of_file_becomes_the_rgb_that_pillow_makes_of_it() {
 
 #[test]
 fn grey_of_16_bits_keeps_its_upper_bits_where_a_scenario_says_so() {
-    for file in [include_bytes!("pillow/grey16.png").as_slice(), include_bytes!("pillow/grey16.tif")] {
-        let pixels = |scale| decode_as(file, scale).expect("image").pixels.into_iter().step_by(3).collect::<Vec<u8>>();
+    for file in
+        [include_bytes!("pillow/grey16.png").as_slice(), include_bytes!("pillow/grey16.tif")]
+    {
+        let pixels = |scale| {
+            decode_as(file, scale)
+                .expect("image")
+                .pixels
+                .into_iter()
+                .step_by(3)
+                .collect::<Vec<u8>>()
+        };
         assert_eq!(pixels(Scale::EightBit), [7, 255, 255]);
         assert_eq!(pixels(Scale::SixteenBit), [0, 0, 9]);
     }

@@ -43,7 +43,8 @@ pub enum Paired {
 pub fn compare(a: &Found, b: &Found) -> Result<Comparison> {
     // Bounds come from other runs, of which there are none here.
     let bounds = Bounds::default();
-    let metrics = ALL.iter().filter_map(|m| Some((m, m.of(a, &bounds)?, m.of(b, &bounds)?))).collect();
+    let metrics =
+        ALL.iter().filter_map(|m| Some((m, m.of(a, &bounds)?, m.of(b, &bounds)?))).collect();
     let last = |run: &Found| run.record.accuracy_matrix.last().cloned().unwrap_or_default();
     let same_data = a.record.data_id == b.record.data_id;
     let tasks = if same_data { last(a).into_iter().zip(last(b)).collect() } else { Vec::new() };
@@ -57,7 +58,8 @@ fn paired(a: &Found, b: &Found) -> Result<Paired> {
             return Ok(Paired::Untested(what));
         }
     }
-    let none = |run: &Found| Ok(Paired::Untested(format!("{} holds no predictions", run.path.display())));
+    let none =
+        |run: &Found| Ok(Paired::Untested(format!("{} holds no predictions", run.path.display())));
     let Some(first) = Answers::of(a)? else { return none(a) };
     let Some(second) = Answers::of(b)? else { return none(b) };
     if first.images != second.images {
@@ -71,8 +73,11 @@ fn paired(a: &Found, b: &Found) -> Result<Paired> {
 fn settings(a: &Found, b: &Found) -> Vec<[String; 3]> {
     let (first, second) = (all_settings(a), all_settings(b));
     let names: std::collections::BTreeSet<&String> = first.keys().chain(second.keys()).collect();
-    let value = |of: &BTreeMap<String, String>, name: &String| of.get(name).cloned().unwrap_or("–".to_owned());
-    let both = names.into_iter().map(|name| [name.clone(), value(&first, name), value(&second, name)]);
+    let value = |of: &BTreeMap<String, String>, name: &String| {
+        of.get(name).cloned().unwrap_or("–".to_owned())
+    };
+    let both =
+        names.into_iter().map(|name| [name.clone(), value(&first, name), value(&second, name)]);
     both.filter(|[_, a, b]| a != b).collect()
 }
 
@@ -117,7 +122,9 @@ mod tests {
         let last = apart.metrics.iter().find(|(m, ..)| m.name == "last").expect("last");
         assert_eq!((last.1, last.2, apart.tasks.len()), (90.0, 80.0, 5));
         // Ten images against none: 2 · 2⁻¹⁰.
-        let Paired::Tested { only_first: 10, only_second: 0, p } = apart.test else { panic!("{:?}", apart.test) };
+        let Paired::Tested { only_first: 10, only_second: 0, p } = apart.test else {
+            panic!("{:?}", apart.test)
+        };
         assert!((p - 2f64.powi(-9)).abs() < 1e-9, "{p}");
     }
 
@@ -129,6 +136,10 @@ mod tests {
         std::fs::remove_file(b.join("predictions/task-4.csv")).expect("remove");
         let (found, _) = cilbench::results::find_runs(folder.path()).expect("find");
         let apart = compare(&found[0], &found[1]).expect("compare");
-        assert!(matches!(&apart.test, Paired::Untested(why) if why.contains("task-4.csv (missing)")), "{:?}", apart.test);
+        assert!(
+            matches!(&apart.test, Paired::Untested(why) if why.contains("task-4.csv (missing)")),
+            "{:?}",
+            apart.test
+        );
     }
 }

@@ -50,7 +50,15 @@ impl Made<'_> {
             let prediction = if right { label } else { (label + 1) % (2 * task + 2) };
             let rank = Some(if right { 1 } else { 3 });
             let key = format!("{i:03}");
-            Prediction { key, task: label / 2, label, prediction, confidence: 0.75, task_aware: label, rank }
+            Prediction {
+                key,
+                task: label / 2,
+                label,
+                prediction,
+                confidence: 0.75,
+                task_aware: label,
+                rank,
+            }
         };
         (0..100).map(answer).filter(|p| p.task <= task).collect()
     }
@@ -58,7 +66,8 @@ impl Made<'_> {
     /// Writes the run into a folder of its own below `folder`.
     pub(crate) fn write(&self, folder: &Path) -> PathBuf {
         let identity = self.identity();
-        let path = folder.join(format!("{}-{}-{}", self.method, self.order.replace(':', "-"), self.seed));
+        let path =
+            folder.join(format!("{}-{}-{}", self.method, self.order.replace(':', "-"), self.seed));
         let (opened, _) = RunFolder::open(&path, &identity).expect("open");
         let mut record = Record::new(identity, Vec::new());
         for task in 0..self.tasks {
@@ -76,7 +85,14 @@ impl Made<'_> {
             });
         }
         let log: String = (0..2 * self.tasks)
-            .map(|i| format!("{{\"epoch\":0,\"losses\":{{\"ce\":{}}},\"step\":{},\"task\":{}}}\n", 1.0 / (i + 1) as f64, i % 2, i / 2))
+            .map(|i| {
+                format!(
+                    "{{\"epoch\":0,\"losses\":{{\"ce\":{}}},\"step\":{},\"task\":{}}}\n",
+                    1.0 / (i + 1) as f64,
+                    i % 2,
+                    i / 2
+                )
+            })
             .collect();
         std::fs::write(path.join("metrics.jsonl"), log).expect("log");
         record.status = if self.tasks == 5 { Status::Finished } else { Status::Interrupted };

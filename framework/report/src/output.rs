@@ -20,10 +20,15 @@ pub const CSV_START: &str = "scenario,data_id,backbone,weight_hash,";
 pub fn check(option: &str, path: &Path) -> Result<()> {
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
         let folder = folder.display();
-        return Err(Error::usage(format!("{option}: there is no folder {folder} to write into; make it first")));
+        return Err(Error::usage(format!(
+            "{option}: there is no folder {folder} to write into; make it first"
+        )));
     }
     if path.is_dir() {
-        return Err(Error::usage(format!("{option} {}: this is a folder; name a file in it", path.display())));
+        return Err(Error::usage(format!(
+            "{option} {}: this is a folder; name a file in it",
+            path.display()
+        )));
     }
     if path.exists() && !is_ours(path)? {
         return Err(Error::usage(format!(
@@ -56,7 +61,10 @@ pub fn write(option: &str, path: &Path, bytes: &[u8]) -> Result<()> {
 /// Puts a file in the place of whatever is there, whole or not at all.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new().permissions_of_new_files().tempfile_in(folder).map_err(Error::io(folder))?;
+    let mut file = tempfile::Builder::new()
+        .permissions_of_new_files()
+        .tempfile_in(folder)
+        .map_err(Error::io(folder))?;
     file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(Error::io(path))?;
     file.persist(path).map(drop).map_err(|e| Error::io(path)(e.error))
 }
@@ -95,6 +103,9 @@ mod tests {
             write("--export", &ours, text.as_bytes()).expect("ours");
             assert_eq!(std::fs::read_to_string(&ours).expect("read"), text);
         }
-        assert!(check("--export", folder.path()).is_err() && check("--export", Path::new("/nowhere/a.csv")).is_err());
+        assert!(
+            check("--export", folder.path()).is_err()
+                && check("--export", Path::new("/nowhere/a.csv")).is_err()
+        );
     }
 }

@@ -21,7 +21,10 @@ const NAME: &str = "events.out.tfevents.cilbench";
 /// [`Error::Usage`] if the folder cannot be used; [`Error::File`] if a log cannot be read.
 pub fn tensorboard(option: &str, folder: &Path, found: &[Found]) -> Result<Vec<PathBuf>> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Error::usage(format!("{option} {}: this is a file; name a folder", folder.display())));
+        return Err(Error::usage(format!(
+            "{option} {}: this is a file; name a folder",
+            folder.display()
+        )));
     }
     let mut written = Vec::new();
     for run in found {
@@ -156,7 +159,13 @@ mod tests {
         let again = tensorboard("--tensorboard", &out, &found).expect("write");
         assert_eq!((files.len(), &files), (2, &again));
         let text = String::from_utf8_lossy(&std::fs::read(&files[0]).expect("read")).into_owned();
-        for tag in ["brain.Event:2", "loss/ce", "after task/accuracy", "accuracy of task/005", "run/forgetting"] {
+        for tag in [
+            "brain.Event:2",
+            "loss/ce",
+            "after task/accuracy",
+            "accuracy of task/005",
+            "run/forgetting",
+        ] {
             assert!(text.contains(tag), "{tag}");
         }
         assert!(tensorboard("--tensorboard", &files[0], &found).is_err());

@@ -1,8 +1,9 @@
-//! Dual gradient projection memory (DualGPM, Liang and Li 2023; as used by InfLoRA, CVPR 2024): for every block, a basis of the directions its
-//! inputs took in past tasks — or, once that is more than half of them, of those they did not take.
+//! Dual gradient projection memory (DualGPM, Liang and Li 2023; as used by InfLoRA, CVPR 2024): for
+//! every block, a basis of the directions its inputs took in past tasks — or, once that is more
+//! than half of them, of those they did not take.
 //!
-//! Only projectors matter, so singular vectors come from symmetric eigenproblems in f64: the squared singular values, which the criteria
-//! compare, are the eigenvalues of M·Mᵀ.
+//! Only projectors matter, so singular vectors come from symmetric eigenproblems in f64: the
+//! squared singular values, which the criteria compare, are the eigenvalues of M·Mᵀ.
 
 use candle_core::{DType, Device, Tensor};
 use nalgebra::{DMatrix, SymmetricEigen};
@@ -20,14 +21,17 @@ inventory::submit! { RecordedQuantity { name: "gpm_retain", read: |of| of.state.
 
 /// U·Uᵀ of a block's basis U, in the order of rows.
 fn projector(of: &Recorded) -> Result<Vec<f64>> {
-    let basis = of.state.array(&format!("gpm.basis.{}", of.suffix))?.to_dtype(DType::F64, &Device::Cpu)?;
+    let basis =
+        of.state.array(&format!("gpm.basis.{}", of.suffix))?.to_dtype(DType::F64, &Device::Cpu)?;
     Ok(basis.matmul(&basis.t()?)?.flatten_all()?.to_vec1()?)
 }
 
 /// The rank of each block's basis.
 fn ranks(of: &Recorded) -> Result<Vec<f64>> {
     let blocks = of.state.array("gpm.retain")?.len();
-    (0..blocks).map(|block| Ok(of.state.array(&format!("gpm.basis.{block}"))?.shape[1] as f64)).collect()
+    (0..blocks)
+        .map(|block| Ok(of.state.array(&format!("gpm.basis.{block}"))?.shape[1] as f64))
+        .collect()
 }
 
 /// What a block's basis stands for.
@@ -88,7 +92,11 @@ fn projected(vectors: &DMatrix<f64>, matrix: &DMatrix<f64>) -> DMatrix<f64> {
 /// A tensor (dim, dim) as a matrix.
 fn matrix(tensor: &Tensor) -> Result<DMatrix<f64>> {
     let (rows, columns) = tensor.dims2()?;
-    Ok(DMatrix::from_row_slice(rows, columns, &tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?))
+    Ok(DMatrix::from_row_slice(
+        rows,
+        columns,
+        &tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?,
+    ))
 }
 
 /// A matrix as an array of f64.
@@ -98,7 +106,8 @@ fn array(matrix: &DMatrix<f64>) -> Result<Array> {
 }
 
 impl DualGpm {
-    /// Declares the bases of so many blocks: `gpm.basis.<block>` (dim, rank), `gpm.retain` (blocks).
+    /// Declares the bases of so many blocks: `gpm.basis.<block>` (dim, rank), `gpm.retain`
+    /// (blocks).
     pub fn settle(&mut self, blocks: usize, carry: &mut Carry) -> Result<()> {
         for block in self.vectors.len()..blocks {
             self.vectors.push(carry.held(format!("gpm.basis.{block}"), Kind::Statistic)?);
@@ -119,8 +128,9 @@ impl DualGpm {
         self.vectors.iter().zip(retain.iter()).filter_map(one).collect()
     }
 
-    /// The matrices A (rank, dim) of a task, one for each block, from the covariances M (dim, dim) of the blocks' inputs: the leading left singular
-    /// vectors of M, of M − P·M ("remove") or of P·M ("retain"), divided by √3. The first non-zero entry of each row is positive.
+    /// The matrices A (rank, dim) of a task, one for each block, from the covariances M (dim, dim)
+    /// of the blocks' inputs: the leading left singular vectors of M, of M − P·M ("remove") or of
+    /// P·M ("retain"), divided by √3. The first non-zero entry of each row is positive.
     ///
     /// # Errors
     /// [`Error::Diverged`] if a covariance is not finite.
@@ -144,7 +154,8 @@ impl DualGpm {
         covariances.par_iter().enumerate().map(one).collect()
     }
 
-    /// Takes in the covariances M (dim, dim) of a finished task: bases grow ("remove") or shrink ("retain") until the share `threshold` of the energy is kept.
+    /// Takes in the covariances M (dim, dim) of a finished task: bases grow ("remove") or shrink
+    /// ("retain") until the share `threshold` of the energy is kept.
     ///
     /// # Errors
     /// [`Error::Diverged`] if a covariance is not finite.
@@ -154,9 +165,14 @@ impl DualGpm {
             None => basis_after_first_task(&matrix(m)?, threshold),
             Some(basis) => updated_basis(basis, &matrix(m)?, threshold),
         };
-        let bases: Vec<Basis> = covariances.par_iter().enumerate().map(one).collect::<Result<_>>()?;
-        let Some(retain) = self.retain.as_ref().filter(|_| self.vectors.len() == bases.len()) else {
-            return Err(Error::Protocol(format!("the bases of {} blocks were never declared", bases.len())));
+        let bases: Vec<Basis> =
+            covariances.par_iter().enumerate().map(one).collect::<Result<_>>()?;
+        let Some(retain) = self.retain.as_ref().filter(|_| self.vectors.len() == bases.len())
+        else {
+            return Err(Error::Protocol(format!(
+                "the bases of {} blocks were never declared",
+                bases.len()
+            )));
         };
         retain.set(bases.iter().map(|b| i64::from(b.side == Side::Retain)).collect());
         self.vectors.iter().zip(bases).for_each(|(held, basis)| held.set(Vectors(basis.vectors)));
@@ -176,7 +192,8 @@ fn basis_after_first_task(m: &DMatrix<f64>, threshold: f64) -> Result<Basis> {
     let rank = below.count().max(1);
     let dim = m.nrows();
     let basis = Basis { vectors: vectors.columns(0, rank).into_owned(), side: Side::Remove };
-    // The authors call a block that reaches half of its width "retain" as it is, and stop with an assertion above half; there it is complemented.
+    // The authors call a block that reaches half of its width "retain" as it is, and stop with an
+    // assertion above half; there it is complemented.
     Ok(match (2 * rank).cmp(&dim) {
         std::cmp::Ordering::Less => basis,
         std::cmp::Ordering::Equal => Basis { side: Side::Retain, ..basis },
@@ -191,7 +208,10 @@ fn complement(basis: &Basis) -> Basis {
     let eigen = SymmetricEigen::new(rest);
     let mut order: Vec<usize> = (0..dim).collect();
     order.sort_by(|a, b| eigen.eigenvalues[*b].total_cmp(&eigen.eigenvalues[*a]));
-    Basis { vectors: eigen.eigenvectors.select_columns(&order[..dim - basis.vectors.ncols()]), side: Side::Retain }
+    Basis {
+        vectors: eigen.eigenvectors.select_columns(&order[..dim - basis.vectors.ncols()]),
+        side: Side::Retain,
+    }
 }
 
 /// The basis of a block after a later task.
@@ -228,8 +248,12 @@ fn updated_basis(basis: &Basis, m: &DMatrix<f64>, threshold: f64) -> Result<Basi
                 return Ok(basis.clone());
             }
             let taken = vectors.columns(0, rank).into_owned();
-            let (vectors, _) = left_singular(&(&basis.vectors - projected(&taken, &basis.vectors)))?;
-            Ok(Basis { vectors: vectors.columns(0, basis.vectors.ncols() - rank).into_owned(), side: Side::Retain })
+            let (vectors, _) =
+                left_singular(&(&basis.vectors - projected(&taken, &basis.vectors)))?;
+            Ok(Basis {
+                vectors: vectors.columns(0, basis.vectors.ncols() - rank).into_owned(),
+                side: Side::Retain,
+            })
         }
     }
 }
@@ -247,7 +271,8 @@ mod tests {
     }
 
     fn declared(carried: &Carried) -> DualGpm {
-        let (mut gpm, mut host, placement) = (DualGpm::default(), NoHost, Placement::cpu(DType::F64));
+        let (mut gpm, mut host, placement) =
+            (DualGpm::default(), NoHost, Placement::cpu(DType::F64));
         gpm.settle(1, &mut Carry::fresh(&mut host, carried, &placement)).expect("declared");
         gpm
     }
@@ -274,8 +299,12 @@ mod tests {
         let basis = gpm.bases()[0].clone();
         assert_eq!(basis.side, Side::Retain);
         assert!(2 * basis.vectors.ncols() <= 12);
-        assert!((basis.vectors.transpose() * before).norm() < 1e-7, "what was known is not to be used");
-        let (state, other, placement) = (carried.state().expect("state"), Carried::new(), Placement::cpu(DType::F64));
+        assert!(
+            (basis.vectors.transpose() * before).norm() < 1e-7,
+            "what was known is not to be used"
+        );
+        let (state, other, placement) =
+            (carried.state().expect("state"), Carried::new(), Placement::cpu(DType::F64));
         let mut again = DualGpm::default();
         again.settle(1, &mut Carry::saved(&state, false, &other, &placement)).expect("restored");
         assert_eq!(again.bases()[0].vectors, basis.vectors);

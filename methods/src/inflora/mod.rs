@@ -4,17 +4,21 @@
 //! cilbench run --method inflora
 //! ```
 //!
-//! Each task's A is designed from the covariance of the attention's inputs, outside the directions that past tasks used, and frozen; only B and the head train.
-//! DualGPM keeps those directions, or their complement once they are more than half.
+//! Each task's A is designed from the covariance of the attention's inputs, outside the directions
+//! that past tasks used, and frozen; only B and the head train. DualGPM keeps those directions, or
+//! their complement once they are more than half.
 //!
-//! With `classifier_alignment = true` the heads are realigned as in lora-ca; the authors' own variant with alignment (InfLoRA+CA) uses the settings of SLCA.
+//! With `classifier_alignment = true` the heads are realigned as in lora-ca; the authors' own
+//! variant with alignment (InfLoRA+CA) uses the settings of SLCA.
 
 mod dual_gpm;
 
 use cilbench::backbone::{Capability, Projection};
 use cilbench::context::Context;
 use cilbench::data::View;
-use cilbench::method::{About, Batch, Carry, Losses, Method, MethodEntry, Model, RecordedSetting, Setup};
+use cilbench::method::{
+    About, Batch, Carry, Losses, Method, MethodEntry, Model, RecordedSetting, Setup,
+};
 use cilbench::parts::{AlignmentLoss, ClassifierAlignment, Learner, LoraConfig, Training};
 use cilbench::scenario::TaskInfo;
 use cilbench::{Error, Result};
@@ -34,17 +38,25 @@ pub struct Config {
     training: Training,
     #[serde(flatten)]
     lora: LoraConfig,
-    /// Share of the inputs' energy that is protected after the first task (ε), in (0, 1]; after task t of T it is ε + (1−ε)·t/T.
+    /// Share of the inputs' energy that is protected after the first task (ε), in (0, 1]; after
+    /// task t of T it is ε + (1−ε)·t/T.
     threshold: f64,
     /// Pairs only in the last so many blocks (InfLoRA-b5: 5); 0 means all blocks.
     last_blocks: usize,
-    /// Whether the heads are realigned after each task on features drawn from class statistics, by plain cross-entropy.
+    /// Whether the heads are realigned after each task on features drawn from class statistics, by
+    /// plain cross-entropy.
     classifier_alignment: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { training: Training::default(), lora: LoraConfig::default(), threshold: 0.95, last_blocks: 0, classifier_alignment: false }
+        Self {
+            training: Training::default(),
+            lora: LoraConfig::default(),
+            threshold: 0.95,
+            last_blocks: 0,
+            classifier_alignment: false,
+        }
     }
 }
 
@@ -76,16 +88,21 @@ impl Method for InfLora {
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if !(config.threshold > 0.0 && config.threshold <= 1.0) {
-            return Err(Error::usage(format!("threshold = {}: must be above 0 and at most 1", config.threshold)));
+            return Err(Error::usage(format!(
+                "threshold = {}: must be above 0 and at most 1",
+                config.threshold
+            )));
         }
         setup.backbone.require(Self::ABOUT.name, &[Capability::AttentionInputs])?;
-        let of_attention = |p: &&Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
+        let of_attention =
+            |p: &&Projection| matches!(p, Projection::Q | Projection::K | Projection::V);
         if let Some(target) = config.lora.targets.iter().find(|t| !of_attention(t)) {
             return Err(Error::usage(format!(
                 "targets: '{target}' does not take the attention's input; InfLoRA's A is designed for q, k and v"
             )));
         }
-        let mut learner = Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
+        let mut learner =
+            Learner::lora(Self::ABOUT.name, config.training.clone(), config.lora.clone(), setup)?;
         let last_blocks = (config.last_blocks > 0).then_some(config.last_blocks);
         learner.pairs = learner.pairs.designed(last_blocks, learner.backbone.as_ref())?;
         let alignment = || ClassifierAlignment::new(AlignmentLoss::CrossEntropy, &config.training);
@@ -113,6 +130,8 @@ impl Method for InfLora {
         let epsilon = self.config.threshold;
         let threshold = epsilon + (1.0 - epsilon) * task.index as f64 / task.tasks as f64; // ε + (1−ε)·t/T
         self.gpm.update(&self.learner.input_covariances(View::Train, ctx)?, threshold)?;
-        self.classifier.iter_mut().try_for_each(|classifier| classifier.realign(&self.learner, task, ctx))
+        self.classifier
+            .iter_mut()
+            .try_for_each(|classifier| classifier.realign(&self.learner, task, ctx))
     }
 }

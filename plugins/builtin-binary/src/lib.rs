@@ -1,5 +1,5 @@
-//! Built-in methods once more, as a binary plugin. Each must give the bits of the one that is linked
-//! in.
+//! Built-in methods once more, as a binary plugin. Each must give the bits of the one that is
+//! linked in.
 
 use cilbench_methods::{DerPlusPlus, InfLora, Lora, PerturbAndMerge, Sr2Lora};
 
@@ -11,7 +11,7 @@ cilbench::export_method!(
     DerPlusPlus as "der++-binary",
 );
 
-// A library has an allocator of its own. Batches and activations are large and short-lived, which the
-// system's allocator handles slowly.
+// A library has an allocator of its own. Batches and activations are large and short-lived, which
+// the system's allocator handles slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

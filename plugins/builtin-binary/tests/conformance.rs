@@ -1,4 +1,5 @@
-//! Every exported method, opened as a library, through every rule: all that a method may call crosses the C ABI here.
+//! Every exported method, opened as a library, through every rule: all that a method may call
+//! crosses the C ABI here.
 
 use builtin_binary as _;
 use cilbench::conformance;
@@ -6,7 +7,8 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let folder = std::env::current_exe().expect("a path").parent().expect("a folder").to_owned();
-    let name = format!("{}builtin_binary{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let name =
+        format!("{}builtin_binary{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let opened = cilbench::plugin::open(&folder.join(name)).expect("a plugin");
     let mut tests = Vec::new();
     for entry in opened.register().expect("free names") {

@@ -4,7 +4,9 @@
 use candle_core::Tensor;
 use cilbench::backbone::{Backbone, Pass};
 use cilbench::context::Context;
-use cilbench::method::{About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup};
+use cilbench::method::{
+    About, Batch, Carry, Loss, Losses, Method, MethodEntry, Model, Plan, Setup,
+};
 use cilbench::nn;
 use cilbench::optim::Optimiser;
 use cilbench::parts::{Heads, Training};
@@ -28,7 +30,10 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { training: Training { epochs: 5, learning_rate: 1e-2, ..Training::default() }, loss_weight: 1.0 }
+        Self {
+            training: Training { epochs: 5, learning_rate: 1e-2, ..Training::default() },
+            loss_weight: 1.0,
+        }
     }
 }
 
@@ -61,17 +66,24 @@ impl Method for MyMethod {
     fn new(config: Config, setup: Setup) -> Result<Self> {
         config.training.check()?;
         if !(config.loss_weight > 0.0 && config.loss_weight.is_finite()) {
-            return Err(Error::usage(format!("loss_weight = {}: must be positive", config.loss_weight)));
+            return Err(Error::usage(format!(
+                "loss_weight = {}: must be positive",
+                config.loss_weight
+            )));
         }
         let heads = Heads::new(setup.backbone.info().dim);
         let training = config.training.clone();
-        Ok(Self { config, network: Network { backbone: setup.backbone, heads, training, optimiser: None } })
+        Ok(Self {
+            config,
+            network: Network { backbone: setup.backbone, heads, training, optimiser: None },
+        })
     }
 
     /// The loss of a step. Add a term with `.add("name", weight, term)?`.
     fn observe(&mut self, batch: &Batch, task: &TaskInfo, _: &mut Context) -> Result<Losses> {
         let logits = self.network.heads.current(&self.network.features(&batch.data.images)?)?;
-        let ce = (nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)? * self.config.loss_weight)?;
+        let ce = (nn::cross_entropy(&logits, &task.within(&batch.data.labels)?)?
+            * self.config.loss_weight)?;
         self.network.step(Loss::new("ce", ce), batch.epoch)
     }
 }

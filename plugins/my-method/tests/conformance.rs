@@ -1,4 +1,5 @@
-//! Whether the method keeps the rules: small real runs, stopped and resumed, rebuilt from its state, behind a plugin boundary.
+//! Whether the method keeps the rules: small real runs, stopped and resumed, rebuilt from its
+//! state, behind a plugin boundary.
 
 use my_method as _;
 

@@ -3,7 +3,7 @@
 
 cilbench::export_method!(nearest_mean::NearestMean as "nearest-mean-binary");
 
-// A library has an allocator of its own. Batches and activations are large and short-lived, which the
-// system's allocator handles slowly.
+// A library has an allocator of its own. Batches and activations are large and short-lived, which
+// the system's allocator handles slowly.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

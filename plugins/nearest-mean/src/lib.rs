@@ -1,4 +1,5 @@
-//! Nearest class mean on frozen features: the smallest complete method, written as a third party would.
+//! Nearest class mean on frozen features: the smallest complete method, written as a third party
+//! would.
 //!
 //! Naming the crate is enough to register it:
 //!
@@ -50,8 +51,12 @@ pub struct UnitFeatures {
 impl Method for NearestMean {
     type Config = Config;
     cilbench::model!(features: UnitFeatures);
-    const ABOUT: About =
-        About { name: "nearest-mean", summary: "nearest class mean on frozen features, by cosine", trains: "nothing", ..About::DEFAULT };
+    const ABOUT: About = About {
+        name: "nearest-mean",
+        summary: "nearest class mean on frozen features, by cosine",
+        trains: "nothing",
+        ..About::DEFAULT
+    };
 
     fn new(config: Config, setup: Setup) -> Result<Self> {
         if config.batch_size == 0 {
@@ -65,7 +70,12 @@ impl Method for NearestMean {
     fn settle(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         let dim = self.features.backbone.info().dim;
         for class in &task.classes {
-            self.means.push(carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?);
+            self.means.push(carry.value(
+                format!("mean.{class}"),
+                Kind::Statistic,
+                &[dim],
+                Fresh::Zeros,
+            )?);
         }
         Ok(())
     }
@@ -79,7 +89,8 @@ impl Method for NearestMean {
         })?;
         let features = Tensor::cat(&features, 0)?;
         for class in &task.classes {
-            let rows: Vec<u32> = (0..).zip(&labels).filter(|(_, l)| **l == *class as i64).map(|(i, _)| i).collect();
+            let rows: Vec<u32> =
+                (0..).zip(&labels).filter(|(_, l)| **l == *class as i64).map(|(i, _)| i).collect();
             let rows = features.index_select(&Tensor::new(rows, ctx.device())?, 0)?;
             self.means[*class].replace(&rows.mean(0)?)?;
         }
@@ -87,7 +98,8 @@ impl Method for NearestMean {
     }
 
     fn predict(&self, images: &Tensor) -> Result<Tensor> {
-        let means = self.means.iter().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
+        let means =
+            self.means.iter().map(|m| Ok(m.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
         Ok(self.features.of(images)?.matmul(&Tensor::stack(&means, 0)?.t()?)?)
     }
 }

@@ -1,4 +1,5 @@
-//! The command `cilbench` with one more method in it: `cargo run --release -p nearest-mean -- run --method nearest-mean`.
+//! The command `cilbench` with one more method in it: `cargo run --release -p nearest-mean -- run
+//! --method nearest-mean`.
 
 use nearest_mean as _;
 

@@ -1,5 +1,5 @@
-//! The command `cilbench` with a data set, a scenario and a backbone more:
-//! `cargo run --release -p own-data-and-backbone -- run --scenario stripes-3 --backbone pixel-grid --method simplecil`.
+//! The command `cilbench` with a data set, a scenario and a backbone more: `cargo run --release -p
+//! own-data-and-backbone -- run --scenario stripes-3 --backbone pixel-grid --method simplecil`.
 
 use own_data_and_backbone as _;
 

@@ -1,4 +1,5 @@
-//! Stripes: six classes of made-up images, told apart by the direction of their stripes; and a scenario of three tasks.
+//! Stripes: six classes of made-up images, told apart by the direction of their stripes; and a
+//! scenario of three tasks.
 
 use cilbench::Result;
 use cilbench::data::{Dataset, DatasetEntry, RgbImage, Sample, Split, SplitAbout};
@@ -39,13 +40,23 @@ struct Stripes {
 
 impl Stripes {
     fn new() -> Self {
-        // A sample is known by its key: it must never change, and samples are in the order of their keys.
+        // A sample is known by its key: it must never change, and samples are in the order of their
+        // keys.
         let list = |split: &str, n: usize| {
-            let one = |label: usize, i: usize| Sample { key: format!("{split}/{label}/{i:02}"), label, domain: 0 };
+            let one = |label: usize, i: usize| Sample {
+                key: format!("{split}/{label}/{i:02}"),
+                label,
+                domain: 0,
+            };
             (0..CLASSES).flat_map(|label| (0..n).map(move |i| one(label, i))).collect()
         };
         let classes = (0..CLASSES).map(|c| format!("{} degrees", 30 * c)).collect();
-        Self { classes, domains: vec!["made up".into()], train: list("train", 30), test: list("test", 10) }
+        Self {
+            classes,
+            domains: vec!["made up".into()],
+            train: list("train", 30),
+            test: list("test", 10),
+        }
     }
 }
 
@@ -70,8 +81,11 @@ impl Dataset for Stripes {
         let (sin, cos) = (label as f64 * std::f64::consts::PI / CLASSES as f64).sin_cos();
         // Test images are shifted otherwise than training images.
         let shift = index as f64 * 0.7 + if split == Split::Test { 0.35 } else { 0.0 };
-        let brightness = |x: u32, y: u32| ((f64::from(x) * cos + f64::from(y) * sin + shift).sin() * 100.0 + 128.0) as u8;
-        let pixels = (0..SIZE).flat_map(|y| (0..SIZE).flat_map(move |x| [brightness(x, y); 3])).collect();
+        let brightness = |x: u32, y: u32| {
+            ((f64::from(x) * cos + f64::from(y) * sin + shift).sin() * 100.0 + 128.0) as u8
+        };
+        let pixels =
+            (0..SIZE).flat_map(|y| (0..SIZE).flat_map(move |x| [brightness(x, y); 3])).collect();
         Ok(RgbImage { width: SIZE, height: SIZE, pixels })
     }
 }

@@ -36,8 +36,8 @@ pub(crate) struct ScenarioArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub source: DataSourceArgs,
-    /// The class order: natural, seed:<n> for numpy's RandomState(n).permutation, or a file with one
-    /// class name per line
+    /// The class order: natural, seed:<n> for numpy's RandomState(n).permutation, or a file with
+    /// one class name per line
     #[arg(long)]
     pub class_order: Option<String>,
     /// The side of the images, in pixels [default: the scenario's, else the backbone's]

@@ -29,7 +29,8 @@ pub(crate) struct BackboneArgs {
     /// [default: the weights file's, else 0]
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub mean: Option<Vec<f64>>,
-    /// Per-channel standard deviation that images are divided by [default: the weights file's, else 1]
+    /// Per-channel standard deviation that images are divided by [default: the weights file's, else
+    /// 1]
     #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
     pub std: Option<Vec<f64>>,
 }
@@ -57,7 +58,12 @@ impl BackboneArgs {
 
 fn per_channel(flag: &str, values: Option<&[f64]>) -> Result<Option<[f64; 3]>> {
     let Some(values) = values else { return Ok(None) };
-    let bad = |_| cilbench::Error::usage(format!("{flag}: expected three numbers, as in 0.5,0.5,0.5, got {}", values.len()));
+    let bad = |_| {
+        cilbench::Error::usage(format!(
+            "{flag}: expected three numbers, as in 0.5,0.5,0.5, got {}",
+            values.len()
+        ))
+    };
     <[f64; 3]>::try_from(values).map(Some).map_err(bad)
 }
 
@@ -114,9 +120,9 @@ impl ActivationArgs {
     /// The number of images of a batch whose activations are kept; none for all images.
     pub(crate) fn kept_images(&self) -> Result<Option<usize>> {
         match (self.micro_batch, self.checkpoint_blocks) {
-            (Some(0), _) => {
-                Err(cilbench::Error::usage("--micro-batch 0: at least 1; to keep no activations at all use --checkpoint-blocks"))
-            }
+            (Some(0), _) => Err(cilbench::Error::usage(
+                "--micro-batch 0: at least 1; to keep no activations at all use --checkpoint-blocks",
+            )),
             (_, true) => Ok(Some(0)),
             (images, false) => Ok(images),
         }

@@ -61,7 +61,12 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_delimiter = ',', value_name = "N,N,…", conflicts_with = "seed")]
     pub seeds: Vec<u64>,
     /// Several class orders or files of them, one run each: seed:1993,seed:0,mine.txt
-    #[arg(long, value_delimiter = ',', value_name = "ORDER,ORDER,…", conflicts_with = "class_order")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "ORDER,ORDER,…",
+        conflicts_with = "class_order"
+    )]
     pub class_orders: Vec<String>,
 }
 
@@ -92,8 +97,8 @@ pub(crate) struct RunArgs {
     #[command(flatten, next_help_heading = "Seeds and class orders")]
     #[serde(flatten)]
     pub sweep: SweepArgs,
-    /// The run folder
-    /// [default: runs/<scenario>/<method>-<hash of the configuration>/order-<class order>/seed-<seed>]
+    /// The run folder [default: runs/<scenario>/<method>-<hash of the configuration>/order-<class
+    /// order>/seed-<seed>]
     #[arg(long, value_name = "DIR", help_heading = "Run folder")]
     pub out: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Run folder")]
@@ -115,7 +120,8 @@ fn seconds(text: &str) -> std::result::Result<u64, String> {
 impl RunArgs {
     /// What `cilbench run` does without an option.
     pub(crate) fn defaults() -> cilbench::Result<Self> {
-        let unusable = |e: clap::Error| cilbench::Error::Protocol(format!("the options' defaults: {e}"));
+        let unusable =
+            |e: clap::Error| cilbench::Error::Protocol(format!("the options' defaults: {e}"));
         let command = <Self as clap::Args>::augment_args(clap::Command::new("run"));
         let matches = command.try_get_matches_from(["run"]).map_err(unusable)?;
         <Self as clap::FromArgMatches>::from_arg_matches(&matches).map_err(unusable)

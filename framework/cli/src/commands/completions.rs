@@ -26,7 +26,12 @@ impl Execute for Completions {
     fn execute(&self, _: &GlobalArgs) -> Result<()> {
         // A third party's program with methods of its own has another name.
         let program = std::env::args_os().next();
-        let name = program.as_deref().map(Path::new).and_then(Path::file_stem).and_then(OsStr::to_str).unwrap_or("cilbench");
+        let name = program
+            .as_deref()
+            .map(Path::new)
+            .and_then(Path::file_stem)
+            .and_then(OsStr::to_str)
+            .unwrap_or("cilbench");
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Args::command(), name, &mut script);
         print!("{}", String::from_utf8_lossy(&script));

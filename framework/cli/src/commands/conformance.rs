@@ -37,5 +37,9 @@ pub(super) fn check_rules(name: &str) -> Result<()> {
         }
     }
     println!("{out}\n{name}: {kept} rules kept, {broken} broken");
-    if broken > 0 { Err(Error::Protocol(format!("method '{name}' breaks {broken} rule(s)"))) } else { Ok(()) }
+    if broken > 0 {
+        Err(Error::Protocol(format!("method '{name}' breaks {broken} rule(s)")))
+    } else {
+        Ok(())
+    }
 }

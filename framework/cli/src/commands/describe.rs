@@ -49,14 +49,23 @@ fn describe_scenario(spec: &ScenarioSpec) {
     if let Some(split) = &spec.split {
         println!("split: {split} (--split)");
     }
-    println!("image size: {}", spec.image_size.map_or("the backbone's".to_owned(), |n| n.to_string()));
+    println!(
+        "image size: {}",
+        spec.image_size.map_or("the backbone's".to_owned(), |n| n.to_string())
+    );
 }
 
 fn describe_dataset(entry: &DatasetEntry) {
     println!("data set {}: {}\nsource: {}", entry.name, entry.summary, entry.source);
-    println!("needs: {}", if entry.files.is_empty() { "nothing, it is embedded" } else { entry.files });
+    println!(
+        "needs: {}",
+        if entry.files.is_empty() { "nothing, it is embedded" } else { entry.files }
+    );
     if let Some(hub) = entry.hub {
-        println!("download: cilbench data fetch {} (huggingface.co/datasets/{})", entry.name, hub.repo);
+        println!(
+            "download: cilbench data fetch {} (huggingface.co/datasets/{})",
+            entry.name, hub.repo
+        );
     }
     let mut out = table(&["split", "training", "test", "meaning"]);
     let count = |n: Option<usize>| n.map_or("–".to_owned(), |n| n.to_string());
@@ -71,10 +80,15 @@ fn describe_dataset(entry: &DatasetEntry) {
 fn tasks(s: &ScenarioSpec) -> String {
     match (s.kind, &s.tasks, s.base.zip(s.increment)) {
         (ScenarioKind::DomainIncremental, ..) => {
-            format!("tasks: domain-incremental, {}", s.domains.as_ref().map_or("one per domain".to_owned(), |d| d.join(", ")))
+            format!(
+                "tasks: domain-incremental, {}",
+                s.domains.as_ref().map_or("one per domain".to_owned(), |d| d.join(", "))
+            )
         }
         (_, Some(Tasks::Count(n)), _) => format!("tasks: {n}, the classes shared out evenly"),
-        (_, Some(Tasks::Lists(lists)), _) => format!("tasks: {}, of the classes it lists", lists.len()),
+        (_, Some(Tasks::Lists(lists)), _) => {
+            format!("tasks: {}, of the classes it lists", lists.len())
+        }
         (_, _, Some((base, k))) => format!("tasks: {base} classes, then {k} per task"),
         _ => "tasks: none".to_owned(),
     }
@@ -94,7 +108,8 @@ fn describe_method(entry: &MethodEntry) {
     out.add_rows(entry.fields().into_iter().map(|f| [f.key, f.default.to_string(), f.doc]));
     println!("{out}\n");
     for (dataset, values) in entry.presets() {
-        let values: Vec<String> = values.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let values: Vec<String> =
+            values.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         println!("Defaults on the data set {dataset}: {}.", values.join(", "));
     }
     println!("Set one with --set key=value, several with --config FILE (TOML).\n\n{}", about.paper);

@@ -34,7 +34,11 @@ fn show(args: &Diff) -> Result<()> {
     let (a, b) = (read(&args.a)?, read(&args.b)?);
     let apart = compare(&a, &b)?;
     for run in [&a, &b].into_iter().filter(|r| !r.altered.is_empty()) {
-        println!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));
+        println!(
+            "warning: {} was altered since it was written: {}",
+            run.path.display(),
+            run.altered.join(", ")
+        );
     }
     let mut settings = table(&["setting", "first", "second"]);
     for row in &apart.settings {
@@ -45,7 +49,9 @@ fn show(args: &Diff) -> Result<()> {
         _ => println!("\n{settings}"),
     }
     let mut metrics = table(&["metric", "first", "second", "difference"]);
-    let difference = |a: f64, b: f64, digits: usize| [format!("{a:.digits$}"), format!("{b:.digits$}"), format!("{:+.digits$}", b - a)];
+    let difference = |a: f64, b: f64, digits: usize| {
+        [format!("{a:.digits$}"), format!("{b:.digits$}"), format!("{:+.digits$}", b - a)]
+    };
     for (metric, a, b) in &apart.metrics {
         let [first, second, apart] = difference(*a, *b, metric.digits);
         metrics.add_row([metric.heading.to_owned(), first, second, apart]);
@@ -71,7 +77,12 @@ fn show(args: &Diff) -> Result<()> {
 
 fn read(folder: &Path) -> Result<Found> {
     let record = RunFolder::read(folder)?;
-    let record = record.ok_or_else(|| Error::usage(format!("{}: this is no run folder; name one with a run.json", folder.display())))?;
+    let record = record.ok_or_else(|| {
+        Error::usage(format!(
+            "{}: this is no run folder; name one with a run.json",
+            folder.display()
+        ))
+    })?;
     let altered = RunFolder::alterations(folder, &record);
     Ok(Found { path: folder.to_path_buf(), record, altered })
 }

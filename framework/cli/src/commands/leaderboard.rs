@@ -55,7 +55,9 @@ fn rank(args: &Leaderboard) -> Result<()> {
     let test = args.export.is_some() || columns.is_some();
     let boards = boards(&found, metric.name, &Options { gather_orders: args.gather_orders, test })?;
     if boards.is_empty() {
-        return Err(Error::usage("there is no finished run in these folders; make one with `cilbench run`"));
+        return Err(Error::usage(
+            "there is no finished run in these folders; make one with `cilbench run`",
+        ));
     }
     let shown = columns.clone().unwrap_or_else(|| usual(metric, args.gather_orders));
     boards.iter().for_each(|board| show(board, &shown));
@@ -76,11 +78,16 @@ fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
         errors.iter().for_each(|e| eprintln!("warning: left out: {e}"));
     }
     if let Some(scenario) = &args.scenario {
-        let mut names: Vec<String> = found.iter().map(|f| f.record.identity.scenario.name.clone()).collect();
+        let mut names: Vec<String> =
+            found.iter().map(|f| f.record.identity.scenario.name.clone()).collect();
         names.dedup();
         found.retain(|f| f.record.identity.scenario.name == *scenario);
         if found.is_empty() {
-            return Err(Error::unknown("scenario among these runs", scenario, names.iter().map(String::as_str)));
+            return Err(Error::unknown(
+                "scenario among these runs",
+                scenario,
+                names.iter().map(String::as_str),
+            ));
         }
     }
     for run in found.iter().filter(|f| f.record.status != Status::Finished) {
@@ -92,7 +99,11 @@ fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
         eprintln!("left out, {what}: {path}");
     }
     for run in found.iter().filter(|f| !f.altered.is_empty()) {
-        eprintln!("warning: {} was altered since it was written: {}", run.path.display(), run.altered.join(", "));
+        eprintln!(
+            "warning: {} was altered since it was written: {}",
+            run.path.display(),
+            run.altered.join(", ")
+        );
     }
     Ok(found)
 }
@@ -100,8 +111,11 @@ fn collect(args: &Leaderboard) -> Result<Vec<Found>> {
 /// What is shown where no columns are named.
 fn usual(metric: &'static Metric, gathered: bool) -> Vec<Column> {
     let orders: &[&str] = if gathered { &["orders", "worst"] } else { &[] };
-    let names = [&["rank", "method", "configuration", "seeds"], orders, &[metric.name, "interval"]].concat();
-    let more = ["avg", "forgetting", "drift", "carried", "remarks"].into_iter().filter(|m| *m != metric.name);
+    let names = [&["rank", "method", "configuration", "seeds"], orders, &[metric.name, "interval"]]
+        .concat();
+    let more = ["avg", "forgetting", "drift", "carried", "remarks"]
+        .into_iter()
+        .filter(|m| *m != metric.name);
     names.into_iter().chain(more).filter_map(|name| Column::find(name).ok()).collect()
 }
 

@@ -38,8 +38,13 @@ fn list(what: What) -> Result<()> {
     match what {
         What::Methods => {
             out = table(&["method", "summary", "from"]);
-            let from = |e: &MethodEntry| e.origin.plugin().map_or("built in".to_owned(), Plugin::short);
-            out.add_rows(method::all().iter().map(|e| [e.about.name.to_owned(), e.about.summary.to_owned(), from(e)]));
+            let from =
+                |e: &MethodEntry| e.origin.plugin().map_or("built in".to_owned(), Plugin::short);
+            out.add_rows(
+                method::all()
+                    .iter()
+                    .map(|e| [e.about.name.to_owned(), e.about.summary.to_owned(), from(e)]),
+            );
         }
         What::Scenarios => {
             out = table(&["scenario", "summary", "data set"]);
@@ -51,7 +56,9 @@ fn list(what: What) -> Result<()> {
         }
         What::Datasets => {
             out = table(&["data set", "summary", "needs"]);
-            out.add_rows(data::all().iter().map(|e| [e.name, e.summary, if e.files.is_empty() { "nothing" } else { e.files }]));
+            out.add_rows(data::all().iter().map(|e| {
+                [e.name, e.summary, if e.files.is_empty() { "nothing" } else { e.files }]
+            }));
         }
     }
     println!("{out}");

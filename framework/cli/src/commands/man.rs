@@ -30,9 +30,12 @@ impl Execute for Man {
             }
             None => {
                 // As `generate_to` does: without the subcommand help.
-                let (mut command, mut page) = (Args::command().disable_help_subcommand(true), Vec::new());
+                let (mut command, mut page) =
+                    (Args::command().disable_help_subcommand(true), Vec::new());
                 command.build();
-                clap_mangen::Man::new(command).render(&mut page).map_err(Error::io("the manual page"))?;
+                clap_mangen::Man::new(command)
+                    .render(&mut page)
+                    .map_err(Error::io("the manual page"))?;
                 print!("{}", String::from_utf8_lossy(&page));
             }
         }

@@ -4,7 +4,10 @@ use cilbench::parity::{Options, Report, Side, compare};
 use cilbench::{Error, Result};
 
 use super::Execute;
-use crate::args::{ActivationArgs, BackboneArgs, DeviceArgs, Experiment, GlobalArgs, PluginUse, ScenarioArgs, SettingArgs};
+use crate::args::{
+    ActivationArgs, BackboneArgs, DeviceArgs, Experiment, GlobalArgs, PluginUse, ScenarioArgs,
+    SettingArgs,
+};
 use crate::output::table;
 use crate::prepare::Prepared;
 
@@ -43,7 +46,10 @@ pub(crate) struct Parity {
 impl Execute for Parity {
     fn execute(&self, _: &GlobalArgs) -> Result<()> {
         if self.tolerance.is_nan() || self.tolerance < 0.0 {
-            return Err(Error::usage(format!("--tolerance {}: a relative error, as in 0.001", self.tolerance)));
+            return Err(Error::usage(format!(
+                "--tolerance {}: a relative error, as in 0.001",
+                self.tolerance
+            )));
         }
         if self.tasks == Some(0) {
             return Err(Error::usage("--tasks 0: at least one task"));
@@ -51,11 +57,17 @@ impl Execute for Parity {
         let a = Prepared::new(&self.experiment(&self.a, &self.set_a))?;
         let b = Prepared::new(&self.experiment(&self.b, &self.set_b))?;
         let side = |name: &str, prepared: &Prepared| -> Result<Side> {
-            Ok(Side { name: name.to_owned(), player: prepared.build()?, access: prepared.entry().about.access })
+            Ok(Side {
+                name: name.to_owned(),
+                player: prepared.build()?,
+                access: prepared.entry().about.access,
+            })
         };
         let placement = a.placement().clone();
-        let options = Options { seed: self.seed, placement, tolerance: self.tolerance, until: self.tasks };
-        let report = compare(side(&self.a, &a)?, side(&self.b, &b)?, &mut a.stream(None)?, &options)?;
+        let options =
+            Options { seed: self.seed, placement, tolerance: self.tolerance, until: self.tasks };
+        let report =
+            compare(side(&self.a, &a)?, side(&self.b, &b)?, &mut a.stream(None)?, &options)?;
         show(self, &report)
     }
 }
@@ -64,10 +76,14 @@ impl Parity {
     /// The experiment of one of the two methods, whose settings win over those of both.
     fn experiment(&self, method: &str, set: &[String]) -> Experiment {
         let key = |setting: &str| setting.split('=').next().unwrap_or_default().trim().to_owned();
-        let common = self.set.iter().filter(|setting| !set.iter().any(|one| key(one) == key(setting)));
+        let common =
+            self.set.iter().filter(|setting| !set.iter().any(|one| key(one) == key(setting)));
         Experiment {
             method: method.to_owned(),
-            settings: SettingArgs { set: common.chain(set).cloned().collect(), ..SettingArgs::default() },
+            settings: SettingArgs {
+                set: common.chain(set).cloned().collect(),
+                ..SettingArgs::default()
+            },
             plugins: PluginUse::default(),
             scenario: self.scenario.clone(),
             backbone: self.backbone.clone(),
@@ -94,7 +110,11 @@ fn show(args: &Parity, report: &Report) -> Result<()> {
     let tolerance = args.tolerance;
     match &report.parting {
         None => {
-            println!("\n{a} and {b} agree within {tolerance} over {} tasks, {} steps", report.accuracy.len(), report.steps);
+            println!(
+                "\n{a} and {b} agree within {tolerance} over {} tasks, {} steps",
+                report.accuracy.len(),
+                report.steps
+            );
             Ok(())
         }
         Some(parting) => Err(Error::Protocol(format!(

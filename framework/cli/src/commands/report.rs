@@ -57,7 +57,11 @@ fn write(args: &Report) -> Result<()> {
     println!("written to {}", args.out.display());
     if let Some(folder) = &args.figures {
         figure::write_all("--figures", folder, &report.figures)?;
-        println!("{} figures, each as SVG and PNG, written to {}", report.figures.len(), folder.display());
+        println!(
+            "{} figures, each as SVG and PNG, written to {}",
+            report.figures.len(),
+            folder.display()
+        );
     }
     if let Some(folder) = &args.tensorboard {
         let files = tensorboard("--tensorboard", folder, &found)?;

@@ -46,7 +46,9 @@ fn reproduce(args: &Reproduce) -> Result<()> {
     require_unaltered(&run.folder, record)?;
     let count = record.tasks.len();
     let tasks = match args.task {
-        Some(task) if task == 0 || task > count => return Err(Error::usage(format!("--task {task}: the run has tasks 1 to {count}"))),
+        Some(task) if task == 0 || task > count => {
+            return Err(Error::usage(format!("--task {task}: the run has tasks 1 to {count}")));
+        }
         Some(task) => task - 1..task,
         None => 0..count,
     };
@@ -73,7 +75,13 @@ fn reproduce(args: &Reproduce) -> Result<()> {
         audit: record.audited,
         until: Some(tasks.end),
     };
-    let again = execute(&plan, &mut scenario, &mut folder, Record::new(identity, Vec::new()), &mut Display::new())?;
+    let again = execute(
+        &plan,
+        &mut scenario,
+        &mut folder,
+        Record::new(identity, Vec::new()),
+        &mut Display::new(),
+    )?;
     compare(args, &run, &again, scratch.path(), tasks)
 }
 
@@ -86,7 +94,10 @@ fn checkpoint_before(run: &FinishedRun, task: usize) -> Result<Checkpoint> {
     })?;
     match before.state.hash() == run.record.receipts[task].state_before {
         true => Ok(before),
-        false => Err(Error::file(folder, format!("the state before task {number} is not the one in its receipt"))),
+        false => Err(Error::file(
+            folder,
+            format!("the state before task {number} is not the one in its receipt"),
+        )),
     }
 }
 
@@ -94,52 +105,86 @@ fn checkpoint_before(run: &FinishedRun, task: usize) -> Result<Checkpoint> {
 fn require_unaltered(folder: &Path, record: &Record) -> Result<()> {
     let altered = RunFolder::alterations(folder, record);
     if !altered.is_empty() {
-        return Err(Error::file(folder, format!("changed since it was written: {}; nothing was executed", altered.join(", "))));
+        return Err(Error::file(
+            folder,
+            format!("changed since it was written: {}; nothing was executed", altered.join(", ")),
+        ));
     }
     if let Some(task) = record.broken_link() {
         return Err(Error::file(
             folder,
-            format!("the receipt of task {} does not follow from the one before; nothing was executed", task + 1),
+            format!(
+                "the receipt of task {} does not follow from the one before; nothing was executed",
+                task + 1
+            ),
         ));
     }
     Ok(())
 }
 
 /// Prints that the run came out the same, or fails with the place where it did not.
-fn compare(args: &Reproduce, run: &FinishedRun, again: &Record, scratch: &Path, tasks: Range<usize>) -> Result<()> {
+fn compare(
+    args: &Reproduce,
+    run: &FinishedRun,
+    again: &Record,
+    scratch: &Path,
+    tasks: Range<usize>,
+) -> Result<()> {
     let record = &run.record;
     let what = match args.task {
         Some(task) => format!("task {task}"),
         None => format!("all {} tasks", tasks.len()),
     };
     let same_program = if record.code_hash == again.code_hash { "the same" } else { "another" };
-    let differs =
-        |t: &usize| record.receipts[*t].state_after != again.receipts[*t].state_after || record.tasks[*t].scores != again.tasks[*t].scores;
+    let differs = |t: &usize| {
+        record.receipts[*t].state_after != again.receipts[*t].state_after
+            || record.tasks[*t].scores != again.tasks[*t].scores
+    };
     let Some(task) = tasks.clone().find(differs) else {
-        println!("bit-identical: {what}, weights and scores, with {same_program} build of cilbench");
+        println!(
+            "bit-identical: {what}, weights and scores, with {same_program} build of cilbench"
+        );
         return Ok(());
     };
-    let state = |folder: &Path| -> Result<Option<State>> { Ok(Checkpoint::after(&folder.join("checkpoints"), task + 1)?.map(|c| c.state)) };
+    let state = |folder: &Path| -> Result<Option<State>> {
+        Ok(Checkpoint::after(&folder.join("checkpoints"), task + 1)?.map(|c| c.state))
+    };
     let found = match (state(&run.folder)?, state(scratch)?) {
         (Some(old), Some(new)) => differences(&old, &new)?,
         _ => Vec::new(),
     };
-    let scores = tasks.clone().find(|t| record.tasks[*t].scores.by_task != again.tasks[*t].scores.by_task);
+    let scores =
+        tasks.clone().find(|t| record.tasks[*t].scores.by_task != again.tasks[*t].scores.by_task);
     let beyond = |d: &&Difference| d.error.is_none_or(|e| e > ROUNDING);
     // The first difference beyond rounding tells more than a smaller one before it.
     let place = match found.iter().find(beyond).or(found.first()) {
-        Some(Difference { tensor, how, .. }) => format!("first in task {}, tensor '{tensor}' ({how})", task + 1),
-        None => format!("first in task {} (its checkpoint was not kept, so the tensor is unknown)", task + 1),
+        Some(Difference { tensor, how, .. }) => {
+            format!("first in task {}, tensor '{tensor}' ({how})", task + 1)
+        }
+        None => format!(
+            "first in task {} (its checkpoint was not kept, so the tensor is unknown)",
+            task + 1
+        ),
     };
     let rounding = scores.is_none() && !found.iter().any(|d| beyond(&d));
     if rounding {
-        println!("equal to rounding: {what}; every accuracy is the same, the weights differ, {place}; {same_program} build of cilbench");
+        println!(
+            "equal to rounding: {what}; every accuracy is the same, the weights differ, {place}; {same_program} build of cilbench"
+        );
         return Ok(());
     }
     let accuracy = scores.map(|t| {
-        format!("; accuracy after task {}: {:.2} then, {:.2} now", t + 1, record.tasks[t].scores.accuracy, again.tasks[t].scores.accuracy)
+        format!(
+            "; accuracy after task {}: {:.2} then, {:.2} now",
+            t + 1,
+            record.tasks[t].scores.accuracy,
+            again.tasks[t].scores.accuracy
+        )
     });
-    Err(Error::Protocol(format!("different: {what}, {place}{}; {same_program} build of cilbench", accuracy.unwrap_or_default())))
+    Err(Error::Protocol(format!(
+        "different: {what}, {place}{}; {same_program} build of cilbench",
+        accuracy.unwrap_or_default()
+    )))
 }
 
 /// A tensor in which two states differ.
@@ -152,7 +197,11 @@ struct Difference {
 
 fn differences(old: &State, new: &State) -> Result<Vec<Difference>> {
     let mut found = Vec::new();
-    let missing = |tensor: &str, when: &str| Difference { tensor: tensor.to_owned(), error: None, how: format!("not there {when}") };
+    let missing = |tensor: &str, when: &str| Difference {
+        tensor: tensor.to_owned(),
+        error: None,
+        how: format!("not there {when}"),
+    };
     for (name, entry) in old.iter() {
         let Some(other) = new.get(name) else {
             found.push(missing(name, "now"));
@@ -163,16 +212,28 @@ fn differences(old: &State, new: &State) -> Result<Vec<Difference>> {
         }
         let tensor = name.to_owned();
         if entry.value.shape != other.value.shape {
-            let how = format!("shape {:?} then, {:?} now: the programs keep it differently", entry.value.shape, other.value.shape);
+            let how = format!(
+                "shape {:?} then, {:?} now: the programs keep it differently",
+                entry.value.shape, other.value.shape
+            );
             found.push(Difference { tensor, error: None, how });
             continue;
         }
         let (a, b) = (entry.value.to_f64()?, other.value.to_f64()?);
         let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
-        let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / norm(&mut a.iter().copied()).max(1e-12);
-        found.push(Difference { tensor, error: Some(error), how: format!("relative difference {error:.1e}") });
+        let error = norm(&mut a.iter().zip(&b).map(|(a, b)| a - b))
+            / norm(&mut a.iter().copied()).max(1e-12);
+        found.push(Difference {
+            tensor,
+            error: Some(error),
+            how: format!("relative difference {error:.1e}"),
+        });
     }
-    found.extend(new.iter().filter(|(name, _)| old.get(name).is_none()).map(|(name, _)| missing(name, "then")));
+    found.extend(
+        new.iter()
+            .filter(|(name, _)| old.get(name).is_none())
+            .map(|(name, _)| missing(name, "then")),
+    );
     Ok(found)
 }
 
@@ -199,13 +260,21 @@ mod tests {
             found.into_iter().map(|d| (d.tensor, d.error.is_some(), d.how)).collect::<Vec<_>>()
         };
         assert!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0])]).is_empty());
-        let expected = |tensor: &str, values: bool, how: &str| vec![(tensor.to_owned(), values, how.to_owned())];
-        assert_eq!(said(&[("a", &[3.0, 4.5]), ("b", &[1.0])]), expected("a", true, "relative difference 1.0e-1"));
+        let expected = |tensor: &str, values: bool, how: &str| {
+            vec![(tensor.to_owned(), values, how.to_owned())]
+        };
+        assert_eq!(
+            said(&[("a", &[3.0, 4.5]), ("b", &[1.0])]),
+            expected("a", true, "relative difference 1.0e-1")
+        );
         assert_eq!(
             said(&[("a", &[3.0, 4.0]), ("b", &[1.0, 2.0])]),
             expected("b", false, "shape [1] then, [2] now: the programs keep it differently")
         );
         assert_eq!(said(&[("a", &[3.0, 4.0])]), expected("b", false, "not there now"));
-        assert_eq!(said(&[("a", &[3.0, 4.0]), ("b", &[1.0]), ("c", &[1.0])]), expected("c", false, "not there then"));
+        assert_eq!(
+            said(&[("a", &[3.0, 4.0]), ("b", &[1.0]), ("c", &[1.0])]),
+            expected("c", false, "not there then")
+        );
     }
 }

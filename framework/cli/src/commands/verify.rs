@@ -42,10 +42,14 @@ fn verify(args: &Verify) -> Result<()> {
             }
         }
         None => {
-            let mut entries: Vec<_> = cilbench::inventory::iter::<FixtureEntry>.into_iter().collect();
+            let mut entries: Vec<_> =
+                cilbench::inventory::iter::<FixtureEntry>.into_iter().collect();
             entries.sort_by_key(|e| e.file);
             for entry in entries {
-                outcomes.push((entry.file.to_owned(), replay(&PathBuf::from(entry.file), entry.bytes, &placement)));
+                outcomes.push((
+                    entry.file.to_owned(),
+                    replay(&PathBuf::from(entry.file), entry.bytes, &placement),
+                ));
             }
         }
     }
@@ -53,16 +57,24 @@ fn verify(args: &Verify) -> Result<()> {
 }
 
 fn report(outcomes: &[(String, Result<Outcome>)], device: &DeviceArgs) -> Result<()> {
-    let mut out = table(&["fixture", "quantity", "tensors", "worst relative error", "tolerance", ""]);
+    let mut out =
+        table(&["fixture", "quantity", "tensors", "worst relative error", "tolerance", ""]);
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, outcome) in outcomes {
         match outcome {
             Ok(Outcome::Compared(checks)) => {
                 for (i, check) in checks.iter().enumerate() {
-                    let verdict = if check.passed() { "ok".to_owned() } else { format!("FAILED at {}", check.at) };
+                    let verdict = if check.passed() {
+                        "ok".to_owned()
+                    } else {
+                        format!("FAILED at {}", check.at)
+                    };
                     let name = if i == 0 { name.as_str() } else { "" };
-                    let (n, worst, tolerance) =
-                        (check.tensors.to_string(), format!("{:.1e}", check.worst), format!("{:.0e}", check.tolerance));
+                    let (n, worst, tolerance) = (
+                        check.tensors.to_string(),
+                        format!("{:.1e}", check.worst),
+                        format!("{:.0e}", check.tolerance),
+                    );
                     out.add_row([name, &check.quantity, &n, &worst, &tolerance, &verdict]);
                 }
             }
@@ -79,9 +91,16 @@ fn report(outcomes: &[(String, Result<Outcome>)], device: &DeviceArgs) -> Result
             _ => failed += 1,
         }
     }
-    println!("{out}\n{passed} passed, {failed} failed, {skipped} skipped ({} on {})", device.precision(), device.device);
+    println!(
+        "{out}\n{passed} passed, {failed} failed, {skipped} skipped ({} on {})",
+        device.precision(),
+        device.device
+    );
     if failed > 0 {
-        return Err(Error::Protocol(format!("{failed} of {} fixtures differ from the authors' numbers", outcomes.len())));
+        return Err(Error::Protocol(format!(
+            "{failed} of {} fixtures differ from the authors' numbers",
+            outcomes.len()
+        )));
     }
     if passed == 0 {
         return Err(Error::Protocol("no fixture was compared: nothing is proven".into()));

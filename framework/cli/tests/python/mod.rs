@@ -12,7 +12,10 @@ pub fn package() -> PathBuf {
 pub fn interpreter() -> &'static str {
     let version = "import sys; sys.exit(sys.version_info < (3, 9))";
     let outcome = Command::new("python3").args(["-c", version]).stderr(Stdio::null()).status();
-    assert!(outcome.is_ok_and(|status| status.success()), "this test starts methods in Python: install python3, version 3.9 or newer");
+    assert!(
+        outcome.is_ok_and(|status| status.success()),
+        "this test starts methods in Python: install python3, version 3.9 or newer"
+    );
     "python3"
 }
 

@@ -2,8 +2,8 @@
 //!
 //! In binary encodings (the state in a checkpoint) it is its element type, shape and bytes. In JSON
 //! (a message to a plugin) it stands beside the text, which names element type, shape and offset.
-//! The serializer tells which of the two is meant: JSON calls itself human readable. The thread that
-//! writes or reads a message knows meanwhile where the arrays go or come from.
+//! The serializer tells which of the two is meant: JSON calls itself human readable. The thread
+//! that writes or reads a message knows meanwhile where the arrays go or come from.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -54,15 +54,23 @@ thread_local! {
 }
 
 /// A message as JSON, its arrays into `sink`, which is given back with the bytes in it.
-pub(crate) fn write<T: Serialize>(message: &T, sink: Sink) -> (serde_json::Result<Vec<u8>>, Sink, u64) {
+pub(crate) fn write<T: Serialize>(
+    message: &T,
+    sink: Sink,
+) -> (serde_json::Result<Vec<u8>>, Sink, u64) {
     OUT.set(Some(Outgoing { sink, end: 0 }));
     let text = serde_json::to_vec(message);
-    let Some(Outgoing { sink, end }) = OUT.take() else { unreachable!("set above, and nothing takes it meanwhile") };
+    let Some(Outgoing { sink, end }) = OUT.take() else {
+        unreachable!("set above, and nothing takes it meanwhile")
+    };
     (text, sink, end)
 }
 
 /// Reads a message by `parse`, while `arrays` are the bytes of its arrays.
-pub(crate) fn read<T>(arrays: Vec<u8>, parse: impl FnOnce() -> serde_json::Result<T>) -> serde_json::Result<T> {
+pub(crate) fn read<T>(
+    arrays: Vec<u8>,
+    parse: impl FnOnce() -> serde_json::Result<T>,
+) -> serde_json::Result<T> {
     IN.set(Some(arrays));
     let message = parse();
     IN.take();
@@ -127,8 +135,11 @@ impl Serialize for Array {
 
 fn put(bytes: &[u8]) -> std::io::Result<u64> {
     OUT.with_borrow_mut(|out| {
-        let out =
-            out.as_mut().ok_or_else(|| std::io::Error::other("an array has no place in JSON by itself: only in a plugin's message"))?;
+        let out = out.as_mut().ok_or_else(|| {
+            std::io::Error::other(
+                "an array has no place in JSON by itself: only in a plugin's message",
+            )
+        })?;
         let offset = out.end.next_multiple_of(ALIGNMENT);
         out.sink.put(offset, bytes)?;
         out.end = offset + bytes.len() as u64;
@@ -143,8 +154,11 @@ impl<'de> Deserialize<'de> for Array {
             return Ok(Self { element, shape, bytes });
         }
         let Described { element, shape, offset } = Described::deserialize(deserializer)?;
-        let bytes = take(element, &shape, offset)
-            .ok_or_else(|| D::Error::custom(format!("an array of shape {shape:?} at {offset} goes beyond the arrays of the message")))?;
+        let bytes = take(element, &shape, offset).ok_or_else(|| {
+            D::Error::custom(format!(
+                "an array of shape {shape:?} at {offset} goes beyond the arrays of the message"
+            ))
+        })?;
         Ok(Self { element, shape, bytes })
     }
 }
@@ -162,17 +176,38 @@ mod tests {
 
     #[test]
     fn arrays_stand_beside_the_json_aligned_and_come_back() {
-        let arrays = [Array::from_f32([3], &[1.0, 2.0, 3.0]), Array::from_i64(&[7]), Array::from_f32([2, 0], &[])];
+        let arrays = [
+            Array::from_f32([3], &[1.0, 2.0, 3.0]),
+            Array::from_i64(&[7]),
+            Array::from_f32([2, 0], &[]),
+        ];
         let (text, sink, size) = write(&arrays, Sink::Memory(Vec::new()));
         let text = text.expect("JSON");
         let first = r#"{"element":"f32","shape":[3],"offset":0}"#;
-        assert!(text.starts_with(format!("[{first},").as_bytes()), "{}", String::from_utf8_lossy(&text));
+        assert!(
+            text.starts_with(format!("[{first},").as_bytes()),
+            "{}",
+            String::from_utf8_lossy(&text)
+        );
         assert_eq!(size, 24, "12 bytes, 4 to align, 8, none");
         let bytes: Vec<u8> = [&arrays[0].bytes[..], &[0; 4], &arrays[1].bytes].concat();
         assert!(matches!(sink, Sink::Memory(all) if all == bytes));
-        assert_eq!(read(bytes.clone(), || serde_json::from_slice::<Vec<Array>>(&text)).expect("arrays"), arrays);
-        assert!(read(bytes[..20].to_vec(), || serde_json::from_slice::<Vec<Array>>(&text)).expect_err("too short").to_string().contains("beyond"));
-        assert!(serde_json::to_string(&arrays).expect_err("no message").to_string().contains("only in a plugin's message"));
+        assert_eq!(
+            read(bytes.clone(), || serde_json::from_slice::<Vec<Array>>(&text)).expect("arrays"),
+            arrays
+        );
+        assert!(
+            read(bytes[..20].to_vec(), || serde_json::from_slice::<Vec<Array>>(&text))
+                .expect_err("too short")
+                .to_string()
+                .contains("beyond")
+        );
+        assert!(
+            serde_json::to_string(&arrays)
+                .expect_err("no message")
+                .to_string()
+                .contains("only in a plugin's message")
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A plain typed tensor: the form in which numbers cross every boundary (context messages, state, files, plugins).
+//! A plain typed tensor: the form in which numbers cross every boundary (context messages, state,
+//! files, plugins).
 
 pub(crate) mod encoding;
 
@@ -41,7 +42,11 @@ impl Element {
             DType::I64 => Self::I64,
             DType::U8 => Self::U8,
             DType::U32 => Self::U32,
-            other => return Err(crate::Error::Unsupported(format!("a tensor of type {other:?} in a message or a state"))),
+            other => {
+                return Err(crate::Error::Unsupported(format!(
+                    "a tensor of type {other:?} in a message or a state"
+                )));
+            }
         })
     }
 
@@ -91,7 +96,11 @@ impl Array {
 
     /// A one-dimensional i64 array.
     pub fn from_i64(values: &[i64]) -> Self {
-        Self { element: Element::I64, shape: vec![values.len()], bytes: little_endian(values, i64::to_le_bytes) }
+        Self {
+            element: Element::I64,
+            shape: vec![values.len()],
+            bytes: little_endian(values, i64::to_le_bytes),
+        }
     }
 
     /// A copy of a tensor's values.
@@ -152,7 +161,8 @@ impl Array {
     }
 }
 
-/// The bytes of numbers, each as `bytes` has it. Writes into a buffer of the right length: a batch of images is copied at the speed of memory.
+/// The bytes of numbers, each as `bytes` has it. Writes into a buffer of the right length: a batch
+/// of images is copied at the speed of memory.
 fn little_endian<T: Copy, const N: usize>(values: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     let mut out = vec![0; values.len() * N];
     for (place, value) in out.chunks_exact_mut(N).zip(values) {

@@ -1,4 +1,5 @@
-//! Bottlenecks beside the MLP of a block (AdaptFormer, Chen et al., NeurIPS 2022): x + MLP(norm(x)) + s·up(relu(down(x))).
+//! Bottlenecks beside the MLP of a block (AdaptFormer, Chen et al., NeurIPS 2022): x + MLP(norm(x))
+//! + s·up(relu(down(x))).
 
 use std::collections::BTreeMap;
 

@@ -2,8 +2,8 @@
 
 use super::facts::{Activation, Facts, Sizes};
 
-/// Networks whose heads are not 64 wide, and the common ones whose heads are: width, blocks, whether
-/// the MLP is gated, heads. (timm 1.0.31, `vision_transformer.py` and `deit.py`.)
+/// Networks whose heads are not 64 wide, and the common ones whose heads are: width, blocks,
+/// whether the MLP is gated, heads. (timm 1.0.31, `vision_transformer.py` and `deit.py`.)
 const HEADS: &[(usize, usize, bool, usize)] = &[
     (192, 12, false, 3),
     (384, 12, false, 6),
@@ -43,17 +43,22 @@ pub(super) fn of_repository(source: &str) -> String {
 pub(super) fn by_name(name: Option<&str>) -> Facts {
     let Some(name) = name else { return Facts::default() };
     // What this program exports is called "vit".
-    let row = NAMES.iter().find(|(part, ..)| name.contains(part) || (name == "vit" && *part == "vit_"));
+    let row =
+        NAMES.iter().find(|(part, ..)| name.contains(part) || (name == "vit" && *part == "vit_"));
     let heads = name.contains("base_patch16_gap_224").then_some(16);
     match row {
-        Some((_, eps, activation)) => Facts { heads, eps: Some(*eps), activation: Some(*activation), ..Facts::default() },
+        Some((_, eps, activation)) => {
+            Facts { heads, eps: Some(*eps), activation: Some(*activation), ..Facts::default() }
+        }
         None => Facts::default(),
     }
 }
 
 /// What the sizes of a network say.
 pub(super) fn by_sizes(sizes: Sizes) -> Facts {
-    let is = |row: &&(usize, usize, bool, usize)| (row.0, row.1, row.2) == (sizes.dim, sizes.depth, sizes.gated);
+    let is = |row: &&(usize, usize, bool, usize)| {
+        (row.0, row.1, row.2) == (sizes.dim, sizes.depth, sizes.gated)
+    };
     Facts { heads: HEADS.iter().find(is).map(|row| row.3), ..Facts::default() }
 }
 

@@ -29,7 +29,9 @@ impl Activation {
     fn parse(name: &str) -> Option<Self> {
         match name.to_lowercase().as_str() {
             "gelu" => Some(Self::Gelu),
-            "gelu_tanh" | "gelu-tanh" | "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => Some(Self::GeluTanh),
+            "gelu_tanh" | "gelu-tanh" | "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" => {
+                Some(Self::GeluTanh)
+            }
             "quick_gelu" | "quick-gelu" | "quickgelu" => Some(Self::QuickGelu),
             _ => None,
         }
@@ -97,8 +99,13 @@ pub(super) struct Known {
 /// # Errors
 /// Names who states a number that cannot be.
 pub(super) fn gather(file: &WeightsFile, options: &BackboneOptions, sizes: Sizes) -> Result<Known> {
-    let command =
-        Facts { heads: options.heads, eps: options.layer_norm_eps, activation: options.activation, mean: options.mean, std: options.std };
+    let command = Facts {
+        heads: options.heads,
+        eps: options.layer_norm_eps,
+        activation: options.activation,
+        mean: options.mean,
+        std: options.std,
+    };
     possible(&command, sizes, &|what| Error::usage(what))?;
     let metadata = metadata(file)?;
     possible(&metadata, sizes, &|what| file.error(what))?;
@@ -107,7 +114,10 @@ pub(super) fn gather(file: &WeightsFile, options: &BackboneOptions, sizes: Sizes
     let repository = options.source.as_deref().map(architectures::of_repository);
     let mut name = repository.or_else(|| file.metadata("architecture").map(str::to_owned));
     for beside in ["config.json", "open_clip_config.json", "preprocessor_config.json"] {
-        let Some((config, architecture)) = beside_file(file.path(), beside, sizes, &mut notes)? else { continue };
+        let Some((config, architecture)) = beside_file(file.path(), beside, sizes, &mut notes)?
+        else {
+            continue;
+        };
         stated = stated.or(config);
         name = name.or(architecture);
     }
@@ -128,9 +138,10 @@ pub(super) fn gather(file: &WeightsFile, options: &BackboneOptions, sizes: Sizes
 
 /// What the file's own metadata states.
 fn metadata(file: &WeightsFile) -> Result<Facts> {
-    let activation = file
-        .metadata("activation")
-        .map(|text| Activation::parse(text).ok_or_else(|| file.error(format!("metadata activation = '{text}': {ACTIVATIONS}"))));
+    let activation = file.metadata("activation").map(|text| {
+        Activation::parse(text)
+            .ok_or_else(|| file.error(format!("metadata activation = '{text}': {ACTIVATIONS}")))
+    });
     Ok(Facts {
         heads: file.parsed("heads")?,
         eps: file.parsed("layer_norm_eps")?,
@@ -146,16 +157,23 @@ const ACTIVATIONS: &str = "known are gelu, gelu-tanh and quick-gelu";
 fn possible(facts: &Facts, sizes: Sizes, error: &dyn Fn(String) -> Error) -> Result<()> {
     if let Some(heads) = facts.heads.filter(|h| *h == 0 || !sizes.dim.is_multiple_of(*h)) {
         let what = "say how many it has with --heads N";
-        return Err(error(format!("{heads} attention heads do not divide the backbone's width {}: {what}", sizes.dim)));
+        return Err(error(format!(
+            "{heads} attention heads do not divide the backbone's width {}: {what}",
+            sizes.dim
+        )));
     }
     if let Some(eps) = facts.eps.filter(|e| !(*e > 0.0 && *e < 0.1)) {
         return Err(error(format!("the norms' ε must be a small positive number, got {eps}")));
     }
     if let Some(mean) = facts.mean.iter().flatten().find(|m| !(0.0..=1.0).contains(*m)) {
-        return Err(error(format!("the mean of images in [0, 1] is in [0, 1], got {mean}: divide by 255 if it counts pixel values")));
+        return Err(error(format!(
+            "the mean of images in [0, 1] is in [0, 1], got {mean}: divide by 255 if it counts pixel values"
+        )));
     }
     if let Some(bad) = facts.std.iter().flatten().find(|s| !(s.is_finite() && **s > 0.0)) {
-        return Err(error(format!("the normalisation's standard deviation must be finite and positive, got {bad}")));
+        return Err(error(format!(
+            "the normalisation's standard deviation must be finite and positive, got {bad}"
+        )));
     }
     Ok(())
 }
@@ -195,7 +213,12 @@ fn assume(stated: Facts, sizes: Sizes, notes: Vec<String>) -> Known {
 
 /// What a configuration beside the file states, and the architecture it names. One of another
 /// network is not used, and a note says so.
-fn beside_file(weights: &Path, name: &str, sizes: Sizes, notes: &mut Vec<String>) -> Result<Option<(Facts, Option<String>)>> {
+fn beside_file(
+    weights: &Path,
+    name: &str,
+    sizes: Sizes,
+    notes: &mut Vec<String>,
+) -> Result<Option<(Facts, Option<String>)>> {
     let Some(folder) = weights.parent().filter(|_| weights.is_file()) else { return Ok(None) };
     let path = folder.join(name);
     if !path.is_file() {
@@ -213,7 +236,9 @@ fn beside_file(weights: &Path, name: &str, sizes: Sizes, notes: &mut Vec<String>
     for (what, have) in [(WIDTHS, sizes.dim), (DEPTHS, sizes.depth)] {
         if let Some(stated) = config.number(what)?.filter(|n| *n != have as f64) {
             let key = what[0].last().unwrap_or(&"");
-            notes.push(format!("{name} beside the file is not used: its {key} is {stated}, the weights' is {have}"));
+            notes.push(format!(
+                "{name} beside the file is not used: its {key} is {stated}, the weights' is {have}"
+            ));
             return Ok(None);
         }
     }
@@ -245,14 +270,35 @@ const WIDTHS: Places = &[
     &["num_features"],
     &["embed_dim"],
 ];
-const DEPTHS: Places =
-    &[&["vision_config", "num_hidden_layers"], &["model_cfg", "vision_cfg", "layers"], &["model_args", "depth"], &["num_hidden_layers"]];
-const HEADS: Places =
-    &[&["vision_config", "num_attention_heads"], &["model_args", "num_heads"], &["num_attention_heads"], &["num_heads"], &["heads"]];
-const EPS: Places = &[&["vision_config", "layer_norm_eps"], &["model_args", "norm_eps"], &["layer_norm_eps"], &["norm_eps"]];
-const ACTS: Places = &[&["vision_config", "hidden_act"], &["model_args", "act_layer"], &["hidden_act"], &["act_layer"]];
-const MEANS: Places = &[&["pretrained_cfg", "mean"], &["preprocess_cfg", "mean"], &["mean"], &["image_mean"]];
-const STDS: Places = &[&["pretrained_cfg", "std"], &["preprocess_cfg", "std"], &["std"], &["image_std"]];
+const DEPTHS: Places = &[
+    &["vision_config", "num_hidden_layers"],
+    &["model_cfg", "vision_cfg", "layers"],
+    &["model_args", "depth"],
+    &["num_hidden_layers"],
+];
+const HEADS: Places = &[
+    &["vision_config", "num_attention_heads"],
+    &["model_args", "num_heads"],
+    &["num_attention_heads"],
+    &["num_heads"],
+    &["heads"],
+];
+const EPS: Places = &[
+    &["vision_config", "layer_norm_eps"],
+    &["model_args", "norm_eps"],
+    &["layer_norm_eps"],
+    &["norm_eps"],
+];
+const ACTS: Places = &[
+    &["vision_config", "hidden_act"],
+    &["model_args", "act_layer"],
+    &["hidden_act"],
+    &["act_layer"],
+];
+const MEANS: Places =
+    &[&["pretrained_cfg", "mean"], &["preprocess_cfg", "mean"], &["mean"], &["image_mean"]];
+const STDS: Places =
+    &[&["pretrained_cfg", "std"], &["preprocess_cfg", "std"], &["std"], &["image_std"]];
 
 struct Config<'a> {
     path: &'a Path,
@@ -282,7 +328,8 @@ impl Config<'_> {
 
     fn triple(&self, places: Places) -> Result<Option<[f64; 3]>> {
         let Some(value) = self.value(places) else { return Ok(None) };
-        let numbers = value.as_array().and_then(|a| a.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
+        let numbers =
+            value.as_array().and_then(|a| a.iter().map(Value::as_f64).collect::<Option<Vec<_>>>());
         let triple = numbers.and_then(|n| <[f64; 3]>::try_from(n).ok());
         triple.map(Some).ok_or_else(|| self.bad(places, value, "three numbers"))
     }
@@ -292,9 +339,17 @@ impl Config<'_> {
             Some(n) if n >= 1.0 && n.fract() == 0.0 && n <= 1e6 => Some(n as usize),
             Some(n) => return Err(self.bad(HEADS, &n.into(), "a whole number")),
             // open_clip states the width of a head.
-            None => self.number(&[&["model_cfg", "vision_cfg", "head_width"]])?.map(|w| sizes.dim / (w.max(1.0) as usize)),
+            None => self
+                .number(&[&["model_cfg", "vision_cfg", "head_width"]])?
+                .map(|w| sizes.dim / (w.max(1.0) as usize)),
         };
-        Ok(Facts { heads, eps: self.number(EPS)?, activation: self.activation(sizes)?, mean: self.triple(MEANS)?, std: self.triple(STDS)? })
+        Ok(Facts {
+            heads,
+            eps: self.number(EPS)?,
+            activation: self.activation(sizes)?,
+            mean: self.triple(MEANS)?,
+            std: self.triple(STDS)?,
+        })
     }
 
     fn activation(&self, sizes: Sizes) -> Result<Option<Activation>> {

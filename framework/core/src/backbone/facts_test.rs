@@ -9,10 +9,15 @@ use super::{BackboneOptions, WeightsFile};
 const SIZES: Sizes = Sizes { dim: 48, depth: 4, gated: false, norm_pre: false };
 
 /// What is known of a file with this metadata beside this `config.json`.
-fn known(metadata: &[(&str, &str)], config: &str, options: BackboneOptions) -> crate::Result<Known> {
+fn known(
+    metadata: &[(&str, &str)],
+    config: &str,
+    options: BackboneOptions,
+) -> crate::Result<Known> {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("weights.safetensors");
-    let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+    let metadata: HashMap<String, String> =
+        metadata.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     let tensors: [(&str, safetensors::tensor::TensorView); 0] = [];
     let bytes = safetensors::serialize(tensors, Some(metadata)).expect("serialise");
     std::fs::write(&path, bytes).expect("write");
@@ -28,7 +33,8 @@ fn by_config(config: &str) -> Known {
 
 #[test]
 fn the_command_wins_over_metadata_over_a_configuration_over_assumptions() {
-    let config = r#"{"num_attention_heads": 4, "layer_norm_eps": 1e-12, "hidden_act": "quick_gelu"}"#;
+    let config =
+        r#"{"num_attention_heads": 4, "layer_norm_eps": 1e-12, "hidden_act": "quick_gelu"}"#;
     let metadata = [("heads", "6"), ("mean", "0.5,0.5,0.5")];
     let options = BackboneOptions { heads: Some(8), ..BackboneOptions::default() };
     assert_eq!(known(&metadata, config, options).expect("known").heads, 8);
@@ -58,7 +64,8 @@ fn configurations_state_heads_and_normalisation_in_several_places() {
         let found = by_config(config);
         assert_eq!((found.mean, found.std), ([0.5, 0.4, 0.3], [1.0, 1.0, 2.0]), "{config}");
     }
-    let named = by_config(r#"{"architecture": "vit_base_patch16_clip_quickgelu_224", "num_heads": 3}"#);
+    let named =
+        by_config(r#"{"architecture": "vit_base_patch16_clip_quickgelu_224", "num_heads": 3}"#);
     assert_eq!((named.eps, named.activation), (1e-5, Activation::QuickGelu));
     let assumed = by_config(r#"{"num_heads": 3}"#).assumed.join("; ");
     for part in ["ε = 1e-6", "activation gelu", "not normalised"] {
@@ -69,7 +76,8 @@ fn configurations_state_heads_and_normalisation_in_several_places() {
 #[test]
 fn a_configuration_of_another_network_is_not_used_and_a_note_says_so() {
     let options = || BackboneOptions { heads: Some(3), ..BackboneOptions::default() };
-    let other = known(&[], r#"{"hidden_size": 768, "layer_norm_eps": 0.01}"#, options()).expect("known");
+    let other =
+        known(&[], r#"{"hidden_size": 768, "layer_norm_eps": 0.01}"#, options()).expect("known");
     assert_eq!(other.eps, 1e-6);
     assert!(other.notes[0].contains("hidden_size is 768, the weights' is 48"), "{:?}", other.notes);
     let broken = known(&[], "not json", options()).expect("known");
@@ -78,12 +86,17 @@ fn a_configuration_of_another_network_is_not_used_and_a_note_says_so() {
 
 #[test]
 fn numbers_that_cannot_be_are_refused_with_who_states_them() {
-    let heads = |config: &str| known(&[], config, BackboneOptions::default()).expect_err(config).to_string();
+    let heads = |config: &str| {
+        known(&[], config, BackboneOptions::default()).expect_err(config).to_string()
+    };
     for (config, expected) in [
         (r#"{"num_heads": 5}"#, "config.json: 5 attention heads do not divide"),
         (r#"{"num_heads": 2.5}"#, "a whole number"),
         (r#"{"num_heads": "3"}"#, "expected a number"),
-        (r#"{"num_heads": 3, "mean": [127, 127, 127]}"#, "config.json: the mean of images in [0, 1] is in [0, 1], got 127"),
+        (
+            r#"{"num_heads": 3, "mean": [127, 127, 127]}"#,
+            "config.json: the mean of images in [0, 1] is in [0, 1], got 127",
+        ),
         (r#"{"num_heads": 3, "std": [0, 1, 1]}"#, "must be finite and positive, got 0"),
         (r#"{"num_heads": 3, "layer_norm_eps": -1}"#, "small positive number"),
         (r#"{"num_heads": 3, "hidden_act": "relu"}"#, "known are gelu, gelu-tanh and quick-gelu"),
@@ -96,7 +109,8 @@ fn numbers_that_cannot_be_are_refused_with_who_states_them() {
         (("layer_norm_eps", "NaN"), "small positive number"),
         (("heads", "5"), "do not divide"),
     ] {
-        let message = known(&[metadata], "", BackboneOptions::default()).expect_err("refused").to_string();
+        let message =
+            known(&[metadata], "", BackboneOptions::default()).expect_err("refused").to_string();
         assert!(message.contains(expected) && message.contains("weights.safetensors"), "{message}");
     }
     let options = BackboneOptions { std: Some([f64::INFINITY; 3]), ..BackboneOptions::default() };

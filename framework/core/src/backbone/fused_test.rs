@@ -1,10 +1,13 @@
-//! The fused pass against the composed one: features, and gradients of pairs and extra tokens, over random shapes.
+//! The fused pass against the composed one: features, and gradients of pairs and extra tokens, over
+//! random shapes.
 
 use std::collections::{BTreeMap, HashMap};
 
 use candle_core::{DType, Device, Tensor, Var};
 
-use super::{Backbone, BackboneOptions, Features, LowRank, Pair, Pass, Projection, Site, Vit, WeightsFile};
+use super::{
+    Backbone, BackboneOptions, Features, LowRank, Pair, Pass, Projection, Site, Vit, WeightsFile,
+};
 
 /// Sizes of a random ViT of 4-pixel patches.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +41,12 @@ fn vit_in(s: Sizes, dtype: DType) -> Vit {
     put("norm.weight".into(), &[d], 1.0);
     put("norm.bias".into(), &[d], 0.0);
     for b in 0..s.depth {
-        for (name, rows, columns) in [("attn.qkv", 3 * d, d), ("attn.proj", d, d), ("mlp.fc1", s.hidden, d), ("mlp.fc2", d, s.hidden)] {
+        for (name, rows, columns) in [
+            ("attn.qkv", 3 * d, d),
+            ("attn.proj", d, d),
+            ("mlp.fc1", s.hidden, d),
+            ("mlp.fc2", d, s.hidden),
+        ] {
             put(format!("blocks.{b}.{name}.weight"), &[rows, columns], 0.0);
             put(format!("blocks.{b}.{name}.bias"), &[rows], 0.0);
         }
@@ -60,11 +68,14 @@ fn vit_in(s: Sizes, dtype: DType) -> Vit {
     Vit::new("vit", &file, &BackboneOptions::default(), dtype, &Device::Cpu).expect("vit")
 }
 
-/// Both are alike: the largest difference is below 1e-9 in f64, and in f32 below 2e-5 of the largest value.
+/// Both are alike: the largest difference is below 1e-9 in f64, and in f32 below 2e-5 of the
+/// largest value.
 fn worst(what: &str, a: &Tensor, b: &Tensor) {
     assert_eq!(a.dims(), b.dims(), "{what}");
-    let largest = |t: &Tensor| t.to_dtype(DType::F64)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
-    let (worst, size) = ((a - b).and_then(|d| largest(&d)).expect("difference"), largest(b).expect("size"));
+    let largest =
+        |t: &Tensor| t.to_dtype(DType::F64)?.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
+    let (worst, size) =
+        ((a - b).and_then(|d| largest(&d)).expect("difference"), largest(b).expect("size"));
     let allowed = if a.dtype() == DType::F64 { 1e-9 } else { 2e-5 * (1.0 + size) };
     assert!(worst < allowed, "{what}: {worst} of {size}");
 }
@@ -72,14 +83,20 @@ fn worst(what: &str, a: &Tensor, b: &Tensor) {
 /// Pairs of ranks 1, 2 and 3 beside q, k and v of some blocks, the A of q's frozen, or of all.
 fn pairs_in(s: Sizes, dtype: DType, designed: bool) -> (LowRank, Vec<Var>) {
     let (mut pairs, mut vars) = (LowRank::new(), Vec::new());
-    let var = |shape: &[usize]| Var::from_tensor(&draw(shape, 0.3).to_dtype(dtype).expect("typed")).expect("var");
+    let var = |shape: &[usize]| {
+        Var::from_tensor(&draw(shape, 0.3).to_dtype(dtype).expect("typed")).expect("var")
+    };
     for block in (0..s.depth).filter(|b| b % 3 != 1) {
         for (projection, rank) in [(Projection::Q, 1), (Projection::K, 2), (Projection::V, 3)] {
             if projection == Projection::Q && block == 0 {
                 continue;
             }
             let (a, b) = (var(&[rank, s.dim]), var(&[s.dim, rank]));
-            let shown = if designed || projection == Projection::Q { a.as_detached_tensor() } else { a.as_tensor().clone() };
+            let shown = if designed || projection == Projection::Q {
+                a.as_detached_tensor()
+            } else {
+                a.as_tensor().clone()
+            };
             pairs.insert(Site { block, projection }, Pair { a: shown, b: b.as_tensor().clone() });
             vars.extend([a, b]);
         }
@@ -94,7 +111,10 @@ fn pairs(s: Sizes) -> (LowRank, Vec<Var>) {
 /// A scalar that every feature has a part in.
 fn loss(f: &Features) -> Tensor {
     let square = |t: &Tensor| (t.sqr().expect("sqr") + t).expect("add").sum_all().expect("sum");
-    [f.blocks.as_ref(), f.extra.as_ref()].into_iter().flatten().fold(square(&f.cls), |sum, t| (sum + square(t)).expect("add"))
+    [f.blocks.as_ref(), f.extra.as_ref()]
+        .into_iter()
+        .flatten()
+        .fold(square(&f.cls), |sum, t| (sum + square(t)).expect("add"))
 }
 
 fn same(a: &Features, b: &Features) {
@@ -126,14 +146,26 @@ fn compare(dtype: DType) {
     ] {
         let vit = vit_in(s, dtype);
         let typed = |t: Tensor| t.to_dtype(dtype).expect("typed");
-        let images = typed(Tensor::rand(0f64, 1.0, (batch, 3, 4 * s.grid, 4 * s.grid), &Device::Cpu).expect("images"));
+        let images = typed(
+            Tensor::rand(0f64, 1.0, (batch, 3, 4 * s.grid, 4 * s.grid), &Device::Cpu)
+                .expect("images"),
+        );
         let (low_rank, vars) = pairs_in(s, dtype, designed);
-        let prompts = Var::from_tensor(&typed(draw(&[batch, extra.max(1), s.dim], 0.5))).expect("prompts");
-        let pass =
-            || Pass { low_rank: Some(&low_rank), cls_tokens, extra_tokens: (extra > 0).then_some(prompts.as_tensor()), ..Pass::default() };
-        let (ours, plain) = (vit.fused(&images, pass()).expect("fused"), vit.composed(&images, pass()).expect("composed"));
+        let prompts =
+            Var::from_tensor(&typed(draw(&[batch, extra.max(1), s.dim], 0.5))).expect("prompts");
+        let pass = || Pass {
+            low_rank: Some(&low_rank),
+            cls_tokens,
+            extra_tokens: (extra > 0).then_some(prompts.as_tensor()),
+            ..Pass::default()
+        };
+        let (ours, plain) = (
+            vit.fused(&images, pass()).expect("fused"),
+            vit.composed(&images, pass()).expect("composed"),
+        );
         same(&ours, &plain);
-        let (ours, plain) = (loss(&ours).backward().expect("bwd"), loss(&plain).backward().expect("bwd"));
+        let (ours, plain) =
+            (loss(&ours).backward().expect("bwd"), loss(&plain).backward().expect("bwd"));
         for (i, var) in vars.iter().chain([&prompts]).enumerate() {
             let (a, b) = (ours.get(var), plain.get(var));
             assert_eq!(a.is_some(), b.is_some(), "{s:?}: variable {i}");
@@ -163,10 +195,18 @@ fn threads_and_recomputation_change_no_bit_of_a_gradient() {
     let mut gradients = |threads: usize, kept: Option<usize>| -> Vec<Vec<f32>> {
         vit.keep_activations(kept).expect("on the CPU");
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
-        let features = vit.forward(&images, Pass { low_rank: Some(&low_rank), cls_tokens: true, ..Pass::default() }).expect("forward");
+        let features = vit
+            .forward(
+                &images,
+                Pass { low_rank: Some(&low_rank), cls_tokens: true, ..Pass::default() },
+            )
+            .expect("forward");
         let loss = loss(&features);
         let grads = pool.install(|| loss.backward().expect("bwd"));
-        vars.iter().filter_map(|v| grads.get(v)).map(|g| g.flatten_all().expect("flat").to_vec1().expect("values")).collect()
+        vars.iter()
+            .filter_map(|v| grads.get(v))
+            .map(|g| g.flatten_all().expect("flat").to_vec1().expect("values"))
+            .collect()
     };
     let all = gradients(1, None);
     assert!(all.iter().flatten().any(|g| *g != 0.0));
@@ -183,12 +223,19 @@ fn activations_computed_again_give_the_same_bits() {
     let (low_rank, vars) = pairs(s);
     let mut gradients = |kept: Option<usize>| -> Vec<Vec<f64>> {
         vit.keep_activations(kept).expect("on the CPU");
-        let features = vit.forward(&images, Pass { low_rank: Some(&low_rank), cls_tokens: true, ..Pass::default() }).expect("forward");
+        let features = vit
+            .forward(
+                &images,
+                Pass { low_rank: Some(&low_rank), cls_tokens: true, ..Pass::default() },
+            )
+            .expect("forward");
         let loss = loss(&features);
         // The second time the kept activations are gone.
         let _ = loss.backward().expect("bwd");
         let grads = loss.backward().expect("bwd");
-        let flat = |v: &Var| grads.get(v).map(|g| g.flatten_all().expect("flat").to_vec1::<f64>().expect("values"));
+        let flat = |v: &Var| {
+            grads.get(v).map(|g| g.flatten_all().expect("flat").to_vec1::<f64>().expect("values"))
+        };
         vars.iter().filter_map(flat).collect()
     };
     let all = gradients(None);
@@ -202,7 +249,8 @@ fn activations_computed_again_give_the_same_bits() {
 fn the_attention_s_inputs_are_those_of_the_composed_pass() {
     for s in SHAPES {
         let vit = vit(s);
-        let images = Tensor::rand(0f64, 1.0, (2, 3, 4 * s.grid, 4 * s.grid), &Device::Cpu).expect("images");
+        let images =
+            Tensor::rand(0f64, 1.0, (2, 3, 4 * s.grid, 4 * s.grid), &Device::Cpu).expect("images");
         let low_rank = pairs(s).0;
         let seen = |fused: bool| {
             let mut seen = Vec::new();
@@ -210,8 +258,14 @@ fn the_attention_s_inputs_are_those_of_the_composed_pass() {
                 seen.push((block, x.detach()));
                 Ok(())
             };
-            let pass = Pass { low_rank: Some(&low_rank), attention_inputs: Some(&mut tap), ..Pass::default() };
-            let features = if fused { vit.fused(&images, pass) } else { vit.composed(&images, pass) }.expect("pass");
+            let pass = Pass {
+                low_rank: Some(&low_rank),
+                attention_inputs: Some(&mut tap),
+                ..Pass::default()
+            };
+            let features =
+                if fused { vit.fused(&images, pass) } else { vit.composed(&images, pass) }
+                    .expect("pass");
             (seen, features)
         };
         let ((ours, a), (plain, b)) = (seen(true), seen(false));
@@ -230,7 +284,10 @@ fn folded_and_unfrozen_weights_are_taken_up() {
     let mut vit = vit(s);
     let images = Tensor::rand(0f64, 1.0, (2, 3, 8, 8), &Device::Cpu).expect("images");
     let low_rank = pairs(s).0;
-    let beside = vit.forward(&images, Pass { low_rank: Some(&low_rank), ..Pass::default() }).expect("beside").cls;
+    let beside = vit
+        .forward(&images, Pass { low_rank: Some(&low_rank), ..Pass::default() })
+        .expect("beside")
+        .cls;
     vit.forward(&images, Pass::default()).expect("laid out before the fold");
     vit.fold(&low_rank).expect("fold");
     worst("folded", &vit.forward(&images, Pass::default()).expect("folded").cls, &beside);

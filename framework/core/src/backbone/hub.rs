@@ -43,24 +43,33 @@ fn repository(name: &str) -> Result<Option<String>> {
             format!("{owner}/{model}@{}", revision.split('?').next().unwrap_or(revision))
         }
         _ if Path::new(name).exists() => {
-            return Err(Error::usage(format!("--backbone {name}: this is a path; a backbone from a file is --weights {name}")));
+            return Err(Error::usage(format!(
+                "--backbone {name}: this is a path; a backbone from a file is --weights {name}"
+            )));
         }
         _ => {
-            let forms = "OWNER/NAME or OWNER/NAME@REVISION, as in timm/vit_base_patch16_224.augreg_in21k";
-            return Err(Error::usage(format!("--backbone {name}: a repository of the hub is {forms}")));
+            let forms =
+                "OWNER/NAME or OWNER/NAME@REVISION, as in timm/vit_base_patch16_224.augreg_in21k";
+            return Err(Error::usage(format!(
+                "--backbone {name}: a repository of the hub is {forms}"
+            )));
         }
     };
     Ok(Some(id))
 }
 
 /// The entry that builds the backbone of this name, and the options with which it does. The weights
-/// of a name on the hub are downloaded, or found in the cache; the normalisation is the one that its
-/// configuration states, unless `options` has another.
+/// of a name on the hub are downloaded, or found in the cache; the normalisation is the one that
+/// its configuration states, unless `options` has another.
 ///
 /// # Errors
 /// [`Error::Usage`] for an unknown name, or for weights beside a name that stands for weights;
 /// whatever the download fails with.
-pub fn resolve(name: &str, options: BackboneOptions, hub: &Hub) -> Result<(&'static BackboneEntry, BackboneOptions)> {
+pub fn resolve(
+    name: &str,
+    options: BackboneOptions,
+    hub: &Hub,
+) -> Result<(&'static BackboneEntry, BackboneOptions)> {
     let Some(id) = repository(name)? else {
         let entry = find(name).map_err(|e| match e {
             Error::Usage(text) => {
@@ -103,7 +112,8 @@ fn download(repo: &Repository, hub: &Hub) -> Result<(Fetched, Normalisation)> {
             hub.file(repo, &shard)?;
         }
     }
-    let configuration = if name.starts_with("open_clip") { "open_clip_config.json" } else { "config.json" };
+    let configuration =
+        if name.starts_with("open_clip") { "open_clip_config.json" } else { "config.json" };
     let mut stated = normalisation(hub.optional_file(repo, configuration)?)?;
     if stated.0.is_none() {
         let more = normalisation(hub.optional_file(repo, "preprocessor_config.json")?)?;
@@ -116,7 +126,8 @@ fn download(repo: &Repository, hub: &Hub) -> Result<(Fetched, Normalisation)> {
 fn normalisation(file: Option<Fetched>) -> Result<Normalisation> {
     let Some(Fetched { path, .. }) = file else { return Ok((None, None)) };
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let config = serde_json::from_str(&text).map_err(|e| Error::file(&path, format!("not the configuration of a model: {e}")))?;
+    let config = serde_json::from_str(&text)
+        .map_err(|e| Error::file(&path, format!("not the configuration of a model: {e}")))?;
     facts::normalisation(&path, &config)
 }
 

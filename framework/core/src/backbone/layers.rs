@@ -16,11 +16,21 @@ pub(super) struct Linear {
 impl Linear {
     /// x·Wᵀ + b.
     pub fn plain(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        if train { nn::linear(x, &self.weight, &self.bias) } else { nn::frozen_linear(x, &self.weight, Some(&self.bias)) }
+        if train {
+            nn::linear(x, &self.weight, &self.bias)
+        } else {
+            nn::frozen_linear(x, &self.weight, Some(&self.bias))
+        }
     }
 
     /// x·Wᵀ + b, with the low-rank path of this place beside it.
-    pub fn forward(&self, x: &Tensor, pass: &Pass, block: usize, projection: Projection) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        pass: &Pass,
+        block: usize,
+        projection: Projection,
+    ) -> Result<Tensor> {
         let y = self.plain(x, pass.train_weights)?;
         match pass.low_rank.and_then(|p| p.get(block, projection)) {
             Some(pair) => Ok((y + pair.apply(x)?)?),
@@ -35,7 +45,10 @@ impl Linear {
 
     /// The layer made of `len` of its outputs.
     pub fn rows(&self, start: usize, len: usize) -> Result<Self> {
-        Ok(Self { weight: self.weight.narrow(0, start, len)?, bias: self.bias.narrow(0, start, len)? })
+        Ok(Self {
+            weight: self.weight.narrow(0, start, len)?,
+            bias: self.bias.narrow(0, start, len)?,
+        })
     }
 }
 

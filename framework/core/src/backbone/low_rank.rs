@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 /// A linear layer of a transformer block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Projection {
     /// Queries.
@@ -66,7 +68,8 @@ pub struct Pair {
 impl Pair {
     /// x·Aᵀ·Bᵀ for `x` (…, inputs).
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, inputs) = (x.elem_count() / x.dim(candle_core::D::Minus1)?, x.dim(candle_core::D::Minus1)?);
+        let (rows, inputs) =
+            (x.elem_count() / x.dim(candle_core::D::Minus1)?, x.dim(candle_core::D::Minus1)?);
         let mut shape = x.dims().to_vec();
         let y = x.reshape((rows, inputs))?.matmul(&self.a.t()?)?.matmul(&self.b.t()?)?;
         if let Some(last) = shape.last_mut() {
@@ -103,11 +106,13 @@ impl LowRank {
         self.pairs.iter().map(|(site, pair)| (*site, pair))
     }
 
-    /// The paths of a block's q, k and v (of width `dim`) as one pair on the stacked projection: A (Σ ranks, dim), B (3·dim, Σ ranks).
-    /// The gradient flows through to each pair.
+    /// The paths of a block's q, k and v (of width `dim`) as one pair on the stacked projection: A
+    /// (Σ ranks, dim), B (3·dim, Σ ranks). The gradient flows through to each pair.
     pub(crate) fn stacked_qkv(&self, block: usize, dim: usize) -> Result<Option<Pair>> {
         let (mut a, mut b) = (Vec::new(), Vec::new());
-        for (row, projection) in [Projection::Q, Projection::K, Projection::V].into_iter().enumerate() {
+        for (row, projection) in
+            [Projection::Q, Projection::K, Projection::V].into_iter().enumerate()
+        {
             if let Some(pair) = self.get(block, projection) {
                 a.push(pair.a.clone());
                 b.push(pair.b.pad_with_zeros(0, row * dim, (2 - row) * dim)?);

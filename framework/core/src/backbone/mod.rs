@@ -1,4 +1,5 @@
-//! Backbones: images to features. What parameter-efficient methods need of one are capabilities of the trait.
+//! Backbones: images to features. What parameter-efficient methods need of one are capabilities of
+//! the trait.
 
 mod adapter;
 #[cfg(test)]
@@ -108,11 +109,13 @@ pub struct Pass<'a> {
     pub low_rank: Option<&'a LowRank>,
     /// Whether to return the normalised CLS token after every block.
     pub cls_tokens: bool,
-    /// Whether the backbone's own weights take gradients, once it is unfrozen; without it they cost no gradient work even then.
+    /// Whether the backbone's own weights take gradients, once it is unfrozen; without it they cost
+    /// no gradient work even then.
     pub train_weights: bool,
     /// Bottlenecks beside the MLPs of blocks.
     pub adapters: Option<&'a Adapters>,
-    /// Tokens (batch, extra, dim) put beside the embedded image, without a position of their own: prompts. They are attended to in all blocks.
+    /// Tokens (batch, extra, dim) put beside the embedded image, without a position of their own:
+    /// prompts. They are attended to in all blocks.
     pub extra_tokens: Option<&'a Tensor>,
     /// Gets, for every block, its number and the input of its attention, (batch, tokens, dim).
     #[allow(clippy::type_complexity)]
@@ -130,7 +133,8 @@ pub struct Features {
     pub extra: Option<Tensor>,
 }
 
-/// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no gradient work, unless a method unfreezes them.
+/// A pre-trained network: images in \[0, 1\] to features. Its weights are frozen and cost no
+/// gradient work, unless a method unfreezes them.
 pub trait Backbone {
     /// What is known of it.
     fn info(&self) -> &BackboneInfo;
@@ -138,7 +142,8 @@ pub trait Backbone {
     /// Whether it can do this.
     fn supports(&self, capability: Capability) -> bool;
 
-    /// Features of images (batch, 3, size, size) in \[0, 1\]; normalisation is the backbone's own affair.
+    /// Features of images (batch, 3, size, size) in \[0, 1\]; normalisation is the backbone's own
+    /// affair.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a pass that needs a capability it lacks.
@@ -150,19 +155,24 @@ pub trait Backbone {
     /// [`Error::Unsupported`] if it has no such projection.
     fn projection(&self, site: Site) -> Result<(usize, usize)>;
 
-    /// Adds B·A of every pair to its projection's weights, in f32 at least, detached from any graph.
+    /// Adds B·A of every pair to its projection's weights, in f32 at least, detached from any
+    /// graph.
     ///
     /// # Errors
     /// [`Error::Unsupported`] if it has no such projection.
     fn fold(&mut self, pairs: &LowRank) -> Result<()>;
 
-    /// Makes all its weights variables, and gives them by their names in its weights file; they are the same ones when asked for again. Passes with
-    /// [`Pass::train_weights`] then have gradients of them.
+    /// Makes all its weights variables, and gives them by their names in its weights file; they are
+    /// the same ones when asked for again. Passes with [`Pass::train_weights`] then have gradients
+    /// of them.
     ///
     /// # Errors
     /// [`Error::Unsupported`] without [`Capability::FullTraining`].
     fn unfreeze(&mut self) -> Result<Vec<(String, Var)>> {
-        Err(Error::Unsupported(format!("the weights of backbone '{}' cannot be trained", self.info().name)))
+        Err(Error::Unsupported(format!(
+            "the weights of backbone '{}' cannot be trained",
+            self.info().name
+        )))
     }
 
     /// A frozen copy of it as it is now, which no later training changes.
@@ -173,15 +183,18 @@ pub trait Backbone {
         Err(Error::Unsupported(format!("backbone '{}' cannot be copied", self.info().name)))
     }
 
-    /// Keeps what a backward pass needs for at most `images` images of a batch (all of them without a number) and computes it again for the others: less
-    /// memory, more time, the same numbers.
+    /// Keeps what a backward pass needs for at most `images` images of a batch (all of them without
+    /// a number) and computes it again for the others: less memory, more time, the same numbers.
     ///
     /// # Errors
     /// [`Error::Unsupported`] for a number where it cannot be kept to.
     fn keep_activations(&mut self, images: Option<usize>) -> Result<()> {
         match images {
             None => Ok(()),
-            Some(_) => Err(Error::Unsupported(format!("backbone '{}' cannot bound the activations it keeps", self.info().name))),
+            Some(_) => Err(Error::Unsupported(format!(
+                "backbone '{}' cannot bound the activations it keeps",
+                self.info().name
+            ))),
         }
     }
 
@@ -199,9 +212,10 @@ pub trait Backbone {
     /// [`Error::Unsupported`] that names what is missing.
     fn require(&self, method: &str, needed: &[Capability]) -> Result<()> {
         match needed.iter().find(|c| !self.supports(**c)) {
-            Some(missing) => {
-                Err(Error::Unsupported(format!("backbone '{}' has no {missing:?}, which method '{method}' needs", self.info().name)))
-            }
+            Some(missing) => Err(Error::Unsupported(format!(
+                "backbone '{}' has no {missing:?}, which method '{method}' needs",
+                self.info().name
+            ))),
             None => Ok(()),
         }
     }

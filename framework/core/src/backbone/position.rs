@@ -1,4 +1,5 @@
-//! Position embeddings for another image size: bicubic, not antialiased, `align_corners = false` (timm 0.6, PyTorch's a = −0.75).
+//! Position embeddings for another image size: bicubic, not antialiased, `align_corners = false`
+//! (timm 0.6, PyTorch's a = −0.75).
 
 use candle_core::{DType, Tensor};
 
@@ -11,12 +12,14 @@ pub(super) fn resize(embedding: &Tensor, front: usize, old: usize, new: usize) -
         return Ok(embedding.clone());
     }
     let dim = embedding.dim(2)?;
-    let weights = Tensor::from_vec(bicubic(old, new), (new, old), embedding.device())?.to_dtype(DType::F64)?;
+    let weights = Tensor::from_vec(bicubic(old, new), (new, old), embedding.device())?
+        .to_dtype(DType::F64)?;
     let grid = embedding.narrow(1, front, old * old)?.to_dtype(DType::F64)?;
     // Rows first, then columns: (new, old) · (old, old·dim), then the same on the transposed grid.
     let rows = weights.matmul(&grid.reshape((old, old * dim))?)?.reshape((new, old, dim))?;
     let columns = rows.transpose(0, 1)?.contiguous()?.reshape((old, new * dim))?;
-    let resized = weights.matmul(&columns)?.reshape((new, new, dim))?.transpose(0, 1)?.contiguous()?;
+    let resized =
+        weights.matmul(&columns)?.reshape((new, new, dim))?.transpose(0, 1)?.contiguous()?;
     let resized = resized.reshape((1, new * new, dim))?.to_dtype(embedding.dtype())?;
     if front == 0 {
         return Ok(resized);
@@ -55,7 +58,8 @@ mod tests {
 
     use super::*;
 
-    /// `torch.nn.functional.interpolate(torch.arange(9.).reshape(1,1,3,3)**2, size=(2,2), mode="bicubic", align_corners=False)` and (4,4).
+    /// `torch.nn.functional.interpolate(torch.arange(9.).reshape(1,1,3,3)**2, size=(2,2),
+    /// mode="bicubic", align_corners=False)` and (4,4).
     #[test]
     fn equals_pytorch_bicubic() {
         let squares: Vec<f64> = (0..9).map(|i| (i * i) as f64).collect();
@@ -87,7 +91,9 @@ mod tests {
                 let mut sum = 0.0;
                 for (j, wy) in wy.iter().enumerate() {
                     for (i, wx) in wx.iter().enumerate() {
-                        let at = |s: f64, k: usize| (s.floor() as i64 - 1 + k as i64).clamp(0, old as i64 - 1) as usize;
+                        let at = |s: f64, k: usize| {
+                            (s.floor() as i64 - 1 + k as i64).clamp(0, old as i64 - 1) as usize
+                        };
                         let value = (at(sy, j) * old + at(sx, i)) as f64;
                         sum += wy * wx * value * value;
                     }

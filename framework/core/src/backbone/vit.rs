@@ -15,7 +15,8 @@ use candle_core::{DType, Tensor, Var};
 
 use super::layers::{Linear, Norm};
 use super::{
-    Activation, Backbone, BackboneEntry, BackboneInfo, Capability, Exported, Features, LowRank, Pass, Projection, Site, WeightsFile,
+    Activation, Backbone, BackboneEntry, BackboneInfo, Capability, Exported, Features, LowRank,
+    Pass, Projection, Site, WeightsFile,
 };
 use crate::{Error, Result};
 use fused::Fused;
@@ -103,7 +104,13 @@ impl Vit {
     /// The result of a pass of a plain network: `tokens` (batch, blocks, dim) are the CLS tokens
     /// after each block or after the last, `last` (batch, 1 + extra or more, dim) the first tokens
     /// after the last block.
-    fn features(&self, tokens: &Tensor, last: &Tensor, extra: usize, pass: &Pass) -> Result<Features> {
+    fn features(
+        &self,
+        tokens: &Tensor,
+        last: &Tensor,
+        extra: usize,
+        pass: &Pass,
+    ) -> Result<Features> {
         let tokens = self.norm.forward(&tokens.contiguous()?, pass.train_weights)?;
         let cls = tokens.narrow(1, tokens.dim(1)? - 1, 1)?.squeeze(1)?.contiguous()?;
         let extra = match extra {
@@ -128,7 +135,10 @@ impl Vit {
     /// the network does not have (a bias of zeros, say) is not among them.
     fn tensors_mut(&mut self) -> Vec<(String, &mut Tensor)> {
         let Layout { cls, patch_bias, qkv_bias, norm, .. } = self.layout;
-        let mut all = vec![("pos_embed".to_owned(), &mut self.position), (PATCH_WEIGHT.to_owned(), &mut self.patch.weight)];
+        let mut all = vec![
+            ("pos_embed".to_owned(), &mut self.position),
+            (PATCH_WEIGHT.to_owned(), &mut self.patch.weight),
+        ];
         let optional = [
             ("cls_token", cls.then_some(&mut self.cls_token)),
             ("dist_token", self.dist_token.as_mut()),
@@ -136,7 +146,11 @@ impl Vit {
             ("patch_embed.proj.bias", patch_bias.then_some(&mut self.patch.bias)),
         ];
         all.extend(optional.into_iter().filter_map(|(name, t)| Some((name.to_owned(), t?))));
-        let norms = [("norm", norm.then_some(&mut self.norm)), ("norm_pre", self.norm_pre.as_mut()), ("fc_norm", self.fc_norm.as_mut())];
+        let norms = [
+            ("norm", norm.then_some(&mut self.norm)),
+            ("norm_pre", self.norm_pre.as_mut()),
+            ("fc_norm", self.fc_norm.as_mut()),
+        ];
         for (name, norm) in norms {
             if let Some([weight, bias]) = norm.map(Norm::both) {
                 all.push((format!("{name}.weight"), weight));
@@ -154,7 +168,9 @@ impl Vit {
         let dim = self.info.dim;
         let (name, depth) = (self.info.name.clone(), self.blocks.len());
         let Some(block) = self.blocks.get_mut(site.block) else {
-            return Err(Error::Unsupported(format!("backbone '{name}' has {depth} blocks: there is no {site}")));
+            return Err(Error::Unsupported(format!(
+                "backbone '{name}' has {depth} blocks: there is no {site}"
+            )));
         };
         Ok(match site.projection {
             Projection::Q => (&mut block.qkv, 0, dim),
@@ -226,7 +242,10 @@ impl Backbone for Vit {
             ));
         }
         if self.fused.kept_images.is_some()
-            && (pass.train_weights || pass.adapters.is_some() || pass.low_rank.is_some() || pass.extra_tokens.is_some())
+            && (pass.train_weights
+                || pass.adapters.is_some()
+                || pass.low_rank.is_some()
+                || pass.extra_tokens.is_some())
         {
             return Err(Error::Unsupported(
                 "--micro-batch and --checkpoint-blocks bound the activations of frozen weights with low-rank pairs beside q, k and v; this method trains something else: leave them out and take a smaller batch_size"
@@ -239,7 +258,11 @@ impl Backbone for Vit {
     fn projection(&self, site: Site) -> Result<(usize, usize)> {
         let dim = self.info.dim;
         let Some(block) = self.blocks.get(site.block) else {
-            return Err(Error::Unsupported(format!("backbone '{}' has {} blocks: there is no {site}", self.info.name, self.blocks.len())));
+            return Err(Error::Unsupported(format!(
+                "backbone '{}' has {} blocks: there is no {site}",
+                self.info.name,
+                self.blocks.len()
+            )));
         };
         Ok(match site.projection {
             Projection::Fc1 => (block.fc1.weight.dim(0)?, dim),
@@ -307,7 +330,10 @@ impl Backbone for Vit {
 
     fn fold(&mut self, pairs: &LowRank) -> Result<()> {
         if self.unfrozen {
-            return Err(Error::Protocol(format!("backbone '{}' is unfrozen: low-rank pairs cannot be folded into it", self.info.name)));
+            return Err(Error::Protocol(format!(
+                "backbone '{}' is unfrozen: low-rank pairs cannot be folded into it",
+                self.info.name
+            )));
         }
         // First, so that the old weights are not kept beside the new ones.
         self.fused.forget();

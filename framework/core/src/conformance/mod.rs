@@ -1,4 +1,5 @@
-//! The conformance suite: the rules that every method keeps, ours and a third party's, each checked by real small runs.
+//! The conformance suite: the rules that every method keeps, ours and a third party's, each checked
+//! by real small runs.
 //!
 //! ```no_run
 //! for case in cilbench::conformance::cases() {
@@ -32,17 +33,28 @@ pub struct Case {
 pub fn cases() -> Vec<Case> {
     let case = |rule, check| Case { rule, check };
     vec![
-        case("losses and logits are finite, logits have one column a class seen", |e| Trial::default().run(e).map(drop)),
+        case("losses and logits are finite, logits have one column a class seen", |e| {
+            Trial::default().run(e).map(drop)
+        }),
         case("one class a task", |e| Trial { tasks: 4, ..Trial::default() }.run(e).map(drop)),
         case("one image a class", |e| Trial { images: 1, ..Trial::default() }.run(e).map(drop)),
-        case("a last batch of one image", |e| Trial { batch: 5, images: 3, ..Trial::default() }.run(e).map(drop)),
+        case("a last batch of one image", |e| {
+            Trial { batch: 5, images: 3, ..Trial::default() }.run(e).map(drop)
+        }),
         case("the same seed gives the same bits", same_seed),
         case("stopped in mid-task and resumed, it ends in the same bits", resume),
-        case("rebuilt from its counted state alone, it predicts the same (the amnesia audit)", |e| {
-            Trial { audit: true, ..Trial::default() }.run(e).map(drop)
-        }),
-        case("rebuilt from its counted state alone, it goes on the same: nothing of past tasks is kept elsewhere", amnesia),
-        case("a training step changes only what is declared as trained, optimiser or buffer", only_declared),
+        case(
+            "rebuilt from its counted state alone, it predicts the same (the amnesia audit)",
+            |e| Trial { audit: true, ..Trial::default() }.run(e).map(drop),
+        ),
+        case(
+            "rebuilt from its counted state alone, it goes on the same: nothing of past tasks is kept elsewhere",
+            amnesia,
+        ),
+        case(
+            "a training step changes only what is declared as trained, optimiser or buffer",
+            only_declared,
+        ),
         case("every call survives serialisation, as at a plugin boundary", serialised),
         case("it asks for a memory of exemplars only if it declares one", declared_access),
     ]
@@ -51,7 +63,9 @@ pub fn cases() -> Vec<Case> {
 fn equal(what: &str, a: &trial::Outcome, b: &trial::Outcome) -> Result<()> {
     for (task, (a, b)) in a.tasks.iter().zip(&b.tasks).enumerate() {
         if a != b {
-            return Err(Error::Protocol(format!("{what}: the weights or the scores after task {task} differ")));
+            return Err(Error::Protocol(format!(
+                "{what}: the weights or the scores after task {task} differ"
+            )));
         }
     }
     Ok(())
@@ -64,14 +78,22 @@ fn same_seed(entry: &MethodEntry) -> Result<()> {
 fn resume(entry: &MethodEntry) -> Result<()> {
     let whole = Trial::default().run(entry)?;
     for stop_after in [1, 4, 5] {
-        equal("stopped and resumed", &whole, &Trial { stop_after: Some(stop_after), ..Trial::default() }.run(entry)?)?;
+        equal(
+            "stopped and resumed",
+            &whole,
+            &Trial { stop_after: Some(stop_after), ..Trial::default() }.run(entry)?,
+        )?;
     }
     Ok(())
 }
 
 fn amnesia(entry: &MethodEntry) -> Result<()> {
     let trial = Trial { tasks: 4, ..Trial::default() };
-    equal("with and without forgetting all but its state", &trial.run(entry)?, &Trial { audit: true, ..trial }.run(entry)?)
+    equal(
+        "with and without forgetting all but its state",
+        &trial.run(entry)?,
+        &Trial { audit: true, ..trial }.run(entry)?,
+    )
 }
 
 /// The method by itself, through two tasks, with its state before and after every step.
@@ -99,7 +121,8 @@ fn alone(entry: &MethodEntry, calls: Calls) -> Result<Alone> {
     let (mut memory, mut states, access) = (Memory::default(), Vec::new(), entry.about.access);
     let mut course = Course::open(&mut scenario, [(&*player, access)], None)?;
     while let Some(Shown { tasks: [task], .. }) = course.next_task()? {
-        let mut host = TaskHost::new(0, task.info.index, access, &task.train, &transforms, &mut memory);
+        let mut host =
+            TaskHost::new(0, task.info.index, access, &task.train, &transforms, &mut memory);
         let mut by_bytes;
         let host: &mut dyn Host = match calls {
             Calls::AsTheyAre => &mut host,
@@ -129,20 +152,29 @@ fn only_declared(entry: &MethodEntry) -> Result<()> {
         for (name, entry) in after.iter() {
             let same = before.get(name) == Some(entry);
             if !same && entry.kind == Kind::Statistic {
-                return Err(Error::Protocol(format!("a training step changed '{name}', which is declared a statistic")));
+                return Err(Error::Protocol(format!(
+                    "a training step changed '{name}', which is declared a statistic"
+                )));
             }
         }
         if let Some((gone, _)) = before.iter().find(|(name, _)| after.get(name).is_none()) {
-            return Err(Error::Protocol(format!("a training step removed '{gone}' from the state")));
+            return Err(Error::Protocol(format!(
+                "a training step removed '{gone}' from the state"
+            )));
         }
     }
     Ok(())
 }
 
 fn serialised(entry: &MethodEntry) -> Result<()> {
-    let (plain, bytes) = (alone(entry, Calls::AsTheyAre)?.player.state()?, alone(entry, Calls::ThroughBytes)?.player.state()?);
+    let (plain, bytes) = (
+        alone(entry, Calls::AsTheyAre)?.player.state()?,
+        alone(entry, Calls::ThroughBytes)?.player.state()?,
+    );
     if plain.hash() != bytes.hash() {
-        return Err(Error::Protocol("with every call sent through bytes the method ends in another state".into()));
+        return Err(Error::Protocol(
+            "with every call sent through bytes the method ends in another state".into(),
+        ));
     }
     let whole: State = postcard::to_stdvec(&plain)
         .and_then(|b| postcard::from_bytes(&b))
@@ -156,7 +188,10 @@ fn serialised(entry: &MethodEntry) -> Result<()> {
 fn declared_access(entry: &MethodEntry) -> Result<()> {
     let outcome = Trial::default().run(entry)?;
     if entry.about.access == Access::Stream && outcome.stored_images > 0 {
-        return Err(Error::Protocol(format!("{} images are stored, but no memory is declared", outcome.stored_images)));
+        return Err(Error::Protocol(format!(
+            "{} images are stored, but no memory is declared",
+            outcome.stored_images
+        )));
     }
     Ok(())
 }

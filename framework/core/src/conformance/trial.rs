@@ -1,4 +1,5 @@
-//! A small real run: a random tiny ViT, made-up images that differ by class, a run folder that goes away.
+//! A small real run: a random tiny ViT, made-up images that differ by class, a run folder that goes
+//! away.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -44,7 +45,8 @@ impl Default for Trial {
     }
 }
 
-/// What must be equal between runs that ought to be: hash of the state and accuracies after each task.
+/// What must be equal between runs that ought to be: hash of the state and accuracies after each
+/// task.
 pub(crate) struct Outcome {
     pub tasks: Vec<(String, Vec<f64>)>,
     pub stored_images: usize,
@@ -73,8 +75,11 @@ impl Trial {
         let usual = small.map(|(k, v)| ((*k).to_owned(), Value::Integer(*v)));
         let usual = Layer { origin: "conformance".into(), table: Table::from_iter(usual) };
         let name = entry.about.name;
-        let table = toml::from_str(entry.about.trial.settings)
-            .map_err(|e| Error::Protocol(format!("the trial settings of method '{name}' are not valid TOML: {e}")))?;
+        let table = toml::from_str(entry.about.trial.settings).map_err(|e| {
+            Error::Protocol(format!(
+                "the trial settings of method '{name}' are not valid TOML: {e}"
+            ))
+        })?;
         entry.configure("", &[usual, Layer { origin: format!("trial settings of {name}"), table }])
     }
 
@@ -95,7 +100,10 @@ impl Trial {
     }
 
     pub(crate) fn scenario(&self) -> Result<TaskStream> {
-        let spec = ScenarioSpec { class_order: ClassOrder::Seed(1993), ..ScenarioSpec::even("conformance", "made-up images", self.tasks) };
+        let spec = ScenarioSpec {
+            class_order: ClassOrder::Seed(1993),
+            ..ScenarioSpec::even("conformance", "made-up images", self.tasks)
+        };
         let options = ScenarioOptions { image_size: Some(SIZE), ..ScenarioOptions::default() };
         TaskStream::new(&spec, &options, Arc::new(MadeUp::new(self.images)), "official".parse()?)
     }
@@ -124,9 +132,19 @@ impl Trial {
             let identity = self.identity(entry, &scenario)?;
             let (mut folder, _) = RunFolder::open(place.path(), &identity)?;
             let record = Record::new(identity, Vec::new());
-            match execute(&plan, &mut scenario, &mut folder, record, &mut Quiet { left: left.take(), stop: &stop }) {
+            match execute(
+                &plan,
+                &mut scenario,
+                &mut folder,
+                record,
+                &mut Quiet { left: left.take(), stop: &stop },
+            ) {
                 Ok(record) => {
-                    let tasks = record.tasks.iter().map(|t| (t.state_hash.clone(), t.scores.by_task.clone())).collect();
+                    let tasks = record
+                        .tasks
+                        .iter()
+                        .map(|t| (t.state_hash.clone(), t.scores.by_task.clone()))
+                        .collect();
                     return Ok(Outcome { tasks, stored_images: record.costs.stored_images });
                 }
                 // Only what was asked for: a method may say so by itself, again and again.
@@ -158,7 +176,9 @@ pub(crate) fn backbone(dtype: DType) -> Result<Vit> {
     let mut tensors = BTreeMap::new();
     let mut put = |name: String, shape: &[usize], centre: f64, spread: f64| -> Result<()> {
         let mut rng = stream(0, Purpose::Draws, &[&"conformance", &name]);
-        let values: Vec<f32> = (0..shape.iter().product()).map(|_| (centre + spread * (2.0 * rng.random::<f64>() - 1.0)) as f32).collect();
+        let values: Vec<f32> = (0..shape.iter().product())
+            .map(|_| (centre + spread * (2.0 * rng.random::<f64>() - 1.0)) as f32)
+            .collect();
         tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
         Ok(())
     };
@@ -166,19 +186,26 @@ pub(crate) fn backbone(dtype: DType) -> Result<Vit> {
     put("pos_embed".into(), &[1, 5, DIM], 0.0, 0.5)?;
     put("patch_embed.proj.weight".into(), &[DIM, 3, 8, 8], 0.0, 0.3)?;
     put("patch_embed.proj.bias".into(), &[DIM], 0.0, 0.1)?;
-    for norm in (0..DEPTH).flat_map(|i| [format!("blocks.{i}.norm1"), format!("blocks.{i}.norm2")]).chain(["norm".to_owned()]) {
+    for norm in (0..DEPTH)
+        .flat_map(|i| [format!("blocks.{i}.norm1"), format!("blocks.{i}.norm2")])
+        .chain(["norm".to_owned()])
+    {
         put(format!("{norm}.weight"), &[DIM], 1.0, 0.1)?;
         put(format!("{norm}.bias"), &[DIM], 0.0, 0.1)?;
     }
     for i in 0..DEPTH {
-        for (name, rows, columns) in
-            [("attn.qkv", 3 * DIM, DIM), ("attn.proj", DIM, DIM), ("mlp.fc1", 2 * DIM, DIM), ("mlp.fc2", DIM, 2 * DIM)]
-        {
+        for (name, rows, columns) in [
+            ("attn.qkv", 3 * DIM, DIM),
+            ("attn.proj", DIM, DIM),
+            ("mlp.fc1", 2 * DIM, DIM),
+            ("mlp.fc2", DIM, 2 * DIM),
+        ] {
             put(format!("blocks.{i}.{name}.weight"), &[rows, columns], 0.0, 0.4)?;
             put(format!("blocks.{i}.{name}.bias"), &[rows], 0.0, 0.1)?;
         }
     }
-    let file = WeightsFile::from_tensors("conformance", "conformance".into(), HashMap::new(), tensors);
+    let file =
+        WeightsFile::from_tensors("conformance", "conformance".into(), HashMap::new(), tensors);
     let options = BackboneOptions { heads: Some(2), ..BackboneOptions::default() };
     Vit::new("conformance", &file, &options, dtype, &Device::Cpu)
 }
@@ -193,10 +220,21 @@ struct MadeUp {
 impl MadeUp {
     fn new(images: usize) -> Self {
         let list = |split: &str, n: usize| {
-            let sample = |class: usize, i: usize| Sample { key: format!("{split}/{class}/{i:03}"), label: class, domain: 0 };
-            (0..CLASSES).flat_map(|c| (0..n).map(move |i| (c, i))).map(|(c, i)| sample(c, i)).collect()
+            let sample = |class: usize, i: usize| Sample {
+                key: format!("{split}/{class}/{i:03}"),
+                label: class,
+                domain: 0,
+            };
+            (0..CLASSES)
+                .flat_map(|c| (0..n).map(move |i| (c, i)))
+                .map(|(c, i)| sample(c, i))
+                .collect()
         };
-        Self { classes: (0..CLASSES).map(|c| format!("class {c}")).collect(), train: list("train", images), test: list("test", 3) }
+        Self {
+            classes: (0..CLASSES).map(|c| format!("class {c}")).collect(),
+            train: list("train", images),
+            test: list("test", 3),
+        }
     }
 }
 
@@ -218,8 +256,13 @@ impl Dataset for MadeUp {
 
     fn image(&self, split: Split, index: usize) -> Result<RgbImage> {
         let sample = &self.samples(split)[index];
-        let (mut own, mut class) = (stream(1, Purpose::Draws, &[&sample.key]), stream(1, Purpose::Draws, &[&sample.label]));
-        let pixels = (0..SIZE * SIZE * 3).map(|_| ((class.random::<u8>() / 2) as u16 + (own.random::<u8>() / 2) as u16) as u8).collect();
+        let (mut own, mut class) = (
+            stream(1, Purpose::Draws, &[&sample.key]),
+            stream(1, Purpose::Draws, &[&sample.label]),
+        );
+        let pixels = (0..SIZE * SIZE * 3)
+            .map(|_| ((class.random::<u8>() / 2) as u16 + (own.random::<u8>() / 2) as u16) as u8)
+            .collect();
         Ok(RgbImage { width: SIZE as u32, height: SIZE as u32, pixels })
     }
 }

@@ -1,10 +1,10 @@
 //! What a method carries from step to step and from task to task, declared once per tensor.
 //!
 //! [`Carry`] declares: a name, a kind, a shape, and how a fresh one is made. When a task begins,
-//! the run's draws answer. When a run resumes, the saved state answers. What comes back is a handle:
-//! a [`Variable`] that gradients train, a [`Value`] that is replaced as a whole, or a [`Held`] of
-//! any type that can be stored. [`Carried`] is the list of all living handles: it gives the state,
-//! and a tensor leaves it when its handle is dropped.
+//! the run's draws answer. When a run resumes, the saved state answers. What comes back is a
+//! handle: a [`Variable`] that gradients train, a [`Value`] that is replaced as a whole, or a
+//! [`Held`] of any type that can be stored. [`Carried`] is the list of all living handles: it gives
+//! the state, and a tensor leaves it when its handle is dropped.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -102,7 +102,10 @@ impl Stored for OnHost {
 /// Numbers in double precision, a one-dimensional array.
 impl Stored for Vec<f64> {
     fn save(&self, name: &str) -> Result<Vec<(String, Array)>> {
-        Ok(vec![(name.to_owned(), Array::from_tensor(&Tensor::new(self.as_slice(), &Device::Cpu)?)?)])
+        Ok(vec![(
+            name.to_owned(),
+            Array::from_tensor(&Tensor::new(self.as_slice(), &Device::Cpu)?)?,
+        )])
     }
 
     fn load(name: &str, from: &Loader) -> Result<Option<Self>> {
@@ -244,7 +247,8 @@ impl<T> Held<T> {
     /// # Errors
     /// [`Error::Protocol`] that names it, if nothing was set yet.
     pub fn get(&self) -> Result<Arc<T>> {
-        self.find().ok_or_else(|| Error::Protocol(format!("'{}' was read before it was set", self.0.name)))
+        self.find()
+            .ok_or_else(|| Error::Protocol(format!("'{}' was read before it was set", self.0.name)))
     }
 
     /// The content, if there is one.
@@ -271,7 +275,9 @@ impl Held<Tensor> {
     /// [`Error::Protocol`] that names it, for another shape.
     pub fn replace(&self, tensor: &Tensor) -> Result<()> {
         match &self.0.shape {
-            Some(shape) if shape != tensor.dims() => Err(wrong_shape(&self.0.name, tensor.dims(), shape)),
+            Some(shape) if shape != tensor.dims() => {
+                Err(wrong_shape(&self.0.name, tensor.dims(), shape))
+            }
             _ => {
                 self.put(tensor.detach());
                 Ok(())
@@ -330,7 +336,9 @@ impl Carried {
         let list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match list.get(name).and_then(|declared| declared.share.upgrade()) {
             Some(share) => share.save(),
-            None => Err(Error::Protocol(format!("'{name}' is read, but the method never declared it"))),
+            None => {
+                Err(Error::Protocol(format!("'{name}' is read, but the method never declared it")))
+            }
         }
     }
 }
@@ -357,7 +365,12 @@ impl<'a> Carry<'a> {
     }
 
     /// A saved state answers; `training` says whether the task was still in training.
-    pub fn saved(state: &'a State, training: bool, carried: &'a Carried, placement: &'a Placement) -> Self {
+    pub fn saved(
+        state: &'a State,
+        training: bool,
+        carried: &'a Carried,
+        placement: &'a Placement,
+    ) -> Self {
         Self { source: Source::Saved { state, training }, carried, placement }
     }
 }
@@ -387,7 +400,13 @@ impl Carry<'_> {
     /// # Errors
     /// [`Error::Protocol`] if the name is declared twice, or if the state lacks it or has another
     /// shape.
-    pub fn variable(&mut self, name: impl Into<String>, kind: Kind, shape: &[usize], fresh: Fresh) -> Result<Variable> {
+    pub fn variable(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+        shape: &[usize],
+        fresh: Fresh,
+    ) -> Result<Variable> {
         let name = name.into();
         let first = self.first(&name, shape, fresh)?;
         self.register_variable(name, kind, Var::from_tensor(&first)?)
@@ -410,7 +429,12 @@ impl Carry<'_> {
     ///
     /// # Errors
     /// As [`Carry::variable`].
-    pub fn copied(&mut self, name: impl Into<String>, kind: Kind, tensor: &Tensor) -> Result<Variable> {
+    pub fn copied(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+        tensor: &Tensor,
+    ) -> Result<Variable> {
         self.adopt(name, kind, &Var::from_tensor(&tensor.detach().copy()?)?)
     }
 
@@ -418,7 +442,13 @@ impl Carry<'_> {
     ///
     /// # Errors
     /// As [`Carry::variable`].
-    pub fn value(&mut self, name: impl Into<String>, kind: Kind, shape: &[usize], fresh: Fresh) -> Result<Value> {
+    pub fn value(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+        shape: &[usize],
+        fresh: Fresh,
+    ) -> Result<Value> {
         let name = name.into();
         let first = self.first(&name, shape, fresh)?;
         self.register(name, kind, Some(shape.to_vec()), Some(first))
@@ -429,7 +459,11 @@ impl Carry<'_> {
     ///
     /// # Errors
     /// [`Error::Protocol`] if the name is declared twice, or if the state lacks it.
-    pub fn held<T: Stored + Send + Sync + 'static>(&mut self, name: impl Into<String>, kind: Kind) -> Result<Held<T>> {
+    pub fn held<T: Stored + Send + Sync + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+    ) -> Result<Held<T>> {
         let name = name.into();
         let content = self.load::<T>(&name)?;
         if content.is_none() && self.is_restoring() {
@@ -442,7 +476,11 @@ impl Carry<'_> {
     ///
     /// # Errors
     /// [`Error::Protocol`] if the name is declared twice.
-    pub fn optional<T: Stored + Send + Sync + 'static>(&mut self, name: impl Into<String>, kind: Kind) -> Result<Held<T>> {
+    pub fn optional<T: Stored + Send + Sync + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+    ) -> Result<Held<T>> {
         let name = name.into();
         let content = self.load::<T>(&name)?;
         self.register(name, kind, None, content)
@@ -452,7 +490,12 @@ impl Carry<'_> {
     ///
     /// # Errors
     /// As [`Carry::held`].
-    pub fn held_from<T: Stored + Send + Sync + 'static>(&mut self, name: impl Into<String>, kind: Kind, first: T) -> Result<Held<T>> {
+    pub fn held_from<T: Stored + Send + Sync + 'static>(
+        &mut self,
+        name: impl Into<String>,
+        kind: Kind,
+        first: T,
+    ) -> Result<Held<T>> {
         let held = match self.is_restoring() {
             true => self.held(name, kind)?,
             false => self.optional(name, kind)?,
@@ -466,7 +509,9 @@ impl Carry<'_> {
     fn load<T: Stored>(&self, name: &str) -> Result<Option<T>> {
         match &self.source {
             Source::Fresh(_) => Ok(None),
-            Source::Saved { state, .. } => T::load(name, &Loader { state, placement: self.placement }),
+            Source::Saved { state, .. } => {
+                T::load(name, &Loader { state, placement: self.placement })
+            }
         }
     }
 

@@ -54,7 +54,8 @@ pub enum Law {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Random numbers by name and shape, from the method's own stream. Answered by [`Reply::Array`].
+    /// Random numbers by name and shape, from the method's own stream. Answered by
+    /// [`Reply::Array`].
     Draw {
         /// What they are for; the same name drawn again in one task gives new numbers.
         name: String,
@@ -63,12 +64,14 @@ pub enum Request {
         /// The distribution.
         law: Law,
     },
-    /// Does the harness prescribe this derived random quantity (a replay does)? Answered by [`Reply::Given`].
+    /// Does the harness prescribe this derived random quantity (a replay does)? Answered by
+    /// [`Reply::Given`].
     Given {
         /// Which quantity.
         name: String,
     },
-    /// Starts a pass over the current task's training images in canonical order. Answered by [`Reply::Pass`].
+    /// Starts a pass over the current task's training images in canonical order. Answered by
+    /// [`Reply::Pass`].
     OpenPass {
         /// With which transform.
         view: View,
@@ -168,7 +171,8 @@ pub trait Host {
     /// Whatever stands against it: an unreadable image, a memory that was not declared.
     fn answer(&mut self, request: Request) -> Result<Reply>;
 
-    /// The numbers that a [`Request::Draw`] of [`Law::Normal`] gives, where they can be had without being drawn at once. By default they are drawn.
+    /// The numbers that a [`Request::Draw`] of [`Law::Normal`] gives, where they can be had without
+    /// being drawn at once. By default they are drawn.
     ///
     /// # Errors
     /// As [`Host::answer`].
@@ -237,9 +241,17 @@ pub struct MemoryImage {
 }
 
 /// Random numbers of a host as a tensor of this shape.
-pub(crate) fn draw(host: &mut dyn Host, name: String, shape: &[usize], law: Law, placement: &Placement) -> Result<Tensor> {
+pub(crate) fn draw(
+    host: &mut dyn Host,
+    name: String,
+    shape: &[usize],
+    law: Law,
+    placement: &Placement,
+) -> Result<Tensor> {
     match host.answer(Request::Draw { name, shape: shape.to_vec(), law })? {
-        Reply::Array(array) if array.shape == shape => array.to_dtype(placement.dtype, &placement.device),
+        Reply::Array(array) if array.shape == shape => {
+            array.to_dtype(placement.dtype, &placement.device)
+        }
         other => Err(unexpected("draw", &other)),
     }
 }
@@ -248,7 +260,8 @@ pub(super) fn unexpected(call: &str, reply: &Reply) -> Error {
     Error::Protocol(format!("{call}: the harness answered with something else: {reply:?}"))
 }
 
-/// A host that sends every call and every answer through bytes and back, as a plugin boundary does. For tests.
+/// A host that sends every call and every answer through bytes and back, as a plugin boundary does.
+/// For tests.
 pub struct Serialised<'a>(pub &'a mut dyn Host);
 
 impl Host for Serialised<'_> {
@@ -268,7 +281,9 @@ impl Host for Serialised<'_> {
 }
 
 pub(crate) fn round_trip<T: Serialize + serde::de::DeserializeOwned>(value: &T) -> Result<T> {
-    let failed = |e: postcard::Error| Error::Protocol(format!("a message did not survive serialisation: {e}"));
+    let failed = |e: postcard::Error| {
+        Error::Protocol(format!("a message did not survive serialisation: {e}"))
+    };
     postcard::from_bytes(&postcard::to_stdvec(value).map_err(failed)?).map_err(failed)
 }
 
@@ -277,6 +292,8 @@ pub struct NoHost;
 
 impl Host for NoHost {
     fn answer(&mut self, _: Request) -> Result<Reply> {
-        Err(Error::Protocol("the method asked the harness for something in a call that has no context".into()))
+        Err(Error::Protocol(
+            "the method asked the harness for something in a call that has no context".into(),
+        ))
     }
 }

@@ -10,7 +10,8 @@ use candle_core::{DType, Device, Tensor};
 pub use carry::{Carried, Carry, Fresh, Held, Loader, OnHost, Stored, Value, Variable};
 use host::unexpected;
 pub use host::{
-    Drawn, Exemplar, Host, Law, MemoryImage, MemoryRequest, NoHost, Placement, PlainBatch, Reply, Request, Serialised, TaskCall,
+    Drawn, Exemplar, Host, Law, MemoryImage, MemoryRequest, NoHost, Placement, PlainBatch, Reply,
+    Request, Serialised, TaskCall,
 };
 pub(crate) use host::{draw, round_trip};
 
@@ -80,7 +81,8 @@ impl<'a> Context<'a> {
         draw(self.host, name.into(), shape, law, self.placement)
     }
 
-    /// A matrix of standard normal numbers, the same that [`Context::draw`] gives, which in a run of this process are made where they are needed.
+    /// A matrix of standard normal numbers, the same that [`Context::draw`] gives, which in a run
+    /// of this process are made where they are needed.
     ///
     /// # Errors
     /// As [`Context::draw`].
@@ -91,7 +93,8 @@ impl<'a> Context<'a> {
         })
     }
 
-    /// `n` random numbers as [`Context::draw`] gives them, on the host: for decisions that no tensor needs.
+    /// `n` random numbers as [`Context::draw`] gives them, on the host: for decisions that no
+    /// tensor needs.
     ///
     /// # Errors
     /// As [`Context::draw`].
@@ -115,7 +118,11 @@ impl<'a> Context<'a> {
     /// # Errors
     /// As [`Context::draw`].
     pub fn permutation(&mut self, name: impl Into<String>, n: usize) -> Result<Tensor> {
-        match self.host.answer(Request::Draw { name: name.into(), shape: vec![n], law: Law::Permutation })? {
+        match self.host.answer(Request::Draw {
+            name: name.into(),
+            shape: vec![n],
+            law: Law::Permutation,
+        })? {
             Reply::Array(array) if array.len() == n => array.to_tensor(self.device()),
             other => Err(unexpected("permutation", &other)),
         }
@@ -132,11 +139,17 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// One pass over the current task's training images, in canonical order; `each` gets every batch.
+    /// One pass over the current task's training images, in canonical order; `each` gets every
+    /// batch.
     ///
     /// # Errors
     /// If an image cannot be read, or `each` fails.
-    pub fn pass(&mut self, view: View, batch_size: usize, mut each: impl FnMut(Images) -> Result<()>) -> Result<()> {
+    pub fn pass(
+        &mut self,
+        view: View,
+        batch_size: usize,
+        mut each: impl FnMut(Images) -> Result<()>,
+    ) -> Result<()> {
         let pass = match self.host.answer(Request::OpenPass { view, batch_size })? {
             Reply::Pass(pass) => pass,
             other => return Err(unexpected("open-pass", &other)),
@@ -154,23 +167,38 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// If the host fails.
-    pub fn probe(&mut self, name: impl Into<String>, value: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+    pub fn probe(
+        &mut self,
+        name: impl Into<String>,
+        value: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<()> {
         if !self.host.probing() {
             return Ok(());
         }
-        match self.host.answer(Request::Probe { name: name.into(), value: Array::from_tensor(&value()?)? })? {
+        match self
+            .host
+            .answer(Request::Probe { name: name.into(), value: Array::from_tensor(&value()?)? })?
+        {
             Reply::Done => Ok(()),
             other => Err(unexpected("probe", &other)),
         }
     }
 
-    /// Stores images of the current task in the memory, each with a row of `payload` if there is one.
+    /// Stores images of the current task in the memory, each with a row of `payload` if there is
+    /// one.
     ///
     /// # Errors
     /// If the method's entry declares no memory, or a position is out of range.
-    pub fn memorise(&mut self, positions: &[usize], payload: Option<&Tensor>) -> Result<Vec<Exemplar>> {
+    pub fn memorise(
+        &mut self,
+        positions: &[usize],
+        payload: Option<&Tensor>,
+    ) -> Result<Vec<Exemplar>> {
         let payload = payload.map(Array::from_tensor).transpose()?;
-        match self.host.answer(Request::Memory(MemoryRequest::Insert { positions: positions.to_vec(), payload }))? {
+        match self.host.answer(Request::Memory(MemoryRequest::Insert {
+            positions: positions.to_vec(),
+            payload,
+        }))? {
             Reply::Exemplars(exemplars) => Ok(exemplars),
             other => Err(unexpected("memory insert", &other)),
         }

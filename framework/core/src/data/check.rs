@@ -26,7 +26,8 @@ pub fn check_images(dataset: &dyn Dataset, used: &Used, each: &(dyn Fn() + Sync)
     let mut seen: Vec<(u64, Split, usize)> = Vec::new();
     for split in [Split::Train, Split::Test] {
         let one = |index: usize| {
-            let hash = dataset.image(split, index).map(|image| pixels(&image)).map_err(|e| e.to_string());
+            let hash =
+                dataset.image(split, index).map(|image| pixels(&image)).map_err(|e| e.to_string());
             each();
             (index, hash)
         };
@@ -63,15 +64,22 @@ enum Twice {
 /// Notes on images with equal pixels.
 fn twice(dataset: &dyn Dataset, mut seen: Vec<(u64, Split, usize)>) -> Vec<String> {
     seen.sort_unstable_by_key(|(hash, split, index)| (*hash, *split == Split::Test, *index));
-    let sample = |(_, split, index): &(u64, Split, usize)| -> &Sample { &dataset.samples(*split)[*index] };
+    let sample =
+        |(_, split, index): &(u64, Split, usize)| -> &Sample { &dataset.samples(*split)[*index] };
     let mut found: BTreeMap<Twice, (usize, String)> = BTreeMap::new();
-    let mut groups: Vec<_> = seen.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).collect();
+    let mut groups: Vec<_> =
+        seen.chunk_by(|a, b| a.0 == b.0).filter(|group| group.len() > 1).collect();
     groups.sort_unstable_by_key(|group| (group[0].1 == Split::Test, group[0].2));
     for group in groups {
         for other in &group[1..] {
             let first = &group[0];
-            let (classes, splits) = (sample(first).label != sample(other).label, first.1 != other.1);
-            let kinds = [(Twice::Classes, classes), (Twice::Splits, splits), (Twice::Copy, !classes && !splits)];
+            let (classes, splits) =
+                (sample(first).label != sample(other).label, first.1 != other.1);
+            let kinds = [
+                (Twice::Classes, classes),
+                (Twice::Splits, splits),
+                (Twice::Copy, !classes && !splits),
+            ];
             for (kind, _) in kinds.into_iter().filter(|(_, is)| *is) {
                 found.entry(kind).or_insert_with(|| (0, both(dataset, first, other))).0 += 1;
             }
@@ -122,16 +130,25 @@ mod tests {
     }
 
     fn letters(train: &[(&str, usize)], test: &[(&str, usize)]) -> Letters {
-        let samples =
-            |all: &[(&str, usize)]| all.iter().map(|(key, label)| Sample { key: (*key).into(), label: *label, domain: 0 }).collect();
+        let samples = |all: &[(&str, usize)]| {
+            all.iter()
+                .map(|(key, label)| Sample { key: (*key).into(), label: *label, domain: 0 })
+                .collect()
+        };
         Letters([samples(train), samples(test)], vec!["one".into(), "two".into()])
     }
 
     #[test]
     fn equal_pixels_are_counted_by_what_they_mean() {
-        let set = letters(&[("a1", 0), ("a2", 0), ("b1", 1), ("c1", 0), ("!x", 0)], &[("a3", 0), ("b2", 0), ("d1", 1), ("!y", 1)]);
+        let set = letters(
+            &[("a1", 0), ("a2", 0), ("b1", 1), ("c1", 0), ("!x", 0)],
+            &[("a3", 0), ("b2", 0), ("d1", 1), ("!y", 1)],
+        );
         let checked = check_images(&set, &|_, _| true, &|| {});
-        assert_eq!((checked.decoded, checked.unreadable.as_slice()), (7, ["!x: damaged".to_owned(), "!y: damaged".into()].as_slice()));
+        assert_eq!(
+            (checked.decoded, checked.unreadable.as_slice()),
+            (7, ["!x: damaged".to_owned(), "!y: damaged".into()].as_slice())
+        );
         assert_eq!(
             checked.notes,
             [

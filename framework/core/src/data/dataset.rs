@@ -159,7 +159,13 @@ impl RootFrom {
 impl Source {
     /// A data set in this folder, or wherever it needs none, with this split.
     pub fn new(root: Option<PathBuf>, split: SplitId) -> Self {
-        Self { root, split, manifest: None, root_from: RootFrom::default(), scale: Scale::default() }
+        Self {
+            root,
+            split,
+            manifest: None,
+            root_from: RootFrom::default(),
+            scale: Scale::default(),
+        }
     }
 
     /// The data root, or an error that says what belongs there.
@@ -180,10 +186,14 @@ impl Source {
         let named = format!("{} {}", self.root_from.name(), root.display());
         match std::fs::metadata(root) {
             Ok(found) if found.is_dir() => Ok(root),
-            Ok(_) => Err(Error::usage(format!("{named}: this is a file, not a folder. It needs {}", entry.files))),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                Err(Error::usage(format!("{named}: there is no such folder. It needs {}", entry.files)))
-            }
+            Ok(_) => Err(Error::usage(format!(
+                "{named}: this is a file, not a folder. It needs {}",
+                entry.files
+            ))),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(Error::usage(format!(
+                "{named}: there is no such folder. It needs {}",
+                entry.files
+            ))),
             Err(e) => Err(Error::io(root)(e)),
         }
     }
@@ -191,7 +201,10 @@ impl Source {
     /// The error for a data root that holds something else: `tried` is what was looked for.
     pub fn not_found(&self, entry: &DatasetEntry, tried: &str) -> Error {
         let root = self.root.as_deref().unwrap_or(Path::new("")).display();
-        Error::usage(format!("data set {} was not found in {root}; looked for {tried}. It needs {}", entry.name, entry.files))
+        Error::usage(format!(
+            "data set {} was not found in {root}; looked for {tried}. It needs {}",
+            entry.name, entry.files
+        ))
     }
 }
 
@@ -228,7 +241,11 @@ impl DatasetEntry {
         let id: SplitId = text.unwrap_or(self.splits[0].name).parse()?;
         match self.splits.iter().any(|s| s.name == id.name()) {
             true => Ok(id),
-            false => Err(Error::unknown(&format!("split of data set {}", self.name), id.name(), self.splits.iter().map(|s| s.name))),
+            false => Err(Error::unknown(
+                &format!("split of data set {}", self.name),
+                id.name(),
+                self.splits.iter().map(|s| s.name),
+            )),
         }
     }
 

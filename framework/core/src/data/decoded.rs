@@ -17,7 +17,12 @@ impl Decoded {
     pub fn new(images: Vec<(RgbImage, usize)>) -> Self {
         let mut all: Vec<(Sample, RgbImage)> = images
             .into_par_iter()
-            .map(|(image, label)| (Sample { key: crate::hex(&Sha256::digest(&image.pixels)), label, domain: 0 }, image))
+            .map(|(image, label)| {
+                (
+                    Sample { key: crate::hex(&Sha256::digest(&image.pixels)), label, domain: 0 },
+                    image,
+                )
+            })
             .collect();
         all.sort_by(|(a, _), (b, _)| (&a.key, a.label).cmp(&(&b.key, b.label)));
         let (samples, images) = all.into_iter().unzip();

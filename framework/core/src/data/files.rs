@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::fingerprint::{ContentHash, FileHashes};
-use super::{Dataset, RgbImage, Sample, Scale, Split, SplitId, Used, decode_as, header, random_split};
+use super::{
+    Dataset, RgbImage, Sample, Scale, Split, SplitId, Used, decode_as, header, random_split,
+};
 use crate::{Error, Result};
 
 /// Where an image file is, and which line of which list names it.
@@ -55,7 +57,9 @@ struct Listed {
 
 impl Listed {
     fn new(mut images: Vec<(Sample, Place)>) -> Self {
-        images.par_sort_unstable_by(|(a, p), (b, q)| (&a.key, a.label, p.line).cmp(&(&b.key, b.label, q.line)));
+        images.par_sort_unstable_by(|(a, p), (b, q)| {
+            (&a.key, a.label, p.line).cmp(&(&b.key, b.label, q.line))
+        });
         let (samples, places) = images.into_iter().unzip();
         Self { samples, places }
     }
@@ -64,9 +68,15 @@ impl Listed {
 impl FileSet {
     /// A set without images, of these classes and domains, below these folders and named by these
     /// lists (see [`Place`]).
-    pub fn new(classes: Vec<String>, domains: Vec<String>, folders: Vec<PathBuf>, lists: Vec<PathBuf>) -> Self {
+    pub fn new(
+        classes: Vec<String>,
+        domains: Vec<String>,
+        folders: Vec<PathBuf>,
+        lists: Vec<PathBuf>,
+    ) -> Self {
         let (train, test) = (Listed::default(), Listed::default());
-        let (notes, hint, scale, hashes) = (Vec::new(), None, Scale::default(), FileHashes::default());
+        let (notes, hint, scale, hashes) =
+            (Vec::new(), None, Scale::default(), FileHashes::default());
         Self { classes, domains, folders, lists, train, test, notes, hint, scale, hashes }
     }
 
@@ -136,10 +146,14 @@ impl FileSet {
     /// says so.
     pub fn with_split(self, images: Vec<(Split, (Sample, Place))>, split: &SplitId) -> Self {
         if let SplitId::Random(seed) = split {
-            return self.with_random_split(images.into_iter().map(|(_, image)| image).collect(), *seed);
+            return self
+                .with_random_split(images.into_iter().map(|(_, image)| image).collect(), *seed);
         }
-        let (train, test): (Vec<_>, Vec<_>) = images.into_iter().partition(|(s, _)| *s == Split::Train);
-        let plain = |list: Vec<(Split, (Sample, Place))>| list.into_iter().map(|(_, image)| image).collect();
+        let (train, test): (Vec<_>, Vec<_>) =
+            images.into_iter().partition(|(s, _)| *s == Split::Train);
+        let plain = |list: Vec<(Split, (Sample, Place))>| {
+            list.into_iter().map(|(_, image)| image).collect()
+        };
         self.with(plain(train), plain(test))
     }
 
@@ -152,7 +166,8 @@ impl FileSet {
 
     fn path(&self, split: Split, index: usize) -> PathBuf {
         let listed = self.of(split);
-        let (folder, key) = (&self.folders[usize::from(listed.places[index].folder)], &listed.samples[index].key);
+        let (folder, key) =
+            (&self.folders[usize::from(listed.places[index].folder)], &listed.samples[index].key);
         if folder.as_os_str() == "." { PathBuf::from(key) } else { folder.join(key) }
     }
 
@@ -180,12 +195,18 @@ impl Dataset for FileSet {
         let path = self.path(split, index);
         let place = self.of(split).places[index];
         let bytes = self.hashes.read(&path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::file(&path, format!("there is no such file{}", self.named_by(place))),
+            std::io::ErrorKind::NotFound => {
+                Error::file(&path, format!("there is no such file{}", self.named_by(place)))
+            }
             _ => Error::io(&path)(e),
         })?;
         let remedy = if place.list.is_some() { "take it off the list" } else { "remove it" };
-        decode_as(&bytes, self.scale)
-            .map_err(|what| Error::file(&path, format!("{what}{}; replace the file, or {remedy}", self.named_by(place))))
+        decode_as(&bytes, self.scale).map_err(|what| {
+            Error::file(
+                &path,
+                format!("{what}{}; replace the file, or {remedy}", self.named_by(place)),
+            )
+        })
     }
 
     fn content(&self, split: Split, index: usize) -> Result<ContentHash> {
@@ -213,7 +234,11 @@ impl Dataset for FileSet {
     }
 
     fn origin(&self, split: Split, index: usize) -> String {
-        format!("{}{}", self.path(split, index).display(), self.named_by(self.of(split).places[index]))
+        format!(
+            "{}{}",
+            self.path(split, index).display(),
+            self.named_by(self.of(split).places[index])
+        )
     }
 
     fn missing(&self, used: &Used) -> Result<Vec<String>> {
@@ -222,16 +247,31 @@ impl Dataset for FileSet {
             let listed = self.of(split);
             // Only what a list names can be missing. In canonical order the files of one folder
             // stand together.
-            let named: Vec<usize> = (0..listed.samples.len()).filter(|i| listed.places[*i].list.is_some() && used(split, *i)).collect();
-            let parent = |i: &usize| (listed.places[*i].folder, listed.samples[*i].key.rsplit_once('/').map_or("", |(p, _)| p));
+            let named: Vec<usize> = (0..listed.samples.len())
+                .filter(|i| listed.places[*i].list.is_some() && used(split, *i))
+                .collect();
+            let parent = |i: &usize| {
+                (
+                    listed.places[*i].folder,
+                    listed.samples[*i].key.rsplit_once('/').map_or("", |(p, _)| p),
+                )
+            };
             let runs: Vec<&[usize]> = named.chunk_by(|a, b| parent(a) == parent(b)).collect();
             let missing: Vec<Vec<String>> = runs
                 .par_iter()
                 .map(|run| {
                     let (folder, below) = parent(&run[0]);
                     let there = names(&self.folders[usize::from(folder)].join(below))?;
-                    let name = |i: &usize| OsString::from(listed.samples[*i].key.rsplit('/').next().unwrap_or_default());
-                    Ok(run.iter().filter(|i| !there.contains(&name(i))).map(|i| self.origin(split, *i)).collect())
+                    let name = |i: &usize| {
+                        OsString::from(
+                            listed.samples[*i].key.rsplit('/').next().unwrap_or_default(),
+                        )
+                    };
+                    Ok(run
+                        .iter()
+                        .filter(|i| !there.contains(&name(i)))
+                        .map(|i| self.origin(split, *i))
+                        .collect())
                 })
                 .collect::<Result<_>>()?;
             all.extend(missing.into_iter().flatten());
@@ -244,7 +284,14 @@ impl Dataset for FileSet {
 fn names(folder: &Path) -> Result<HashSet<OsString>> {
     match std::fs::read_dir(folder) {
         Ok(entries) => entries.map(|e| Ok(e.map_err(Error::io(folder))?.file_name())).collect(),
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => Ok(HashSet::new()),
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            Ok(HashSet::new())
+        }
         Err(e) => Err(Error::io(folder)(e)),
     }
 }

@@ -45,7 +45,11 @@ impl TryFrom<String> for ContentHash {
     type Error = Error;
 
     fn try_from(text: String) -> Result<Self> {
-        let bad = || Error::usage(format!("content hash '{text}': expected 64 digits from 0 to 9 and a to f"));
+        let bad = || {
+            Error::usage(format!(
+                "content hash '{text}': expected 64 digits from 0 to 9 and a to f"
+            ))
+        };
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(bad());
         }
@@ -98,9 +102,17 @@ impl Contents {
 
     /// How these contents differ from those of before.
     pub fn since(&self, before: &Self) -> Changes {
-        let changed = |(key, hash): (&String, &ContentHash)| before.0.get(key).is_some_and(|b| b != hash).then(|| key.clone());
-        let absent = |of: &Self, from: &Self| of.0.keys().filter(|k| !from.0.contains_key(*k)).cloned().collect();
-        Changes { changed: self.0.iter().filter_map(changed).collect(), new: absent(self, before), gone: absent(before, self) }
+        let changed = |(key, hash): (&String, &ContentHash)| {
+            before.0.get(key).is_some_and(|b| b != hash).then(|| key.clone())
+        };
+        let absent = |of: &Self, from: &Self| {
+            of.0.keys().filter(|k| !from.0.contains_key(*k)).cloned().collect()
+        };
+        Changes {
+            changed: self.0.iter().filter_map(changed).collect(),
+            new: absent(self, before),
+            gone: absent(before, self),
+        }
     }
 }
 
@@ -182,11 +194,14 @@ impl FileHashes {
         let mut file = std::fs::File::open(path)?;
         let (size, modified) = about(&file.metadata()?);
         if size > LARGEST {
-            return Err(std::io::Error::other(format!("the file has {size} bytes; an image may have {LARGEST}")));
+            return Err(std::io::Error::other(format!(
+                "the file has {size} bytes; an image may have {LARGEST}"
+            )));
         }
         let mut bytes = Vec::with_capacity(size as usize);
         file.read_to_end(&mut bytes)?;
-        if self.known().get(path).is_none_or(|seen| (seen.size, seen.modified) != (size, modified)) {
+        if self.known().get(path).is_none_or(|seen| (seen.size, seen.modified) != (size, modified))
+        {
             let seen = Seen { size, modified, hash: ContentHash::of(&bytes) };
             self.known().insert(path.to_path_buf(), seen);
         }
@@ -214,7 +229,8 @@ impl FileHashes {
 
 /// The size of a file, and the nanoseconds since 1970 at its last change.
 fn about(metadata: &std::fs::Metadata) -> (u64, u64) {
-    let modified = metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
+    let modified =
+        metadata.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
     (metadata.len(), modified.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX)))
 }
 
@@ -232,11 +248,15 @@ mod tests {
     fn it_depends_on_keys_and_contents_and_not_on_the_order() {
         let a = contents(&[("a.png", b"1"), ("b.png", b"2")]);
         assert_eq!(a.fingerprint(), contents(&[("b.png", b"2"), ("a.png", b"1")]).fingerprint());
-        for other in [&[("a.png", &b"2"[..]), ("b.png", b"1")][..], &[("a.png", b"1")], &[("a.png", b"1"), ("c.png", b"2")]] {
+        for other in [
+            &[("a.png", &b"2"[..]), ("b.png", b"1")][..],
+            &[("a.png", b"1")],
+            &[("a.png", b"1"), ("c.png", b"2")],
+        ] {
             assert_ne!(a.fingerprint(), contents(other).fingerprint());
         }
-        // python3 -c "import hashlib as h; s = h.sha256; print(s(b'cilbench contents 1\na.png\0' + s(b'1').digest() + b'b.png\0'
-        // + s(b'2').digest()).hexdigest()[:16])"
+        // python3 -c "import hashlib as h; s = h.sha256; print(s(b'cilbench contents 1\na.png\0' +
+        // s(b'1').digest() + b'b.png\0' + s(b'2').digest()).hexdigest()[:16])"
         assert_eq!(a.fingerprint(), "53860f2581ce6c11");
         let text = serde_json::to_string(&a).expect("JSON");
         assert_eq!(serde_json::from_str::<Contents>(&text).expect("back"), a);
@@ -261,7 +281,8 @@ mod tests {
         let path = folder.path().join("a.png");
         let time = |seconds: u64| {
             let file = std::fs::File::options().write(true).open(&path).expect("open");
-            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds)).expect("time");
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds))
+                .expect("time");
         };
         std::fs::write(&path, b"one").expect("file");
         time(1000);
@@ -276,6 +297,12 @@ mod tests {
         let later = FileHashes::default();
         later.load(hashes.saved());
         assert_eq!(later.saved(), hashes.saved());
-        assert!(later.of(&folder.path().join("none.png")).expect_err("gone").to_string().contains("none.png"));
+        assert!(
+            later
+                .of(&folder.path().join("none.png"))
+                .expect_err("gone")
+                .to_string()
+                .contains("none.png")
+        );
     }
 }

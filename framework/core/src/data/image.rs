@@ -13,7 +13,8 @@ use super::guarded;
 pub const DECODER_VERSION: u32 = 1;
 
 /// The most pixels that an image may have, and that it may have after it is scaled: beyond them
-/// Pillow, too, refuses an image as a decompression bomb. A decoded image of this size takes 537 MB.
+/// Pillow, too, refuses an image as a decompression bomb. A decoded image of this size takes 537
+/// MB.
 pub const MAX_PIXELS: u64 = 178_956_970;
 
 /// An 8-bit RGB image.
@@ -93,7 +94,9 @@ impl Header {
 pub fn header(path: &Path) -> Result<Header, String> {
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let read = || {
-        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| e.to_string())?;
+        let reader = ImageReader::new(BufReader::new(file))
+            .with_guessed_format()
+            .map_err(|e| e.to_string())?;
         Ok(Header::of(&reader.into_decoder().map_err(|e| undecodable(&e))?))
     };
     guarded(read).unwrap_or_else(|| Err("the image's header is damaged".into()))
@@ -129,17 +132,26 @@ pub fn decode_as(bytes: &[u8], scale: Scale) -> Result<RgbImage, String> {
         return Err("the image has no bytes".into());
     }
     if is_cut_jpeg(bytes) {
-        return Err("the image cannot be decoded: it is truncated, the end of the JPEG is missing".into());
+        return Err(
+            "the image cannot be decoded: it is truncated, the end of the JPEG is missing".into()
+        );
     }
     if bytes.starts_with(b"version https://git-lfs") {
-        return Err("this is a pointer of Git LFS and not the image: fetch the images with git lfs pull".into());
+        return Err(
+            "this is a pointer of Git LFS and not the image: fetch the images with git lfs pull"
+                .into(),
+        );
     }
     let decoded = guarded(|| decode_whole(bytes));
-    to_rgb(decoded.unwrap_or_else(|| Err("the image cannot be decoded: it is damaged".into()))?, scale)
+    to_rgb(
+        decoded.unwrap_or_else(|| Err("the image cannot be decoded: it is damaged".into()))?,
+        scale,
+    )
 }
 
 fn decode_whole(bytes: &[u8]) -> Result<DynamicImage, String> {
-    let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let reader =
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let decoder = reader.into_decoder().map_err(|e| undecodable(&e))?;
     Header::of(&decoder).check()?;
     DynamicImage::from_decoder(decoder).map_err(|e| undecodable(&e))
@@ -147,7 +159,9 @@ fn decode_whole(bytes: &[u8]) -> Result<DynamicImage, String> {
 
 fn undecodable(error: &image::ImageError) -> String {
     match error {
-        image::ImageError::Limits(_) => format!("the image takes more than 512 MiB to decode ({error}): scale it down"),
+        image::ImageError::Limits(_) => {
+            format!("the image takes more than 512 MiB to decode ({error}): scale it down")
+        }
         _ => format!("the image cannot be decoded: {error}"),
     }
 }
@@ -205,7 +219,9 @@ mod tests {
     #[test]
     fn a_truncated_jpeg_is_refused_and_one_with_something_behind_it_is_not() {
         let mut whole = std::io::Cursor::new(Vec::new());
-        let noise = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([(x * 31 + y * 17) as u8, (x * y) as u8, (x ^ y) as u8]));
+        let noise = image::RgbImage::from_fn(64, 64, |x, y| {
+            image::Rgb([(x * 31 + y * 17) as u8, (x * y) as u8, (x ^ y) as u8])
+        });
         noise.write_to(&mut whole, image::ImageFormat::Jpeg).expect("encode");
         let whole = whole.into_inner();
         decode(&whole).expect("whole");
@@ -228,33 +244,52 @@ mod tests {
     }
 
     fn crc32(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(u32::MAX, |crc, b| (0..8).fold(crc ^ u32::from(*b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg())))
+        !bytes.iter().fold(u32::MAX, |crc, b| {
+            (0..8)
+                .fold(crc ^ u32::from(*b), |c, _| (c >> 1) ^ (0xedb8_8320 & (c & 1).wrapping_neg()))
+        })
     }
 
     #[test]
     fn an_image_beyond_the_bound_is_refused_by_its_header() {
         for (width, height) in [(20_000, 20_000), (2_000_000, 90), (1, 180_000_000)] {
             let message = decode(&png_that_claims(width, height)).expect_err("too large");
-            assert!(message.contains(&format!("{width}×{height}")) && message.contains("scale the image down"), "{message}");
+            assert!(
+                message.contains(&format!("{width}×{height}"))
+                    && message.contains("scale the image down"),
+                "{message}"
+            );
         }
         // Within the bound it is the missing pixels that are named.
-        assert!(decode(&png_that_claims(300, 200)).expect_err("no pixels").contains("cannot be decoded"));
+        assert!(
+            decode(&png_that_claims(300, 200))
+                .expect_err("no pixels")
+                .contains("cannot be decoded")
+        );
     }
 
     #[test]
     fn a_header_says_what_the_pixels_will_be() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("a.png");
-        let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, vec![900u16; 6]).expect("grey");
+        let deep = image::ImageBuffer::<image::Luma<u16>, _>::from_raw(3, 2, vec![900u16; 6])
+            .expect("grey");
         deep.save(&path).expect("save");
         assert_eq!(header(&path).expect("header"), Header { width: 3, height: 2, deep_grey: true });
         std::fs::write(&path, png_that_claims(70, 20)).expect("write");
-        assert_eq!(header(&path).expect("header"), Header { width: 70, height: 20, deep_grey: false });
+        assert_eq!(
+            header(&path).expect("header"),
+            Header { width: 70, height: 20, deep_grey: false }
+        );
     }
 
     #[test]
     fn what_is_no_image_is_refused() {
-        assert!(decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:1").expect_err("LFS").contains("git lfs pull"));
+        assert!(
+            decode(b"version https://git-lfs.github.com/spec/v1\noid sha256:1")
+                .expect_err("LFS")
+                .contains("git lfs pull")
+        );
         assert!(decode(b"").is_err());
         assert!(decode(b"this is not an image, it is a text").is_err());
     }

@@ -45,7 +45,10 @@ impl ImageSet {
     /// [`Error::Protocol`] if they are not of one data set and split.
     pub fn with(&self, other: &Self) -> Result<Self> {
         if !Arc::ptr_eq(&self.dataset, &other.dataset) || self.split != other.split {
-            return Err(Error::Protocol("two tasks are of different data sets: their images cannot be served as one set".into()));
+            return Err(Error::Protocol(
+                "two tasks are of different data sets: their images cannot be served as one set"
+                    .into(),
+            ));
         }
         Ok(Self {
             dataset: self.dataset.clone(),
@@ -64,16 +67,28 @@ impl ImageSet {
     ///
     /// # Errors
     /// Names the image that cannot be read.
-    pub fn load(&self, positions: &[usize], transforms: &Transforms, view: View, augment: Augment) -> Result<LoadedBatch> {
+    pub fn load(
+        &self,
+        positions: &[usize],
+        transforms: &Transforms,
+        view: View,
+        augment: Augment,
+    ) -> Result<LoadedBatch> {
         let values = transforms.values();
         let mut images = vec![0.0; positions.len() * values];
         let one = |(position, out): (&usize, &mut [f32])| {
             let image = self.dataset.image(self.split, self.indices[*position])?;
             let mut rng = augment.stream(self.indices[*position]);
-            transforms.apply(&image, view, &mut rng, out).map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
+            transforms
+                .apply(&image, view, &mut rng, out)
+                .map_err(|e| Error::Protocol(format!("image {}: {e}", self.key(*position))))
         };
         positions.par_iter().zip(images.par_chunks_mut(values.max(1))).try_for_each(one)?;
-        Ok(LoadedBatch { images, labels: positions.iter().map(|p| self.labels[*p]).collect(), positions: positions.to_vec() })
+        Ok(LoadedBatch {
+            images,
+            labels: positions.iter().map(|p| self.labels[*p]).collect(),
+            positions: positions.to_vec(),
+        })
     }
 }
 
@@ -130,7 +145,9 @@ impl Augment {
             Self::Never => (0, 0, 0),
             Self::Epoch { seed, task, epoch } => (seed, task, epoch),
             Self::Pass { seed, task, pass } => (seed, task, usize::MAX / 2 - pass),
-            Self::StepPass { seed, task, step, pass } => (seed, task, usize::MAX / 4 - (step << 16) - pass),
+            Self::StepPass { seed, task, step, pass } => {
+                (seed, task, usize::MAX / 4 - (step << 16) - pass)
+            }
             Self::Recall { seed, task, read } => (seed, task, usize::MAX - read),
         };
         stream(seed, Purpose::Augmentation, &[&task, &epoch, &image])
@@ -170,7 +187,8 @@ impl Loader {
         std::thread::spawn(move || {
             for positions in order.chunks(batch_size.max(1)).skip(first) {
                 // A panic must not look like the end of the images.
-                let batch = crate::error::catching(|| set.load(positions, &transforms, view, augment));
+                let batch =
+                    crate::error::catching(|| set.load(positions, &transforms, view, augment));
                 let failed = batch.is_err();
                 if sender.send(batch).is_err() || failed {
                     return;
@@ -225,12 +243,17 @@ mod tests {
             if index == 13 {
                 return Err(Error::file("numbers.bin", "row 13 is unlucky"));
             }
-            Ok(RgbImage { width: 9, height: 9, pixels: (0..243).map(|i| (i * (index + 1)) as u8).collect() })
+            Ok(RgbImage {
+                width: 9,
+                height: 9,
+                pixels: (0..243).map(|i| (i * (index + 1)) as u8).collect(),
+            })
         }
     }
 
     fn set(n: usize) -> ImageSet {
-        let samples = (0..n).map(|i| Sample { key: format!("{i:03}"), label: 0, domain: 0 }).collect();
+        let samples =
+            (0..n).map(|i| Sample { key: format!("{i:03}"), label: 0, domain: 0 }).collect();
         ImageSet {
             dataset: Arc::new(Numbers(samples, vec!["one".into()])),
             split: Split::Train,
@@ -247,7 +270,16 @@ mod tests {
             order
                 .chunks(5)
                 .skip(first)
-                .map(|p| set(12).load(p, &transforms, View::Train, Augment::Epoch { seed: 1, task: 0, epoch: 0 }).expect("load"))
+                .map(|p| {
+                    set(12)
+                        .load(
+                            p,
+                            &transforms,
+                            View::Train,
+                            Augment::Epoch { seed: 1, task: 0, epoch: 0 },
+                        )
+                        .expect("load")
+                })
                 .collect()
         })
     }
@@ -272,9 +304,19 @@ mod tests {
 
     #[test]
     fn an_unreadable_image_ends_the_pass_with_its_name() {
-        let mut loader = Loader::new(&set(20), (0..20).collect(), 10, 0, &Transforms::new(8), View::Test, Augment::Never);
+        let mut loader = Loader::new(
+            &set(20),
+            (0..20).collect(),
+            10,
+            0,
+            &Transforms::new(8),
+            View::Test,
+            Augment::Never,
+        );
         assert!(loader.next().expect("first").is_ok());
-        assert!(loader.next().expect("second").expect_err("unlucky").to_string().contains("row 13"));
+        assert!(
+            loader.next().expect("second").expect_err("unlucky").to_string().contains("row 13")
+        );
         assert!(loader.next().is_none());
     }
 }

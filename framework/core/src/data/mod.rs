@@ -15,7 +15,9 @@ mod split;
 mod transform;
 
 pub use check::{Checked, check_images};
-pub use dataset::{Dataset, DatasetEntry, HubSource, RootFrom, Sample, Source, Split, SplitAbout, Used};
+pub use dataset::{
+    Dataset, DatasetEntry, HubSource, RootFrom, Sample, Source, Split, SplitAbout, Used,
+};
 pub use decoded::{Decoded, InMemory};
 pub use files::{FileSet, Place};
 pub use guard::guarded;

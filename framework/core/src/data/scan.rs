@@ -12,8 +12,9 @@ const READ: [&str; 10] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "g
 
 /// The endings of image files that are not read, in small letters.
 const UNREAD: [&str; 28] = [
-    "avif", "heic", "heif", "jxl", "jp2", "j2k", "jpf", "jpx", "jxr", "svg", "psd", "xcf", "tga", "ico", "pcx", "ppm", "pgm", "pbm", "pnm",
-    "exr", "hdr", "dng", "cr2", "cr3", "nef", "arw", "orf", "apng",
+    "avif", "heic", "heif", "jxl", "jp2", "j2k", "jpf", "jpx", "jxr", "svg", "psd", "xcf", "tga",
+    "ico", "pcx", "ppm", "pgm", "pbm", "pnm", "exr", "hdr", "dng", "cr2", "cr3", "nef", "arw",
+    "orf", "apng",
 ];
 
 /// Folders that archives and file servers leave behind. They hold copies and no images of the data
@@ -62,7 +63,10 @@ impl LeftOut {
     /// One line for each reason: how many, the first of them, and what to do where something is
     /// lost.
     pub fn notes(&self) -> Vec<String> {
-        self.reasons.iter().map(|(reason, (count, first))| format!("left out: {}", reason.text(*count, first))).collect()
+        self.reasons
+            .iter()
+            .map(|(reason, (count, first))| format!("left out: {}", reason.text(*count, first)))
+            .collect()
     }
 
     /// The folders in which images were left out, each with the path of one of them.
@@ -99,12 +103,20 @@ impl Reason {
         let s = if count == 1 { "" } else { "s" };
         match self {
             Self::Unread(ending) => {
-                format!("{count} .{ending} image{s} (the first: {first}), a format that is not read; convert them to PNG or JPEG")
+                format!(
+                    "{count} .{ending} image{s} (the first: {first}), a format that is not read; convert them to PNG or JPEG"
+                )
             }
             Self::Hidden => format!("{count} hidden file{s} or folder{s} (the first: {first})"),
-            Self::Leftover => format!("{count} folder{s} that an archive or a file server left behind (the first: {first})"),
-            Self::Dangling => format!("{count} symbolic link{s} to nothing, not named as images (the first: {first})"),
-            Self::NoEnding => format!("{count} file{s} without an ending (the first: {first}); images need one, such as .jpg"),
+            Self::Leftover => format!(
+                "{count} folder{s} that an archive or a file server left behind (the first: {first})"
+            ),
+            Self::Dangling => format!(
+                "{count} symbolic link{s} to nothing, not named as images (the first: {first})"
+            ),
+            Self::NoEnding => format!(
+                "{count} file{s} without an ending (the first: {first}); images need one, such as .jpg"
+            ),
             Self::Other(ending) => format!("{count} .{ending} file{s} (the first: {first})"),
             Self::NoFile => format!("{count} pipe{s}, socket{s} or device{s} (the first: {first})"),
             Self::EmptyFolder => format!("{count} empty folder{s} (the first: {first})"),
@@ -158,7 +170,11 @@ pub fn images_below(folder: &Path) -> Result<Scan> {
         };
         let name = path.rsplit('/').next().unwrap_or_default();
         if entry.file_type().is_dir() {
-            let reason = if LEFTOVERS.contains(&name) { Some(Reason::Leftover) } else { name.starts_with('.').then_some(Reason::Hidden) };
+            let reason = if LEFTOVERS.contains(&name) {
+                Some(Reason::Leftover)
+            } else {
+                name.starts_with('.').then_some(Reason::Hidden)
+            };
             match reason {
                 Some(reason) => {
                     scan.left_out.add(reason, &path, false);
@@ -196,7 +212,8 @@ impl LeftOut {
             return Ok(());
         }
         if let Some(ancestor) = error.loop_ancestor() {
-            let what = format!("this symbolic link leads back to {}; remove it", ancestor.display());
+            let what =
+                format!("this symbolic link leads back to {}; remove it", ancestor.display());
             return Err(Error::file(&path, what));
         }
         if let Ok(target) = std::fs::read_link(&path) {
@@ -204,10 +221,15 @@ impl LeftOut {
                 self.add(Reason::Dangling, &below, false);
                 return Ok(());
             }
-            let what = format!("this symbolic link leads to {}, which is not there; repair the link, or remove it", target.display());
+            let what = format!(
+                "this symbolic link leads to {}, which is not there; repair the link, or remove it",
+                target.display()
+            );
             return Err(Error::file(&path, what));
         }
-        Err(Error::io(&path)(error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into())))
+        Err(Error::io(&path)(
+            error.into_io_error().unwrap_or_else(|| std::io::ErrorKind::Other.into()),
+        ))
     }
 }
 
@@ -228,7 +250,9 @@ pub fn folders_in(folder: &Path) -> Result<Vec<String>> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         let name = entry.file_name();
-        let name = name.to_str().ok_or_else(|| Error::file(entry.path(), "the folder's name is not UTF-8; rename it"))?;
+        let name = name.to_str().ok_or_else(|| {
+            Error::file(entry.path(), "the folder's name is not UTF-8; rename it")
+        })?;
         if !name.starts_with('.') && !LEFTOVERS.contains(&name) && entry.path().is_dir() {
             names.push(name.to_owned());
         }
@@ -245,7 +269,8 @@ mod tests {
         let root = tempfile::tempdir().expect("folder");
         for file in files {
             let path = root.path().join(file);
-            let folder = if file.ends_with('/') { path.as_path() } else { path.parent().expect("parent") };
+            let folder =
+                if file.ends_with('/') { path.as_path() } else { path.parent().expect("parent") };
             std::fs::create_dir_all(folder).expect("folder");
             if !file.ends_with('/') {
                 std::fs::write(path, b"x").expect("file");
@@ -256,7 +281,16 @@ mod tests {
 
     #[test]
     fn only_visible_images_are_listed_and_a_loop_is_named() {
-        let root = tree(&["b/2.PNG", "a/1.jpg", "a/deep/3.webp", "a/readme.txt", ".hidden/4.jpg", "a/.5.jpg", "c/6.TIF", "c/7.jfif"]);
+        let root = tree(&[
+            "b/2.PNG",
+            "a/1.jpg",
+            "a/deep/3.webp",
+            "a/readme.txt",
+            ".hidden/4.jpg",
+            "a/.5.jpg",
+            "c/6.TIF",
+            "c/7.jfif",
+        ]);
         let images = ["a/1.jpg", "a/deep/3.webp", "b/2.PNG", "c/6.TIF", "c/7.jfif"];
         assert_eq!(images_below(root.path()).expect("scan").images, images);
         assert_eq!(folders_in(root.path()).expect("folders"), ["a", "b", "c"]);
@@ -307,16 +341,26 @@ mod tests {
     #[test]
     fn dangling_links_are_judged_by_their_names() {
         let root = tree(&["a/1.jpg"]);
-        let link = |name: &str| std::os::unix::fs::symlink("/nowhere/at/all", root.path().join(name)).expect("link");
+        let link = |name: &str| {
+            std::os::unix::fs::symlink("/nowhere/at/all", root.path().join(name)).expect("link")
+        };
         link("a/.#1.jpg");
         link("a/labels.json");
         let scan = images_below(root.path()).expect("neither is an image");
         assert_eq!(scan.images, ["a/1.jpg"]);
-        assert!(scan.left_out.notes().iter().any(|n| n.contains("1 symbolic link to nothing")), "{:?}", scan.left_out.notes());
+        assert!(
+            scan.left_out.notes().iter().any(|n| n.contains("1 symbolic link to nothing")),
+            "{:?}",
+            scan.left_out.notes()
+        );
         for name in ["a/2.jpg", "dogs"] {
             link(name);
             let message = images_below(root.path()).expect_err(name).to_string();
-            assert!(message.contains(name) && message.contains("leads to /nowhere/at/all, which is not there"), "{message}");
+            assert!(
+                message.contains(name)
+                    && message.contains("leads to /nowhere/at/all, which is not there"),
+                "{message}"
+            );
             std::fs::remove_file(root.path().join(name)).expect("remove");
         }
     }

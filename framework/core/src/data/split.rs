@@ -39,10 +39,13 @@ impl FromStr for SplitId {
         match text.split_once(':') {
             None if text == RANDOM => Ok(Self::Random(0)),
             None => Ok(Self::Fixed(text.to_owned())),
-            Some((RANDOM, seed)) => {
-                seed.parse().map(Self::Random).map_err(|_| Error::usage(format!("split '{text}': '{seed}' is no seed")))
-            }
-            Some((name, _)) => Err(Error::usage(format!("split '{text}': only {RANDOM} has a seed, as in {RANDOM}:7; '{name}' has none"))),
+            Some((RANDOM, seed)) => seed
+                .parse()
+                .map(Self::Random)
+                .map_err(|_| Error::usage(format!("split '{text}': '{seed}' is no seed"))),
+            Some((name, _)) => Err(Error::usage(format!(
+                "split '{text}': only {RANDOM} has a seed, as in {RANDOM}:7; '{name}' has none"
+            ))),
         }
     }
 }
@@ -73,7 +76,8 @@ impl From<SplitId> for String {
 /// training, at least one stays on either side where there are two. The images are in canonical
 /// order; the draw depends on the seed, the class and the domain alone.
 pub fn random_split(n: usize, seed: u64, class: usize, domain: usize) -> Vec<Split> {
-    let train = ((0.8 * n as f64).round() as usize).clamp(n.min(1), n.saturating_sub(1).max(n.min(1)));
+    let train =
+        ((0.8 * n as f64).round() as usize).clamp(n.min(1), n.saturating_sub(1).max(n.min(1)));
     let mut of = vec![Split::Test; n];
     let order = shuffled(n, &mut stream(seed, Purpose::Split, &[&class, &domain]));
     order[..train].iter().for_each(|i| of[*i] = Split::Train);
@@ -98,7 +102,11 @@ mod tests {
     #[test]
     fn four_of_five_are_for_training_and_the_seed_decides_which() {
         for (n, train) in [(0, 0), (1, 1), (2, 1), (3, 2), (10, 8), (100, 80)] {
-            assert_eq!(random_split(n, 3, 1, 0).iter().filter(|s| **s == Split::Train).count(), train, "{n}");
+            assert_eq!(
+                random_split(n, 3, 1, 0).iter().filter(|s| **s == Split::Train).count(),
+                train,
+                "{n}"
+            );
         }
         assert_eq!(random_split(50, 3, 1, 0), random_split(50, 3, 1, 0));
         assert_ne!(random_split(50, 3, 1, 0), random_split(50, 4, 1, 0));

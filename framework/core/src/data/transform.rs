@@ -61,7 +61,13 @@ fn is_default(scale: &Scale) -> bool {
 impl Transforms {
     /// The transforms of `protocols`: scale 0.05–1, ratio 3/4–4/3, flip.
     pub fn new(image_size: usize) -> Self {
-        Self { image_size, crop_scale: [0.05, 1.0], crop_ratio: [0.75, 4.0 / 3.0], flip: true, scale: Scale::EightBit }
+        Self {
+            image_size,
+            crop_scale: [0.05, 1.0],
+            crop_ratio: [0.75, 4.0 / 3.0],
+            flip: true,
+            scale: Scale::EightBit,
+        }
     }
 
     /// The number of values of a result: 3·S·S.
@@ -81,7 +87,8 @@ impl Transforms {
             let w = (target * aspect).sqrt().round_ties_even() as u32;
             let h = (target / aspect).sqrt().round_ties_even() as u32;
             if w > 0 && w <= width && h > 0 && h <= height {
-                let (top, left) = (rng.random_range(0..=height - h), rng.random_range(0..=width - w));
+                let (top, left) =
+                    (rng.random_range(0..=height - h), rng.random_range(0..=width - w));
                 found = Some(CropBox { left, top, width: w, height: h });
                 break;
             }
@@ -110,14 +117,32 @@ impl Transforms {
         Ok(out)
     }
 
-    fn train_into(&self, image: &RgbImage, crop: CropBox, flip: bool, out: &mut [f32]) -> Result<(), String> {
-        if crop.width == 0 || crop.height == 0 || crop.left + crop.width > image.width || crop.top + crop.height > image.height {
-            return Err(format!("the crop {crop:?} does not lie in an image of {}×{}", image.width, image.height));
+    fn train_into(
+        &self,
+        image: &RgbImage,
+        crop: CropBox,
+        flip: bool,
+        out: &mut [f32],
+    ) -> Result<(), String> {
+        if crop.width == 0
+            || crop.height == 0
+            || crop.left + crop.width > image.width
+            || crop.top + crop.height > image.height
+        {
+            return Err(format!(
+                "the crop {crop:?} does not lie in an image of {}×{}",
+                image.width, image.height
+            ));
         }
         // Pillow crops first: pixels outside the crop must not leak in at its borders.
-        let cropped = if (crop.width, crop.height) == (image.width, image.height) { None } else { Some(cut(image, crop)) };
+        let cropped = if (crop.width, crop.height) == (image.width, image.height) {
+            None
+        } else {
+            Some(cut(image, crop))
+        };
         let size = self.image_size as u32;
-        let resized = resize(cropped.as_ref().unwrap_or(image), size, size, fir::FilterType::Bilinear)?;
+        let resized =
+            resize(cropped.as_ref().unwrap_or(image), size, size, fir::FilterType::Bilinear)?;
         planes(&resized, CropBox { left: 0, top: 0, width: size, height: size }, flip, out);
         Ok(())
     }
@@ -146,7 +171,12 @@ impl Transforms {
         let (nw, nh) = if w <= h { (short, long) } else { (long, short) };
         let resized = resize(image, nw, nh, fir::FilterType::CatmullRom)?;
         let offset = |n: u32| (f64::from(n - size) / 2.0).round_ties_even() as u32;
-        planes(&resized, CropBox { left: offset(nw), top: offset(nh), width: size, height: size }, false, out);
+        planes(
+            &resized,
+            CropBox { left: offset(nw), top: offset(nh), width: size, height: size },
+            false,
+            out,
+        );
         Ok(())
     }
 
@@ -154,10 +184,18 @@ impl Transforms {
     ///
     /// # Errors
     /// If the image is empty.
-    pub fn apply(&self, image: &RgbImage, view: View, rng: &mut Stream, out: &mut [f32]) -> Result<(), String> {
+    pub fn apply(
+        &self,
+        image: &RgbImage,
+        view: View,
+        rng: &mut Stream,
+        out: &mut [f32],
+    ) -> Result<(), String> {
         match view {
             View::Test => self.test_into(image, out),
-            View::Train if image.width == 0 || image.height == 0 => Err("the image has no pixels".into()),
+            View::Train if image.width == 0 || image.height == 0 => {
+                Err("the image has no pixels".into())
+            }
             View::Train => {
                 let (crop, flip) = self.draw(image.width, image.height, rng);
                 self.train_into(image, crop, flip, out)
@@ -181,7 +219,12 @@ fn cut(image: &RgbImage, crop: CropBox) -> RgbImage {
 
 /// Resizes as Pillow does: first every row, rounded to 8 bits, then every column. (One call for
 /// both would do the columns first.)
-fn resize(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<RgbImage, String> {
+fn resize(
+    image: &RgbImage,
+    width: u32,
+    height: u32,
+    filter: fir::FilterType,
+) -> Result<RgbImage, String> {
     let rows = pass(image, width, image.height, filter)?;
     pass(&rows, width, height, filter).map(Cow::into_owned)
 }
@@ -192,14 +235,23 @@ thread_local! {
 }
 
 /// One pass of a resampling: only one of the sides may change.
-fn pass(image: &RgbImage, width: u32, height: u32, filter: fir::FilterType) -> Result<Cow<'_, RgbImage>, String> {
+fn pass(
+    image: &RgbImage,
+    width: u32,
+    height: u32,
+    filter: fir::FilterType,
+) -> Result<Cow<'_, RgbImage>, String> {
     if (width, height) == (image.width, image.height) {
         return Ok(Cow::Borrowed(image));
     }
-    let source = fir::images::ImageRef::new(image.width, image.height, &image.pixels, fir::PixelType::U8x3).map_err(|e| e.to_string())?;
+    let source =
+        fir::images::ImageRef::new(image.width, image.height, &image.pixels, fir::PixelType::U8x3)
+            .map_err(|e| e.to_string())?;
     let mut target = fir::images::Image::new(width, height, fir::PixelType::U8x3);
     let options = fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(filter));
-    RESIZER.with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options)).map_err(|e| e.to_string())?;
+    RESIZER
+        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
+        .map_err(|e| e.to_string())?;
     Ok(Cow::Owned(RgbImage { width, height, pixels: target.into_vec() }))
 }
 
@@ -212,8 +264,14 @@ fn planes(image: &RgbImage, crop: CropBox, flip: bool, out: &mut [f32]) {
     for (y, ((red, green), blue)) in rows.enumerate() {
         let start = 3 * ((crop.top as usize + y) * image.width as usize + crop.left as usize);
         let pixels = image.pixels[start..start + 3 * w].chunks_exact(3);
-        for (((r, g), b), pixel) in red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut()).zip(pixels) {
-            (*r, *g, *b) = (f32::from(pixel[0]) / 255.0, f32::from(pixel[1]) / 255.0, f32::from(pixel[2]) / 255.0);
+        for (((r, g), b), pixel) in
+            red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut()).zip(pixels)
+        {
+            (*r, *g, *b) = (
+                f32::from(pixel[0]) / 255.0,
+                f32::from(pixel[1]) / 255.0,
+                f32::from(pixel[2]) / 255.0,
+            );
         }
         if flip {
             [red, green, blue].into_iter().for_each(<[f32]>::reverse);
@@ -234,7 +292,11 @@ mod tests {
     #[test]
     fn sizes_are_torchvision_s() {
         for (w, h) in [(28, 28), (50, 31), (31, 50), (300, 200)] {
-            assert_eq!(Transforms::new(32).test(&pattern(w, h)).expect("test").len(), 3 * 32 * 32, "{w}×{h}");
+            assert_eq!(
+                Transforms::new(32).test(&pattern(w, h)).expect("test").len(),
+                3 * 32 * 32,
+                "{w}×{h}"
+            );
         }
     }
 
@@ -259,7 +321,10 @@ mod tests {
 
     #[test]
     fn a_long_thin_image_falls_back_to_the_centre() {
-        let (t, mut rng) = (Transforms { crop_scale: [1.0, 1.0], ..Transforms::new(8) }, stream(0, Purpose::Augmentation, &[&"test"]));
+        let (t, mut rng) = (
+            Transforms { crop_scale: [1.0, 1.0], ..Transforms::new(8) },
+            stream(0, Purpose::Augmentation, &[&"test"]),
+        );
         let (c, _) = t.draw(400, 30, &mut rng);
         assert_eq!(c, CropBox { left: 180, top: 0, width: 40, height: 30 });
     }
@@ -267,7 +332,9 @@ mod tests {
     #[test]
     fn a_thin_image_is_not_scaled_up_beyond_the_bound() {
         for (w, h) in [(1, 400_000), (400_000, 1)] {
-            let message = Transforms::new(224).test(&RgbImage { width: w, height: h, pixels: vec![0; 1_200_000] }).expect_err("thin");
+            let message = Transforms::new(224)
+                .test(&RgbImage { width: w, height: h, pixels: vec![0; 1_200_000] })
+                .expect_err("thin");
             assert!(message.contains("the long side would be 102400000"), "{message}");
         }
         assert!(Transforms::new(24).test(&pattern(1, 3000)).is_ok());
@@ -277,7 +344,10 @@ mod tests {
     fn a_flip_mirrors_and_a_whole_crop_of_the_same_size_copies() {
         let (t, image) = (Transforms::new(8), pattern(8, 8));
         let whole = CropBox { left: 0, top: 0, width: 8, height: 8 };
-        let (plain, flipped) = (t.train(&image, whole, false).expect("plain"), t.train(&image, whole, true).expect("flipped"));
+        let (plain, flipped) = (
+            t.train(&image, whole, false).expect("plain"),
+            t.train(&image, whole, true).expect("flipped"),
+        );
         assert_eq!(plain[0], f32::from(image.pixels[0]) / 255.0);
         for row in 0..24 {
             let mut mirrored = flipped[row * 8..row * 8 + 8].to_vec();

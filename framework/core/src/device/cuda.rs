@@ -8,7 +8,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::{Error, Result};
 
-/// The CUDA version of the toolkit that this program was built with, as 1000·major + 10·minor; an older driver cannot run its kernels.
+/// The CUDA version of the toolkit that this program was built with, as 1000·major + 10·minor; an
+/// older driver cannot run its kernels.
 const CUDA_VERSION: i32 = sys::CUDA_VERSION as i32;
 /// The same for people: 13.0.
 const fn readable(version: i32) -> (i32, i32) {
@@ -23,14 +24,18 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
         return Err(refuse(missing));
     }
     let told = |e: DriverError| {
-        refuse(format!("the NVIDIA driver says {e:?}; is there a GPU that this process may use (nvidia-smi)? Or use --device cpu"))
+        refuse(format!(
+            "the NVIDIA driver says {e:?}; is there a GPU that this process may use (nvidia-smi)? Or use --device cpu"
+        ))
     };
     let gpus = CudaContext::device_count().map_err(told)?;
     if gpus == 0 {
         return Err(refuse("the NVIDIA driver knows no GPU (CUDA_VISIBLE_DEVICES hides them if it is set); use --device cpu".into()));
     }
     if ordinal >= gpus as usize {
-        return Err(refuse(format!("there is no such GPU: the driver knows {gpus}, numbered from 0")));
+        return Err(refuse(format!(
+            "there is no such GPU: the driver knows {gpus}, numbered from 0"
+        )));
     }
     let version = driver_version().map_err(told)?;
     if version < CUDA_VERSION {
@@ -39,14 +44,17 @@ pub(super) fn open(ordinal: usize) -> Result<Device> {
             "the NVIDIA driver is for CUDA {a}.{b}, and this cilbench was built for CUDA {c}.{d}: update the driver, build with an older toolkit, or use --device cpu"
         )));
     }
-    let device = Device::new_cuda(ordinal)
-        .map_err(|e| refuse(format!("it cannot be opened: {}; use another GPU or --device cpu", first_line(&e))))?;
+    let device = Device::new_cuda(ordinal).map_err(|e| {
+        refuse(format!("it cannot be opened: {}; use another GPU or --device cpu", first_line(&e)))
+    })?;
     keep_memory(&device).map_err(told)?;
     // Kernels are loaded when first used: better one error now than one in the middle of a run.
     let kernel = || Tensor::ones(2, DType::F32, &device)?.affine(2.0, 1.0)?.to_vec1::<f32>();
     match kernel() {
         Ok(values) if values == [3.0; 2] => Ok(device),
-        Ok(values) => Err(refuse(format!("it computes 2·1 + 1 = {values:?}; use another GPU or --device cpu"))),
+        Ok(values) => Err(refuse(format!(
+            "it computes 2·1 + 1 = {values:?}; use another GPU or --device cpu"
+        ))),
         Err(e) => Err(refuse(format!(
             "it cannot run this program's kernels, built with CUDA_COMPUTE_CAP={} for GPUs of that compute capability and newer: {}; build for this GPU, or use --device cpu",
             option_env!("CUDA_COMPUTE_CAP").unwrap_or("(that of the building machine)"),
@@ -74,7 +82,8 @@ fn missing() -> Option<String> {
             ],
         )
     };
-    let absent: Vec<String> = toolkit.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect();
+    let absent: Vec<String> =
+        toolkit.into_iter().filter(|(_, there)| !there).map(|(name, _)| name).collect();
     let mut said = Vec::new();
     if !driver {
         said.push(format!("libcuda.so.1 is not found: it comes with an NVIDIA driver, one for CUDA {major}.{minor} or newer"));
@@ -109,15 +118,22 @@ fn pool(device: &Device) -> std::result::Result<Option<sys::CUmemoryPool>, Drive
     }
 }
 
-/// Has the pool keep what is freed for the next step, instead of giving it back whenever the GPU has nothing to do.
+/// Has the pool keep what is freed for the next step, instead of giving it back whenever the GPU
+/// has nothing to do.
 fn keep_memory(device: &Device) -> std::result::Result<(), DriverError> {
     match pool(device)? {
-        Some(pool) => set(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX),
+        Some(pool) => {
+            set(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD, u64::MAX)
+        }
         None => Ok(()),
     }
 }
 
-fn set(pool: sys::CUmemoryPool, attribute: sys::CUmemPool_attribute, mut value: u64) -> std::result::Result<(), DriverError> {
+fn set(
+    pool: sys::CUmemoryPool,
+    attribute: sys::CUmemPool_attribute,
+    mut value: u64,
+) -> std::result::Result<(), DriverError> {
     // SAFETY: the attributes used here are 64-bit numbers, and the pool is the device's own.
     unsafe { result::mem_pool::set_attribute(pool, attribute, (&raw mut value).cast()) }
 }
@@ -129,8 +145,14 @@ pub(super) fn name(device: &Device) -> Option<String> {
 pub(super) fn peak_memory(device: &Device) -> Option<u64> {
     let (pool, mut value) = (pool(device).ok()??, 0u64);
     // SAFETY: this attribute is a 64-bit number, and the pool is the device's own.
-    unsafe { result::mem_pool::get_attribute(pool, sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH, (&raw mut value).cast()) }
-        .ok()?;
+    unsafe {
+        result::mem_pool::get_attribute(
+            pool,
+            sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH,
+            (&raw mut value).cast(),
+        )
+    }
+    .ok()?;
     Some(value)
 }
 

@@ -1,7 +1,9 @@
-//! Files of the Hugging Face hub: hf-hub's repository names and cache layout (shared with Python's `huggingface_hub`), with a download of our own that
-//! believes no file before its size and hash are those that the hub states.
+//! Files of the Hugging Face hub: hf-hub's repository names and cache layout (shared with Python's
+//! `huggingface_hub`), with a download of our own that believes no file before its size and hash
+//! are those that the hub states.
 //!
-//! What is in the cache is used without asking the hub again, so a revision that was downloaded once stays the one that is used.
+//! What is in the cache is used without asking the hub again, so a revision that was downloaded
+//! once stays the one that is used.
 
 mod transfer;
 
@@ -41,7 +43,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// A model repository, `timm/vit_base_patch16_224.augreg_in21k`, at a revision after an `@`, by default `main`.
+    /// A model repository, `timm/vit_base_patch16_224.augreg_in21k`, at a revision after an `@`, by
+    /// default `main`.
     pub fn model(text: &str) -> Self {
         let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
         Self { id: id.into(), revision: revision.into(), dataset: false }
@@ -59,7 +62,8 @@ impl Repository {
 
     /// Whether the revision looks like the first digits of a commit.
     fn is_short_commit(&self) -> bool {
-        (7..40).contains(&self.revision.len()) && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
+        (7..40).contains(&self.revision.len())
+            && self.revision.bytes().all(|b| b.is_ascii_hexdigit())
     }
 
     /// `datasets/` before data sets.
@@ -100,17 +104,31 @@ impl Hub {
         }
     }
 
-    /// The hub that the environment names: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN` or the token that `huggingface-cli login` stored,
-    /// `HF_HUB_OFFLINE`. Without a home folder there is no cache, and nothing can be downloaded.
+    /// The hub that the environment names: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN`
+    /// or the token that `huggingface-cli login` stored, `HF_HUB_OFFLINE`. Without a home folder
+    /// there is no cache, and nothing can be downloaded.
     pub fn from_env() -> Self {
         let of = |name: &str| std::env::var(name).ok().filter(|v| !v.trim().is_empty());
-        let home = of("HF_HOME").map(PathBuf::from).or_else(|| of("HOME").map(|h| Path::new(&h).join(".cache/huggingface")));
-        let cache = of("HF_HUB_CACHE").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join("hub")));
-        let homeless = cache.is_none().then(|| "the lack of HOME and HF_HOME (set HF_HOME to a folder)".to_owned());
-        let mut hub = Self::new(&of("HF_ENDPOINT").unwrap_or("https://huggingface.co".into()), cache.unwrap_or_default());
-        hub.token = of("HF_TOKEN").or_else(|| std::fs::read_to_string(home?.join("token")).ok()).map(|t| t.trim().to_owned());
+        let home = of("HF_HOME")
+            .map(PathBuf::from)
+            .or_else(|| of("HOME").map(|h| Path::new(&h).join(".cache/huggingface")));
+        let cache =
+            of("HF_HUB_CACHE").map(PathBuf::from).or_else(|| home.as_ref().map(|h| h.join("hub")));
+        let homeless = cache
+            .is_none()
+            .then(|| "the lack of HOME and HF_HOME (set HF_HOME to a folder)".to_owned());
+        let mut hub = Self::new(
+            &of("HF_ENDPOINT").unwrap_or("https://huggingface.co".into()),
+            cache.unwrap_or_default(),
+        );
+        hub.token = of("HF_TOKEN")
+            .or_else(|| std::fs::read_to_string(home?.join("token")).ok())
+            .map(|t| t.trim().to_owned());
         let no = |v: &String| ["0", "false", "no", "off"].contains(&v.to_lowercase().as_str());
-        hub.offline = of("HF_HUB_OFFLINE").filter(|v| !no(v)).map(|v| format!("--offline or HF_HUB_OFFLINE={v}")).or(homeless);
+        hub.offline = of("HF_HUB_OFFLINE")
+            .filter(|v| !no(v))
+            .map(|v| format!("--offline or HF_HUB_OFFLINE={v}"))
+            .or(homeless);
         hub
     }
 
@@ -144,7 +162,9 @@ impl Hub {
         let commit = std::fs::read_to_string(file).ok().map(|c| c.trim().to_owned());
         commit.filter(|c| is_commit(c)).or_else(|| {
             // A commit by its first digits, if just one that begins so is here.
-            let entries = std::fs::read_dir(folder.join("snapshots")).ok().filter(|_| repo.is_short_commit())?;
+            let entries = std::fs::read_dir(folder.join("snapshots"))
+                .ok()
+                .filter(|_| repo.is_short_commit())?;
             let names = entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned());
             let mut found = names.filter(|n| is_commit(n) && n.starts_with(&repo.revision));
             found.next().filter(|_| found.next().is_none())
@@ -166,7 +186,10 @@ impl Hub {
         if let Some(stated) = stated {
             let found = digest_of(&blob, &stated)?;
             if found != stated {
-                return Err(Error::file(&blob, "the downloaded file was changed or damaged since; delete it and give the command again"));
+                return Err(Error::file(
+                    &blob,
+                    "the downloaded file was changed or damaged since; delete it and give the command again",
+                ));
             }
         }
         Ok(Some(Fetched { path, commit: commit.to_owned() }))
@@ -209,7 +232,8 @@ impl Hub {
         }
         self.require_online(repo, names.first().unwrap_or(&"a file"))?;
         // Of a revision that was downloaded in part, the rest comes from the same commit.
-        let pinned = Repository { revision: commit.unwrap_or(repo.revision.clone()), ..repo.clone() };
+        let pinned =
+            Repository { revision: commit.unwrap_or(repo.revision.clone()), ..repo.clone() };
         for name in names {
             if let Some(found) = self.download(&pinned, name)? {
                 self.remember(repo, &found.commit)?;
@@ -219,7 +243,8 @@ impl Hub {
         Ok(None)
     }
 
-    /// A file that a repository may have; none also if nothing may be downloaded and it is not here.
+    /// A file that a repository may have; none also if nothing may be downloaded and it is not
+    /// here.
     ///
     /// # Errors
     /// As [`Hub::file`].
@@ -234,7 +259,10 @@ impl Hub {
     /// An error for a file that a repository does not have.
     pub(crate) fn lacks(&self, repo: &Repository, what: &str) -> Error {
         let page = format!("{}/{}{}", self.endpoint, repo.prefix(), repo.id);
-        Error::Protocol(format!("{} has no {what} at revision '{}'; see {page}", repo.id, repo.revision))
+        Error::Protocol(format!(
+            "{} has no {what} at revision '{}'; see {page}",
+            repo.id, repo.revision
+        ))
     }
 
     /// Writes down which commit a revision stands for.
@@ -246,16 +274,24 @@ impl Hub {
         transfer::write(&folder.join("refs").join(&repo.revision), commit)
     }
 
-    /// Those files of a repository whose names begin and end like this. Gives the folder they lie in and the commit.
+    /// Those files of a repository whose names begin and end like this. Gives the folder they lie
+    /// in and the commit.
     ///
     /// # Errors
     /// As [`Hub::file`].
     pub fn files(&self, repo: &Repository, (begin, end): (&str, &str)) -> Result<Fetched> {
         let wanted = |name: &String| name.starts_with(begin) && name.ends_with(end);
-        // The list of a whole download is kept beside the cache's references, so that it can be used without the network.
-        let kept = |commit: &str| self.cache.path().join(repo.hf().folder_name()).join(format!("cilbench-{commit}.json"));
-        let cached = self.cached_commit(repo).and_then(|c| Some((std::fs::read_to_string(kept(&c)).ok()?, c)));
-        let listed = cached.and_then(|(text, commit)| Some((serde_json::from_str::<Vec<String>>(&text).ok()?, commit)));
+        // The list of a whole download is kept beside the cache's references, so that it can be
+        // used without the network.
+        let kept = |commit: &str| {
+            self.cache.path().join(repo.hf().folder_name()).join(format!("cilbench-{commit}.json"))
+        };
+        let cached = self
+            .cached_commit(repo)
+            .and_then(|c| Some((std::fs::read_to_string(kept(&c)).ok()?, c)));
+        let listed = cached.and_then(|(text, commit)| {
+            Some((serde_json::from_str::<Vec<String>>(&text).ok()?, commit))
+        });
         let (names, commit) = match listed {
             Some(listed) => listed,
             None => {
@@ -266,7 +302,10 @@ impl Hub {
         };
         let wanted: Vec<&String> = names.iter().filter(|n| wanted(n)).collect();
         if wanted.is_empty() {
-            return Err(Error::Protocol(format!("{} at {}: there is no file {begin}*{end}", repo.id, self.endpoint)));
+            return Err(Error::Protocol(format!(
+                "{} at {}: there is no file {begin}*{end}",
+                repo.id, self.endpoint
+            )));
         }
         let pinned = Repository { revision: commit.clone(), ..repo.clone() };
         for name in &wanted {
@@ -283,7 +322,12 @@ impl Hub {
         let url = format!("{}/api/{kind}/{}/revision/{}", self.endpoint, repo.id, repo.revision);
         let response = self.get(&url, repo, "its list of files", None)?;
         let mut text = String::new();
-        response.into_body().into_reader().take(64 << 20).read_to_string(&mut text).map_err(|e| self.unreachable(&url, &e))?;
+        response
+            .into_body()
+            .into_reader()
+            .take(64 << 20)
+            .read_to_string(&mut text)
+            .map_err(|e| self.unreachable(&url, &e))?;
         let listing: Listing = serde_json::from_str(&text).map_err(|e| {
             Error::Protocol(format!("{url}: what answered is no Hugging Face hub ({e}); check HF_ENDPOINT and the network's sign-in page"))
         })?;

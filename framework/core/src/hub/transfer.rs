@@ -1,4 +1,5 @@
-//! One file from the hub into the cache: metadata first, then the body, resumed where it was cut, believed when size and hash agree.
+//! One file from the hub into the cache: metadata first, then the body, resumed where it was cut,
+//! believed when size and hash agree.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -79,18 +80,26 @@ enum Broken {
 
 impl Hub {
     pub(super) fn unreachable(&self, url: &str, why: &dyn std::fmt::Display) -> Error {
-        Error::Protocol(format!("{url} cannot be reached: {why}; check the network, or set HF_ENDPOINT to a mirror"))
+        Error::Protocol(format!(
+            "{url} cannot be reached: {why}; check the network, or set HF_ENDPOINT to a mirror"
+        ))
     }
 
     /// A request, repeated while the hub is busy (429) or out of order (5xx). It waits as long as
     /// the hub asks for, or a little longer each time.
-    fn request(&self, head: bool, url: &str, from: Option<u64>) -> Result<Response<Body>, ureq::Error> {
+    fn request(
+        &self,
+        head: bool,
+        url: &str,
+        from: Option<u64>,
+    ) -> Result<Response<Body>, ureq::Error> {
         let mut attempt = 0;
         loop {
             let response = self.request_once(head, url, from)?;
             let status = response.status();
             let passing = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-            let Some(wait) = wait(&response, attempt).filter(|_| passing && attempt < self.retries) else {
+            let Some(wait) = wait(&response, attempt).filter(|_| passing && attempt < self.retries)
+            else {
                 return Ok(response);
             };
             std::thread::sleep(wait);
@@ -99,7 +108,12 @@ impl Hub {
     }
 
     /// A request; the token goes to the hub itself only, not to where it redirects to.
-    fn request_once(&self, head: bool, url: &str, from: Option<u64>) -> Result<Response<Body>, ureq::Error> {
+    fn request_once(
+        &self,
+        head: bool,
+        url: &str,
+        from: Option<u64>,
+    ) -> Result<Response<Body>, ureq::Error> {
         let ours = Uri::try_from(self.endpoint.as_str()).ok().and_then(|e| e.authority().cloned());
         let theirs = Uri::try_from(url).ok().and_then(|u| u.authority().cloned());
         let mut request = if head { self.agent.head(url) } else { self.agent.get(url) };
@@ -115,7 +129,13 @@ impl Hub {
     }
 
     /// The answer to GET, with redirects followed; an error for any status but success.
-    pub(super) fn get(&self, url: &str, repo: &Repository, what: &str, from: Option<u64>) -> Result<Response<Body>> {
+    pub(super) fn get(
+        &self,
+        url: &str,
+        repo: &Repository,
+        what: &str,
+        from: Option<u64>,
+    ) -> Result<Response<Body>> {
         let mut at = url.to_owned();
         for _ in 0..HOPS {
             let response = self.request(false, &at, from).map_err(|e| self.unreachable(&at, &e))?;
@@ -127,12 +147,20 @@ impl Hub {
         Err(Error::Protocol(format!("{url}: redirected more than {HOPS} times")))
     }
 
-    fn successful(&self, response: Response<Body>, url: &str, repo: &Repository, what: &str) -> Result<Response<Body>> {
+    fn successful(
+        &self,
+        response: Response<Body>,
+        url: &str,
+        repo: &Repository,
+        what: &str,
+    ) -> Result<Response<Body>> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
         }
-        let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let header = |name: &str| {
+            response.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
+        };
         let (code, message, id) = (header("x-error-code"), header("x-error-message"), &repo.id);
         let page = format!("{}/{}{id}", self.endpoint, repo.prefix());
         let text = match (status, code) {
@@ -140,23 +168,37 @@ impl Hub {
                 "{id} is gated: accept its terms at {page}, make a token at {}/settings/tokens, and set HF_TOKEN to it",
                 self.endpoint
             ),
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if self.token.is_none() => format!(
-                "{id}: the hub wants to know who asks (status {status}): there is no such repository, or it is private or gated. Check the name at {page}; \
+            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) if self.token.is_none() => {
+                format!(
+                    "{id}: the hub wants to know who asks (status {status}): there is no such repository, or it is private or gated. Check the name at {page}; \
                  if it asks for terms, accept them, make a token at {}/settings/tokens, and set HF_TOKEN to it",
-                self.endpoint
-            ),
+                    self.endpoint
+                )
+            }
             (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => {
-                format!("{id}: the token is not accepted (status {status}); check HF_TOKEN, and whether it may read {page}")
+                format!(
+                    "{id}: the token is not accepted (status {status}); check HF_TOKEN, and whether it may read {page}"
+                )
             }
             (StatusCode::NOT_FOUND, "RevisionNotFound") if repo.is_short_commit() => {
-                format!("{id} has no revision '{}': the hub knows commits by all 40 digits only; see {page}/commits/main", repo.revision)
+                format!(
+                    "{id} has no revision '{}': the hub knows commits by all 40 digits only; see {page}/commits/main",
+                    repo.revision
+                )
             }
-            (StatusCode::NOT_FOUND, "RevisionNotFound") => format!("{id} has no revision '{}'; see {page}", repo.revision),
-            (StatusCode::NOT_FOUND, "RepoNotFound") => format!("there is no repository {id}; see {page}"),
-            (StatusCode::NOT_FOUND, _) => format!("{id} has no {what} at revision '{}'; see {page}", repo.revision),
+            (StatusCode::NOT_FOUND, "RevisionNotFound") => {
+                format!("{id} has no revision '{}'; see {page}", repo.revision)
+            }
+            (StatusCode::NOT_FOUND, "RepoNotFound") => {
+                format!("there is no repository {id}; see {page}")
+            }
+            (StatusCode::NOT_FOUND, _) => {
+                format!("{id} has no {what} at revision '{}'; see {page}", repo.revision)
+            }
             (StatusCode::TOO_MANY_REQUESTS, _) => format!(
                 "{url}: the hub answered {status}: there were too many requests{}; try again later, or set HF_TOKEN",
-                asked_to_wait(&response).map_or(String::new(), |s| format!(", and it asks to wait {s} seconds"))
+                asked_to_wait(&response)
+                    .map_or(String::new(), |s| format!(", and it asks to wait {s} seconds"))
             ),
             _ => format!("{url}: the hub answered {status} {message}; try again later"),
         };
@@ -182,26 +224,40 @@ impl Hub {
             ))
         };
         for _ in 0..HOPS {
-            let response = self.request(true, &url, None).map_err(|e| self.unreachable(&url, &e))?;
-            let header = |n: &str| response.headers().get(n).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let response =
+                self.request(true, &url, None).map_err(|e| self.unreachable(&url, &e))?;
+            let header = |n: &str| {
+                response.headers().get(n).and_then(|v| v.to_str().ok()).map(str::to_owned)
+            };
             let commit = header("x-repo-commit");
-            // A redirect that states the commit is the hub's own, to where the body is; another one is a repository's new name.
+            // A redirect that states the commit is the hub's own, to where the body is; another one
+            // is a repository's new name.
             if let (None, Some(next)) = (&commit, redirected(&url, &response)) {
                 url = next;
                 continue;
             }
             let found = match response.status() {
                 status if status.is_redirection() => response,
-                StatusCode::NOT_FOUND if header("x-error-code").as_deref() == Some("EntryNotFound") => {
+                StatusCode::NOT_FOUND
+                    if header("x-error-code").as_deref() == Some("EntryNotFound") =>
+                {
                     return Ok(None);
                 }
                 _ => self.successful(response, &url, repo, name)?,
             };
-            let header = |n: &str| found.headers().get(n).and_then(|v| v.to_str().ok()).map(str::to_owned);
-            let commit = commit.filter(|c| is_commit(c)).ok_or_else(|| not_a_hub(&url, "it states no commit"))?;
+            let header =
+                |n: &str| found.headers().get(n).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let commit = commit
+                .filter(|c| is_commit(c))
+                .ok_or_else(|| not_a_hub(&url, "it states no commit"))?;
             let etag = header("x-linked-etag").or_else(|| header("etag"));
-            let digest = etag.as_deref().and_then(Digest::parse).ok_or_else(|| not_a_hub(&url, "it states no hash of the file"))?;
-            let size = header("x-linked-size").or_else(|| header("content-length")).and_then(|s| s.parse().ok());
+            let digest = etag
+                .as_deref()
+                .and_then(Digest::parse)
+                .ok_or_else(|| not_a_hub(&url, "it states no hash of the file"))?;
+            let size = header("x-linked-size")
+                .or_else(|| header("content-length"))
+                .and_then(|s| s.parse().ok());
             let size = size.ok_or_else(|| not_a_hub(&url, "it states no size of the file"))?;
             return Ok(Some(Stated { commit, digest, size }));
         }
@@ -217,7 +273,8 @@ impl Hub {
         std::fs::create_dir_all(&blobs).map_err(Error::io(&blobs))?;
         let blob = blobs.join(stated.digest.text());
         let part = blobs.join(format!("{}.incomplete", stated.digest.text()));
-        // Two processes may want the same file. The lock's file stays: another process may be waiting for it.
+        // Two processes may want the same file. The lock's file stays: another process may be
+        // waiting for it.
         let locks = self.cache.path().join(".locks").join(repo.hf().folder_name());
         std::fs::create_dir_all(&locks).map_err(Error::io(&locks))?;
         let lock_path = locks.join(format!("{}.lock", stated.digest.text()));
@@ -255,11 +312,21 @@ impl Hub {
             }
         }
         let what = "what arrived is kept and the same command goes on from there, unless its hash was wrong";
-        Err(Error::Protocol(format!("{}: {last}, after {} attempts; {what}", self.url(repo, name), self.retries + 1)))
+        Err(Error::Protocol(format!(
+            "{}: {last}, after {} attempts; {what}",
+            self.url(repo, name),
+            self.retries + 1
+        )))
     }
 
     /// One attempt at the rest of the body.
-    fn body(&self, repo: &Repository, name: &str, stated: &Stated, part: &Path) -> Result<(), Broken> {
+    fn body(
+        &self,
+        repo: &Repository,
+        name: &str,
+        stated: &Stated,
+        part: &Path,
+    ) -> Result<(), Broken> {
         let io = |e: std::io::Error| Broken::Final(Error::io(part)(e));
         let have = std::fs::metadata(part).map_or(0, |m| m.len());
         let have = if have > stated.size { 0 } else { have };
@@ -267,28 +334,40 @@ impl Hub {
             return Ok(());
         }
         let url = self.url(repo, name);
-        let response = self.get(&url, repo, name, (have > 0).then_some(have)).map_err(|error| match &error {
-            Error::Protocol(text) if text.contains("cannot be reached") => Broken::Cut(text.clone()),
-            _ => Broken::Final(error),
-        })?;
+        let response =
+            self.get(&url, repo, name, (have > 0).then_some(have)).map_err(
+                |error| match &error {
+                    Error::Protocol(text) if text.contains("cannot be reached") => {
+                        Broken::Cut(text.clone())
+                    }
+                    _ => Broken::Final(error),
+                },
+            )?;
         // A server that does not know ranges begins again.
         let begin = if response.status() == StatusCode::PARTIAL_CONTENT { have } else { 0 };
-        let mut file = File::options().create(true).write(true).truncate(false).open(part).map_err(io)?;
+        let mut file =
+            File::options().create(true).write(true).truncate(false).open(part).map_err(io)?;
         file.set_len(begin).map_err(io)?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(begin)).map_err(io)?;
         let mut reader = response.into_body().into_reader();
         let (mut done, mut buffer) = (begin, vec![0; 1 << 18]);
         loop {
-            let n = reader
-                .read(&mut buffer)
-                .map_err(|e| Broken::Cut(format!("the connection was cut after {done} of {} bytes ({e})", stated.size)))?;
+            let n = reader.read(&mut buffer).map_err(|e| {
+                Broken::Cut(format!(
+                    "the connection was cut after {done} of {} bytes ({e})",
+                    stated.size
+                ))
+            })?;
             if n == 0 {
                 break;
             }
             done += n as u64;
             if done > stated.size {
                 file.set_len(0).map_err(io)?;
-                return Err(Broken::Cut(format!("the body is longer than the {} bytes that the hub states", stated.size)));
+                return Err(Broken::Cut(format!(
+                    "the body is longer than the {} bytes that the hub states",
+                    stated.size
+                )));
             }
             file.write_all(&buffer[..n]).map_err(io)?;
             if done < stated.size {
@@ -298,7 +377,9 @@ impl Hub {
         file.sync_all().map_err(io)?;
         match done == stated.size {
             true => Ok(()),
-            false => Err(Broken::Cut(format!("the body ended after {done} of {} bytes", stated.size))),
+            false => {
+                Err(Broken::Cut(format!("the body ended after {done} of {} bytes", stated.size)))
+            }
         }
     }
 }
@@ -313,7 +394,12 @@ fn redirected(url: &str, response: &Response<Body>) -> Option<String> {
         return Some(to.to_owned());
     }
     let uri = Uri::try_from(url).ok()?;
-    Some(format!("{}://{}{}{to}", uri.scheme_str()?, uri.authority()?, if to.starts_with('/') { "" } else { "/" }))
+    Some(format!(
+        "{}://{}{}{to}",
+        uri.scheme_str()?,
+        uri.authority()?,
+        if to.starts_with('/') { "" } else { "/" }
+    ))
 }
 
 /// The seconds that an answer asks to wait.
@@ -329,9 +415,9 @@ fn wait(response: &Response<Body>, attempt: u32) -> Option<Duration> {
     }
 }
 
-/// Makes `pointer` stand for `blob`: a relative symbolic link, as in Python's cache; a copy where the
-/// system has no links. Another process may be reading it: a right one is left alone, and a new one
-/// is made aside and renamed.
+/// Makes `pointer` stand for `blob`: a relative symbolic link, as in Python's cache; a copy where
+/// the system has no links. Another process may be reading it: a right one is left alone, and a new
+/// one is made aside and renamed.
 fn point(pointer: &Path, blob: &Path) -> Result<()> {
     let there = std::fs::canonicalize(pointer).ok();
     if there.is_some() && there == std::fs::canonicalize(blob).ok() {

@@ -88,7 +88,9 @@ impl<M: Method> Local<M> {
 
 /// An error unless the plan can be carried out.
 pub(crate) fn check_plan(plan: Plan, task: &TaskInfo) -> Result<Plan> {
-    let wrong = |what: &str| Err(Error::Protocol(format!("task {}: the method planned {what}", task.index + 1)));
+    let wrong = |what: &str| {
+        Err(Error::Protocol(format!("task {}: the method planned {what}", task.index + 1)))
+    };
     match plan {
         Plan { batch_size: 0, .. } => wrong("a batch size of 0"),
         Plan { epochs: 0, steps: Some(_), .. } => wrong("a number of steps with 0 epochs"),

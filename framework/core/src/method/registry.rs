@@ -1,4 +1,5 @@
-//! The registry of methods: those linked into this program, and those that plugins bring while it runs.
+//! The registry of methods: those linked into this program, and those that plugins bring while it
+//! runs.
 
 use std::marker::PhantomData;
 
@@ -21,11 +22,17 @@ pub trait Recipe: Send + Sync {
     /// [`Error::Usage`] for unknown keys or bad values.
     fn merge(&self, layers: &[Layer]) -> Result<Table>;
 
-    /// Builds the method from a merged configuration. `source` says how its backbone can be built again, elsewhere.
+    /// Builds the method from a merged configuration. `source` says how its backbone can be built
+    /// again, elsewhere.
     ///
     /// # Errors
     /// As [`Method::new`].
-    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>>;
+    fn build(
+        &self,
+        config: &Table,
+        setup: Setup,
+        source: Option<&BackboneSource>,
+    ) -> Result<Box<dyn Player>>;
 }
 
 /// Where a method comes from.
@@ -58,7 +65,9 @@ impl Origin {
 impl std::fmt::Display for Origin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::BuiltIn { type_name } => write!(f, "built in (crate {})", type_name().split("::").next().unwrap_or_default()),
+            Self::BuiltIn { type_name } => {
+                write!(f, "built in (crate {})", type_name().split("::").next().unwrap_or_default())
+            }
             Self::Plugin { plugin, place } => write!(f, "{plugin} from {place}"),
         }
     }
@@ -88,7 +97,12 @@ impl<M: Method> Recipe for Typed<M> {
         Ok(config::merge::<M::Config>(M::ABOUT.name, layers)?.1)
     }
 
-    fn build(&self, config: &Table, setup: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
+    fn build(
+        &self,
+        config: &Table,
+        setup: Setup,
+        _: Option<&BackboneSource>,
+    ) -> Result<Box<dyn Player>> {
         let layer = Layer { origin: "configuration".into(), table: config.clone() };
         let (config, _) = config::merge::<M::Config>(M::ABOUT.name, &[layer])?;
         let placement = setup.placement.clone();
@@ -99,12 +113,25 @@ impl<M: Method> Recipe for Typed<M> {
 impl MethodEntry {
     /// The entry of `M`.
     pub const fn of<M: Method>() -> Self {
-        Self { about: M::ABOUT, origin: Origin::BuiltIn { type_name: std::any::type_name::<M> }, recipe: &Typed::<M>(PhantomData) }
+        Self {
+            about: M::ABOUT,
+            origin: Origin::BuiltIn { type_name: std::any::type_name::<M> },
+            recipe: &Typed::<M>(PhantomData),
+        }
     }
 
     /// The entry of a method that a plugin brings; what it needs is kept for good.
-    pub fn loaded(about: About, plugin: Plugin, place: impl Into<String>, recipe: Box<dyn Recipe>) -> Self {
-        Self { about, origin: Origin::Plugin { plugin, place: place.into() }, recipe: Box::leak(recipe) }
+    pub fn loaded(
+        about: About,
+        plugin: Plugin,
+        place: impl Into<String>,
+        recipe: Box<dyn Recipe>,
+    ) -> Self {
+        Self {
+            about,
+            origin: Origin::Plugin { plugin, place: place.into() },
+            recipe: Box::leak(recipe),
+        }
     }
 
     /// Its hyper-parameters.
@@ -112,10 +139,13 @@ impl MethodEntry {
         self.recipe.fields()
     }
 
-    /// The settings that differ from the defaults on some data sets, by data set; those of [`MethodEntry::configure`].
+    /// The settings that differ from the defaults on some data sets, by data set; those of
+    /// [`MethodEntry::configure`].
     pub fn presets(&self) -> Vec<(String, Table)> {
         let presets: Table = toml::from_str(self.about.presets).unwrap_or_default();
-        let table = |(name, value)| if let toml::Value::Table(table) = value { Some((name, table)) } else { None };
+        let table = |(name, value)| {
+            if let toml::Value::Table(table) = value { Some((name, table)) } else { None }
+        };
         presets.into_iter().filter_map(table).collect()
     }
 
@@ -125,10 +155,17 @@ impl MethodEntry {
     /// [`Error::Usage`] for unknown keys or bad values.
     pub fn configure(&self, dataset: &str, layers: &[Layer]) -> Result<Table> {
         let mut all = Vec::new();
-        let presets: Table = toml::from_str(self.about.presets)
-            .map_err(|e| Error::Protocol(format!("the presets of method '{}' are not valid TOML: {e}", self.about.name)))?;
+        let presets: Table = toml::from_str(self.about.presets).map_err(|e| {
+            Error::Protocol(format!(
+                "the presets of method '{}' are not valid TOML: {e}",
+                self.about.name
+            ))
+        })?;
         if let Some(toml::Value::Table(table)) = presets.get(dataset) {
-            all.push(Layer { origin: format!("preset of {} for {dataset}", self.about.name), table: table.clone() });
+            all.push(Layer {
+                origin: format!("preset of {} for {dataset}", self.about.name),
+                table: table.clone(),
+            });
         }
         all.extend_from_slice(layers);
         layers.iter().try_for_each(|layer| self.refuse_foreign(layer))?;
@@ -139,7 +176,8 @@ impl MethodEntry {
     fn refuse_foreign(&self, layer: &Layer) -> Result<()> {
         let has = |entry: &Self, key: &str| entry.fields().iter().any(|f| f.key == key);
         for key in layer.table.keys().filter(|key| !has(self, key)) {
-            let owners: Vec<&str> = all().into_iter().filter(|e| has(e, key)).map(|e| e.about.name).collect();
+            let owners: Vec<&str> =
+                all().into_iter().filter(|e| has(e, key)).map(|e| e.about.name).collect();
             if !owners.is_empty() {
                 let (origin, name) = (&layer.origin, self.about.name);
                 let owners = owners.join(", ");
@@ -163,7 +201,12 @@ impl MethodEntry {
     ///
     /// # Errors
     /// As [`Method::new`].
-    pub fn build_on(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
+    pub fn build_on(
+        &self,
+        config: &Table,
+        setup: Setup,
+        source: Option<&BackboneSource>,
+    ) -> Result<Box<dyn Player>> {
         self.recipe.build(config, setup, source)
     }
 }
@@ -182,8 +225,11 @@ impl Named for MethodEntry {
 /// [`Error::Usage`] if its name is no name for a method, or taken: says by whom.
 pub fn register(entry: MethodEntry) -> Result<&'static MethodEntry> {
     let (name, origin) = (entry.about.name, entry.origin.clone());
-    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/\\".contains(c)) {
-        let text = format!("{origin}: '{name}' is no name for a method: use letters, digits and hyphens");
+    if name.is_empty()
+        || name.contains(|c: char| c.is_whitespace() || c.is_control() || "/\\".contains(c))
+    {
+        let text =
+            format!("{origin}: '{name}' is no name for a method: use letters, digits and hyphens");
         return Err(Error::usage(text));
     }
     METHODS.add(entry).map_err(|other| {
@@ -208,7 +254,9 @@ pub fn all() -> Vec<&'static MethodEntry> {
 pub fn find(name: &str) -> Result<&'static MethodEntry> {
     let known = all().iter().any(|entry| entry.about.name == name);
     METHODS.find(name).map_err(|error| match error {
-        Error::Usage(text) if !known => Error::Usage(format!("{text}; one of a plugin needs --plugin with its library or command")),
+        Error::Usage(text) if !known => Error::Usage(format!(
+            "{text}; one of a plugin needs --plugin with its library or command"
+        )),
         other => other,
     })
 }
@@ -227,14 +275,25 @@ mod tests {
         fn merge(&self, _: &[Layer]) -> Result<Table> {
             Ok(Table::new())
         }
-        fn build(&self, _: &Table, _: Setup, _: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
+        fn build(
+            &self,
+            _: &Table,
+            _: Setup,
+            _: Option<&BackboneSource>,
+        ) -> Result<Box<dyn Player>> {
             Err(Error::Unsupported("nothing to build".into()))
         }
     }
 
     fn entry(name: &'static str, place: &str) -> MethodEntry {
         let about = About { name, ..About::DEFAULT };
-        let plugin = Plugin { kind: PluginKind::Binary, name: "some".into(), version: "0.1".into(), protocol: 1, sha256: "ab".repeat(32) };
+        let plugin = Plugin {
+            kind: PluginKind::Binary,
+            name: "some".into(),
+            version: "0.1".into(),
+            protocol: 1,
+            sha256: "ab".repeat(32),
+        };
         MethodEntry::loaded(about, plugin, place, Box::new(Nothing))
     }
 
@@ -245,9 +304,20 @@ mod tests {
         assert_eq!(find("from-a-plugin").expect("there").fields(), []);
         assert_eq!(all().iter().filter(|e| e.about.name == "from-a-plugin").count(), 1);
         let text = register(entry("from-a-plugin", "second.so")).err().expect("taken").to_string();
-        assert!(text.contains("second.so: the method name 'from-a-plugin' is taken") && text.contains("from first.so"), "{text}");
+        assert!(
+            text.contains("second.so: the method name 'from-a-plugin' is taken")
+                && text.contains("from first.so"),
+            "{text}"
+        );
         for bad in ["", "two words", "a/b", "a\n"] {
-            assert!(register(entry(bad, "third.so")).err().expect("bad").to_string().contains("is no name"), "{bad:?}");
+            assert!(
+                register(entry(bad, "third.so"))
+                    .err()
+                    .expect("bad")
+                    .to_string()
+                    .contains("is no name"),
+                "{bad:?}"
+            );
         }
     }
 }

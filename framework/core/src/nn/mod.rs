@@ -39,10 +39,14 @@ pub use cpu::speed::Product;
 pub use gaussian::{Features, Gaussian, Normals};
 pub use head_sgd::{LayerLoss, LayerSgd};
 pub use ops::{
-    attention, attention_cls, binary_cross_entropy, cross_entropy, distillation, eigenvalues, frozen_layer_norm, frozen_linear, gelu_erf,
-    layer_norm, linear, mean_entropy, mse, normalised, relation, smooth_l1, spectra,
+    attention, attention_cls, binary_cross_entropy, cross_entropy, distillation, eigenvalues,
+    frozen_layer_norm, frozen_linear, gelu_erf, layer_norm, linear, mean_entropy, mse, normalised,
+    relation, smooth_l1, spectra,
 };
-pub(crate) use vit_trunk::{AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+pub(crate) use vit_trunk::{
+    AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass,
+    Workspace,
+};
 
 thread_local! {
     static WITHOUT_CPU_KERNELS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };

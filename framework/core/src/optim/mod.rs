@@ -39,7 +39,11 @@ struct Slot<const N: usize> {
 }
 
 /// Declares `optimiser.step.<variable>` and `optimiser.<moment>.<variable>` for each variable.
-fn slots<const N: usize>(groups: Vec<Group>, names: [&str; N], carry: &mut Carry) -> Result<Vec<Slot<N>>> {
+fn slots<const N: usize>(
+    groups: Vec<Group>,
+    names: [&str; N],
+    carry: &mut Carry,
+) -> Result<Vec<Slot<N>>> {
     let one = |Group { variable, factor }: Group| {
         let name = variable.name().to_owned();
         let steps = carry.held_from(format!("optimiser.step.{name}"), Kind::Optimiser, 0)?;
@@ -97,7 +101,12 @@ impl Adam {
     const EPS: f64 = 1e-8;
 
     /// An optimiser of these variables.
-    pub fn new(groups: Vec<Group>, rate: f64, weight_decay: f64, carry: &mut Carry) -> Result<Self> {
+    pub fn new(
+        groups: Vec<Group>,
+        rate: f64,
+        weight_decay: f64,
+        carry: &mut Carry,
+    ) -> Result<Self> {
         Ok(Self { slots: slots(groups, ["adam.m", "adam.v"], carry)?, rate, weight_decay })
     }
 }
@@ -109,7 +118,9 @@ impl Optimiser for Adam {
             let Some(g) = gradient(&slot.variable, grads, self.weight_decay)? else { continue };
             let (before, step) = slot.advance()?;
             let [m, v] = match before {
-                Some([m, v]) => [((m * b1)? + (&g * (1.0 - b1))?)?, ((v * b2)? + (g.sqr()? * (1.0 - b2))?)?],
+                Some([m, v]) => {
+                    [((m * b1)? + (&g * (1.0 - b1))?)?, ((v * b2)? + (g.sqr()? * (1.0 - b2))?)?]
+                }
                 None => [(&g * (1.0 - b1))?, (g.sqr()? * (1.0 - b2))?],
             };
             let (c1, c2) = (1.0 - b1.powi(step as i32), 1.0 - b2.powi(step as i32));
@@ -136,7 +147,13 @@ pub struct Sgd {
 
 impl Sgd {
     /// An optimiser of these variables.
-    pub fn new(groups: Vec<Group>, rate: f64, momentum: f64, weight_decay: f64, carry: &mut Carry) -> Result<Self> {
+    pub fn new(
+        groups: Vec<Group>,
+        rate: f64,
+        momentum: f64,
+        weight_decay: f64,
+        carry: &mut Carry,
+    ) -> Result<Self> {
         Ok(Self { slots: slots(groups, ["sgd.momentum"], carry)?, rate, momentum, weight_decay })
     }
 }
@@ -187,7 +204,8 @@ mod tests {
         if saved.is_none() {
             x.set(&Tensor::new(&[2f64], &Device::Cpu).expect("two")).expect("set");
         }
-        let optimiser = make(vec![Group { variable: x.clone(), factor: 1.0 }], &mut carry).expect("optimiser");
+        let optimiser =
+            make(vec![Group { variable: x.clone(), factor: 1.0 }], &mut carry).expect("optimiser");
         Problem { carried, x, optimiser }
     }
 
@@ -202,7 +220,8 @@ mod tests {
         fn run(&mut self, steps: usize) {
             for _ in 0..steps {
                 // The loss x²/2 has the gradient x.
-                let loss = (self.x.sqr().expect("sqr") * 0.5).expect("half").sum_all().expect("sum");
+                let loss =
+                    (self.x.sqr().expect("sqr") * 0.5).expect("half").sum_all().expect("sum");
                 self.optimiser.step(&loss.backward().expect("bwd")).expect("step");
             }
         }
@@ -221,14 +240,16 @@ mod tests {
             let g = w + 0.01 * w;
             m = 0.9 * m + 0.1 * g;
             v = 0.999 * v + 0.001 * g * g;
-            w -= 0.1 * (m / (1.0 - 0.9f64.powi(t))) / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
+            w -=
+                0.1 * (m / (1.0 - 0.9f64.powi(t))) / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
         }
         assert!((problem.value() - w).abs() < 1e-12);
     }
 
     #[test]
     fn sgd_follows_its_formulas() {
-        let mut problem = problem(|groups, carry| Ok(Box::new(Sgd::new(groups, 0.1, 0.9, 0.01, carry)?)), None);
+        let mut problem =
+            problem(|groups, carry| Ok(Box::new(Sgd::new(groups, 0.1, 0.9, 0.01, carry)?)), None);
         problem.run(3);
         let (mut w, mut b) = (2.0, 0.0);
         for _ in 0..3 {
@@ -246,7 +267,11 @@ mod tests {
             let mut first = problem(adam(false), None);
             first.run(stop);
             let state = first.carried.state().expect("state");
-            assert_eq!(state.iter().count(), if stop == 0 { 2 } else { 4 }, "no moments before the first step");
+            assert_eq!(
+                state.iter().count(),
+                if stop == 0 { 2 } else { 4 },
+                "no moments before the first step"
+            );
             let mut second = problem(adam(false), Some(&state));
             second.run(5 - stop);
             assert_eq!(second.value(), whole.value());

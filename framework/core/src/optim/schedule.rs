@@ -2,12 +2,14 @@
 
 use std::f64::consts::PI;
 
-/// Cosine annealing to zero over `period` epochs, PyTorch's `CosineAnnealingLR` in closed form; past the period the rate goes up again.
+/// Cosine annealing to zero over `period` epochs, PyTorch's `CosineAnnealingLR` in closed form;
+/// past the period the rate goes up again.
 pub fn cosine(rate: f64, epoch: f64, period: f64) -> f64 {
     rate * (1.0 + (PI * epoch / period).cos()) / 2.0
 }
 
-/// The schedule of the SR²-LoRA authors' Adam: rate·cos(99π·max(e−1, 0) / (200(K−1))) in epoch e of K. It lags by one, so the first two epochs run at the full rate.
+/// The schedule of the SR²-LoRA authors' Adam: rate·cos(99π·max(e−1, 0) / (200(K−1))) in epoch e of
+/// K. It lags by one, so the first two epochs run at the full rate.
 pub fn authors_cosine(rate: f64, epoch: usize, epochs: usize) -> f64 {
     if epochs <= 1 {
         return rate;
@@ -29,7 +31,10 @@ mod tests {
 
     #[test]
     fn the_authors_schedule_lags_by_one() {
-        assert_eq!([authors_cosine(2.0, 0, 6), authors_cosine(2.0, 1, 6), authors_cosine(2.0, 0, 1)], [2.0; 3]);
+        assert_eq!(
+            [authors_cosine(2.0, 0, 6), authors_cosine(2.0, 1, 6), authors_cosine(2.0, 0, 1)],
+            [2.0; 3]
+        );
         assert!((authors_cosine(2.0, 5, 6) - 2.0 * (99.0 * PI * 4.0 / 1000.0).cos()).abs() < 1e-12);
     }
 }

@@ -28,7 +28,12 @@ type Drive<'a> = TaskDrive<'a, Recorder<'a>, EpochFeed<'a>>;
 
 impl<'a> Pair<'a> {
     pub(super) fn new(a: Side, b: Side, options: &'a Options) -> Self {
-        Self { sides: [a, b], options, ledger: Ledger::new(options.tolerance), report: Report::default() }
+        Self {
+            sides: [a, b],
+            options,
+            ledger: Ledger::new(options.tolerance),
+            report: Report::default(),
+        }
     }
 
     pub(super) fn run(self, scenario: &mut dyn Scenario) -> Result<Report> {
@@ -39,7 +44,8 @@ impl<'a> Pair<'a> {
         sides.iter().try_for_each(|side| of_side(&side.name, side.player.check(&facts)))?;
         let mut course = Course::open(scenario, players, options.until)?;
         let names = [0, 1].map(|i| sides[i].name.clone());
-        let (mut memories, mut seen) = ([Memory::default(), Memory::default()], Vec::<[Task; 2]>::new());
+        let (mut memories, mut seen) =
+            ([Memory::default(), Memory::default()], Vec::<[Task; 2]>::new());
         let mut notebook = Notebook { names, options, ledger, report };
         while let Some(Shown { tasks, .. }) = course.next_task()? {
             seen.push(tasks);
@@ -67,7 +73,13 @@ impl Notebook<'_> {
     }
 
     /// One task of both in step. It ends early when they part.
-    fn task(&mut self, sides: &mut [Side; 2], seen: &[[Task; 2]], transforms: &Transforms, memories: &mut [Memory; 2]) -> Result<()> {
+    fn task(
+        &mut self,
+        sides: &mut [Side; 2],
+        seen: &[[Task; 2]],
+        transforms: &Transforms,
+        memories: &mut [Memory; 2],
+    ) -> Result<()> {
         let Some(tasks) = seen.last() else { return Ok(()) };
         let number = tasks[0].info.index + 1;
         self.drive(sides, tasks, transforms, memories)?;
@@ -82,7 +94,13 @@ impl Notebook<'_> {
     }
 
     /// Plan, begin, steps and end of both, compared after every call.
-    fn drive(&mut self, sides: &mut [Side; 2], tasks: &[Task; 2], transforms: &Transforms, memories: &mut [Memory; 2]) -> Result<()> {
+    fn drive(
+        &mut self,
+        sides: &mut [Side; 2],
+        tasks: &[Task; 2],
+        transforms: &Transforms,
+        memories: &mut [Memory; 2],
+    ) -> Result<()> {
         let (options, number) = (self.options, tasks[0].info.index + 1);
         let begun = format!("task {number}, as it begins");
         let images = tasks.each_ref().map(|t| t.info.train_images);
@@ -108,7 +126,12 @@ impl Notebook<'_> {
         self.probes(hosts.each_mut(), &ended)?;
         self.draws(&hosts, number);
         if hosts.iter().any(|h| !h.trace.stored.is_empty()) {
-            self.ledger.equal("exemplars stored", &ended, &hosts[0].trace.stored, &hosts[1].trace.stored);
+            self.ledger.equal(
+                "exemplars stored",
+                &ended,
+                &hosts[0].trace.stored,
+                &hosts[1].trace.stored,
+            );
         }
         Ok(())
     }
@@ -121,11 +144,17 @@ impl Notebook<'_> {
                 (None, None) => return Ok(()),
                 (ours, theirs) => {
                     let steps = [ours.is_some(), theirs.is_some()];
-                    self.ledger.equal("whether there is one more step", "after the last common step", &steps[0], &steps[1]);
+                    self.ledger.equal(
+                        "whether there is one more step",
+                        "after the last common step",
+                        &steps[0],
+                        &steps[1],
+                    );
                     return Ok(());
                 }
             };
-            let place = format!("task {}, epoch {}, step {}", ours.task + 1, ours.epoch + 1, ours.step + 1);
+            let place =
+                format!("task {}, epoch {}, step {}", ours.task + 1, ours.epoch + 1, ours.step + 1);
             self.losses(&[ours.losses, theirs.losses], &place);
             self.probes([a.host_mut(), b.host_mut()], &place)?;
             self.report.steps += 1;
@@ -136,7 +165,9 @@ impl Notebook<'_> {
     fn losses(&mut self, [a, b]: &[Losses; 2], place: &str) {
         for (name, value) in &a.0 {
             match b.0.iter().find(|(n, _)| n == name) {
-                Some((_, other)) => self.ledger.numbers(&format!("loss {name}"), "", place, &[*value], &[*other]),
+                Some((_, other)) => {
+                    self.ledger.numbers(&format!("loss {name}"), "", place, &[*value], &[*other])
+                }
                 None => self.only(0, "loss term", name),
             }
         }
@@ -148,13 +179,19 @@ impl Notebook<'_> {
     /// Notes what only one side has.
     fn only(&mut self, side: usize, what: &str, name: &str) {
         let (has, lacks) = (self.label(side), self.label(1 - side));
-        self.ledger.note(format!("the {what} '{name}' of {has} was not compared: {lacks} has none of this name"));
+        self.ledger.note(format!(
+            "the {what} '{name}' of {has} was not compared: {lacks} has none of this name"
+        ));
     }
 
     /// A side's name, told apart where both have the same.
     fn label(&self, side: usize) -> String {
         let name = &self.names[side];
-        if self.names[0] == self.names[1] { format!("{name} ({})", ["A", "B"][side]) } else { name.clone() }
+        if self.names[0] == self.names[1] {
+            format!("{name} ({})", ["A", "B"][side])
+        } else {
+            name.clone()
+        }
     }
 
     /// Compares the probes since the last call: the n-th of a name with the n-th of the same name.
@@ -173,17 +210,26 @@ impl Notebook<'_> {
         Ok(())
     }
 
-    /// Draws are answered by name: one that only one side makes is the likeliest reason to part later on.
+    /// Draws are answered by name: one that only one side makes is the likeliest reason to part
+    /// later on.
     fn draws(&mut self, hosts: &[Recorder; 2], number: usize) {
         let [a, b] = [&hosts[0].trace.draws, &hosts[1].trace.draws];
         for (name, drawn) in a.iter().filter(|(name, drawn)| b.get(*name) != Some(drawn)) {
-            let theirs = b.get(name).map_or("never".to_owned(), |(times, shape)| format!("{times} times as {shape:?}"));
+            let theirs = b
+                .get(name)
+                .map_or("never".to_owned(), |(times, shape)| format!("{times} times as {shape:?}"));
             let (ours, label) = (format!("{} times as {:?}", drawn.0, drawn.1), self.label(0));
-            self.ledger.note(format!("in task {number} '{name}' was drawn {ours} by {label}, {theirs} by {}", self.label(1)));
+            self.ledger.note(format!(
+                "in task {number} '{name}' was drawn {ours} by {label}, {theirs} by {}",
+                self.label(1)
+            ));
         }
         for (name, drawn) in b.iter().filter(|(name, _)| !a.contains_key(*name)) {
             let (label, other) = (self.label(1), self.label(0));
-            self.ledger.note(format!("in task {number} '{name}' was drawn {} times by {label}, never by {other}", drawn.0));
+            self.ledger.note(format!(
+                "in task {number} '{name}' was drawn {} times by {label}, never by {other}",
+                drawn.0
+            ));
         }
     }
 
@@ -202,24 +248,41 @@ impl Notebook<'_> {
         for (name, entry) in a.iter() {
             match b.get(name) {
                 Some(other) => {
-                    let quantity = format!("state ({})", format!("{:?}", entry.kind).to_lowercase());
+                    let quantity =
+                        format!("state ({})", format!("{:?}", entry.kind).to_lowercase());
                     self.ledger.arrays(&quantity, name, place, &entry.value, &other.value)?;
                 }
                 None => self.only(0, "state tensor", name),
             }
         }
-        b.iter().filter(|(name, _)| a.get(name).is_none()).for_each(|(name, _)| self.only(1, "state tensor", name));
+        b.iter()
+            .filter(|(name, _)| a.get(name).is_none())
+            .for_each(|(name, _)| self.only(1, "state tensor", name));
         Ok(())
     }
 
     /// Compares logits, predicted classes and CLS tokens on the test images of all tasks so far.
-    fn outputs(&mut self, sides: &[Side; 2], seen: &[[Task; 2]], transforms: &Transforms, number: usize) -> Result<()> {
+    fn outputs(
+        &mut self,
+        sides: &[Side; 2],
+        seen: &[[Task; 2]],
+        transforms: &Transforms,
+        number: usize,
+    ) -> Result<()> {
         let place = format!("task {number}, on its test images");
         let classes = seen.iter().flat_map(|t| &t[0].info.classes).max().map_or(0, |c| c + 1);
         let (mut labels, mut logits) = (Vec::new(), [Vec::new(), Vec::new()]);
         for [task, _] in seen {
-            for (i, batch) in
-                Loader::new(&task.test, (0..task.test.len()).collect(), BATCH, 0, transforms, View::Test, Augment::Never).enumerate()
+            for (i, batch) in Loader::new(
+                &task.test,
+                (0..task.test.len()).collect(),
+                BATCH,
+                0,
+                transforms,
+                View::Test,
+                Augment::Never,
+            )
+            .enumerate()
             {
                 let data = to_tensors(batch?, transforms.image_size, &self.options.placement)?;
                 for (side, all) in sides.iter().zip(&mut logits) {
@@ -237,10 +300,13 @@ impl Notebook<'_> {
         Ok(())
     }
 
-    /// Images of which the two predict different classes, although the logits of these are not equal within the tolerance.
+    /// Images of which the two predict different classes, although the logits of these are not
+    /// equal within the tolerance.
     fn predictions(&mut self, a: &[Vec<f64>], b: &[Vec<f64>], labels: &[i64], place: &str) {
         let best = |rows: &[Vec<f64>]| -> Vec<usize> {
-            rows.iter().map(|row| (0..row.len()).fold(0, |m, c| if row[c] > row[m] { c } else { m })).collect()
+            rows.iter()
+                .map(|row| (0..row.len()).fold(0, |m, c| if row[c] > row[m] { c } else { m }))
+                .collect()
         };
         let (ours, theirs) = (best(a), best(b));
         let tied = |i: usize| {
@@ -252,7 +318,10 @@ impl Notebook<'_> {
         let what = || format!("{differ} of {n} images are given another class");
         self.ledger.record("predicted classes", "", place, differ as f64 / n.max(1) as f64, what);
         let accuracy = |best: &[usize]| {
-            100.0 * best.iter().zip(labels).filter(|(best, label)| **best as i64 == **label).count() as f64 / n.max(1) as f64
+            100.0
+                * best.iter().zip(labels).filter(|(best, label)| **best as i64 == **label).count()
+                    as f64
+                / n.max(1) as f64
         };
         self.report.accuracy.push((accuracy(&ours), accuracy(&theirs)));
     }
@@ -260,10 +329,20 @@ impl Notebook<'_> {
     fn cls_tokens(&mut self, sides: &[Side; 2], data: &Images, place: &str) -> Result<()> {
         let tokens = |side: &Side| of_side(&side.name, side.player.cls_tokens(&data.images));
         match (tokens(&sides[0])?, tokens(&sides[1])?) {
-            (Some(a), Some(b)) => self.ledger.arrays("CLS tokens", "", place, &Array::from_tensor(&a)?, &Array::from_tensor(&b)?)?,
+            (Some(a), Some(b)) => self.ledger.arrays(
+                "CLS tokens",
+                "",
+                place,
+                &Array::from_tensor(&a)?,
+                &Array::from_tensor(&b)?,
+            )?,
             (None, None) => {}
-            (Some(_), None) => self.ledger.note(format!("the CLS tokens were not compared: {} has none", self.label(1))),
-            (None, Some(_)) => self.ledger.note(format!("the CLS tokens were not compared: {} has none", self.label(0))),
+            (Some(_), None) => self
+                .ledger
+                .note(format!("the CLS tokens were not compared: {} has none", self.label(1))),
+            (None, Some(_)) => self
+                .ledger
+                .note(format!("the CLS tokens were not compared: {} has none", self.label(0))),
         }
         Ok(())
     }
@@ -277,9 +356,16 @@ fn open_side<'a>(
     transforms: &'a Transforms,
     options: &'a Options,
 ) -> Result<Drive<'a>> {
-    let host = TaskHost::new(options.seed, task.info.index, side.access, &task.train, transforms, memory);
+    let host =
+        TaskHost::new(options.seed, task.info.index, side.access, &task.train, transforms, memory);
     let feed = EpochFeed { task, transforms, seed: options.seed };
-    let drive = TaskDrive::plan(&mut *side.player, &task.info, Recorder::new(host), feed, &options.placement);
+    let drive = TaskDrive::plan(
+        &mut *side.player,
+        &task.info,
+        Recorder::new(host),
+        feed,
+        &options.placement,
+    );
     of_side(&side.name, drive)
 }
 
@@ -295,7 +381,10 @@ fn predict(side: &Side, data: &Images, classes: usize, task: &TaskInfo) -> Resul
     }
     let rows = logits.to_vec2::<f64>()?;
     if rows.iter().flatten().any(|v| !v.is_finite()) {
-        return Err(Error::Diverged(format!("a logit is not finite on test images of task {}", task.index + 1)));
+        return Err(Error::Diverged(format!(
+            "a logit is not finite on test images of task {}",
+            task.index + 1
+        )));
     }
     Ok(rows)
 }

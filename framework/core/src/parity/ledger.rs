@@ -54,15 +54,31 @@ impl Ledger {
     }
 
     /// Compares a quantity at a place; `part` names the tensor, where the quantity has several.
-    pub(super) fn numbers(&mut self, quantity: &str, part: &str, place: &str, a: &[f64], b: &[f64]) {
+    pub(super) fn numbers(
+        &mut self,
+        quantity: &str,
+        part: &str,
+        place: &str,
+        a: &[f64],
+        b: &[f64],
+    ) {
         let error = relative_error(a, b);
         self.record(quantity, part, place, error, || difference(a, b));
     }
 
     /// As [`Ledger::numbers`], for arrays: their shapes must agree.
-    pub(super) fn arrays(&mut self, quantity: &str, part: &str, place: &str, a: &Array, b: &Array) -> Result<()> {
+    pub(super) fn arrays(
+        &mut self,
+        quantity: &str,
+        part: &str,
+        place: &str,
+        a: &Array,
+        b: &Array,
+    ) -> Result<()> {
         if a.shape != b.shape {
-            self.record(quantity, part, place, f64::INFINITY, || format!("the shapes are {:?} and {:?}", a.shape, b.shape));
+            self.record(quantity, part, place, f64::INFINITY, || {
+                format!("the shapes are {:?} and {:?}", a.shape, b.shape)
+            });
             return Ok(());
         }
         let (a, b) = (a.to_f64()?, b.to_f64()?);
@@ -71,14 +87,30 @@ impl Ledger {
     }
 
     /// Compares what is equal or not.
-    pub(super) fn equal<T: PartialEq + std::fmt::Debug>(&mut self, quantity: &str, place: &str, a: &T, b: &T) {
+    pub(super) fn equal<T: PartialEq + std::fmt::Debug>(
+        &mut self,
+        quantity: &str,
+        place: &str,
+        a: &T,
+        b: &T,
+    ) {
         let error = if a == b { 0.0 } else { f64::INFINITY };
-        self.record(quantity, "", place, error, || format!("{} and {}", shortened(a), shortened(b)));
+        self.record(quantity, "", place, error, || {
+            format!("{} and {}", shortened(a), shortened(b))
+        });
     }
 
     /// Enters an error of a quantity; `what` tells how the two differ.
-    pub(super) fn record(&mut self, quantity: &str, part: &str, place: &str, error: f64, what: impl FnOnce() -> String) {
-        let named = if part.is_empty() { quantity.to_owned() } else { format!("{quantity}: {part}") };
+    pub(super) fn record(
+        &mut self,
+        quantity: &str,
+        part: &str,
+        place: &str,
+        error: f64,
+        what: impl FnOnce() -> String,
+    ) {
+        let named =
+            if part.is_empty() { quantity.to_owned() } else { format!("{quantity}: {part}") };
         let at = if part.is_empty() { place.to_owned() } else { format!("{part}, {place}") };
         // Not a number is never within a tolerance, and the worst of all.
         let error = if error.is_nan() { f64::INFINITY } else { error };
@@ -89,10 +121,16 @@ impl Ledger {
                     (q.worst, q.at) = (error, at);
                 }
             }
-            None => self.quantities.push(Quantity { name: quantity.to_owned(), compared: 1, worst: error, at }),
+            None => self.quantities.push(Quantity {
+                name: quantity.to_owned(),
+                compared: 1,
+                worst: error,
+                at,
+            }),
         }
         if error > self.tolerance && self.parting.is_none() {
-            self.parting = Some(Parting { quantity: named, place: place.to_owned(), error, what: what() });
+            self.parting =
+                Some(Parting { quantity: named, place: place.to_owned(), error, what: what() });
         }
     }
 }
@@ -105,7 +143,8 @@ fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
     let scale = norm(&mut a.iter().copied()).max(norm(&mut b.iter().copied()));
     // `max` would pass over a NaN: the difference keeps it.
-    norm(&mut a.iter().zip(b).map(|(a, b)| a - b)) / scale.max(1e-6 * (a.len().max(1) as f64).sqrt())
+    norm(&mut a.iter().zip(b).map(|(a, b)| a - b))
+        / scale.max(1e-6 * (a.len().max(1) as f64).sqrt())
 }
 
 /// The two values, or those of the element that differs most.
@@ -119,14 +158,20 @@ fn difference(a: &[f64], b: &[f64]) -> String {
                 gap => gap,
             };
             let worst = (0..a.len()).max_by(|i, j| gap(i).total_cmp(&gap(j)));
-            worst.map_or("nothing".to_owned(), |i| format!("{} and {} in element {i} of {}", a[i], b[i], a.len()))
+            worst.map_or("nothing".to_owned(), |i| {
+                format!("{} and {} in element {i} of {}", a[i], b[i], a.len())
+            })
         }
     }
 }
 
 fn shortened<T: std::fmt::Debug>(value: &T) -> String {
     let text = format!("{value:?}");
-    if text.chars().count() > 200 { text.chars().take(200).chain("…".chars()).collect() } else { text }
+    if text.chars().count() > 200 {
+        text.chars().take(200).chain("…".chars()).collect()
+    } else {
+        text
+    }
 }
 
 /// An error that says which of the two failed.
@@ -154,12 +199,19 @@ mod tests {
         ledger.numbers("loss ce", "", "step 4", &[1.0], &[2.0]);
         let parting = ledger.parting.expect("parted");
         assert_eq!((parting.place.as_str(), parting.what.as_str()), ("step 3", "1 and 1.01"));
-        assert_eq!((ledger.quantities[0].compared, ledger.quantities[0].at.as_str()), (4, "step 4"));
+        assert_eq!(
+            (ledger.quantities[0].compared, ledger.quantities[0].at.as_str()),
+            (4, "step 4")
+        );
     }
 
     #[test]
     fn nan_lengths_and_shapes_never_agree_and_nothing_agrees_with_nothing() {
-        for (a, b) in [(&[f64::NAN][..], &[f64::NAN][..]), (&[1.0], &[1.0, 1.0]), (&[0.0, f64::INFINITY], &[0.0, 1.0])] {
+        for (a, b) in [
+            (&[f64::NAN][..], &[f64::NAN][..]),
+            (&[1.0], &[1.0, 1.0]),
+            (&[0.0, f64::INFINITY], &[0.0, 1.0]),
+        ] {
             let mut ledger = Ledger::new(1e9);
             ledger.numbers("x", "", "here", a, b);
             assert!(ledger.parting.is_some(), "{a:?} {b:?}");

@@ -1,8 +1,11 @@
-//! Parity of two implementations of one method: identical draws and data, step by step, and the first quantity in which they part.
+//! Parity of two implementations of one method: identical draws and data, step by step, and the
+//! first quantity in which they part.
 //!
-//! Both are driven through the public traits, as in a run, side by side: a PyTorch process plugin and a method of this program, say. Compared are,
-//! by name, the loss terms of every step, the probes, the state where names agree, the exemplars stored, and after each task the logits, the
-//! predicted classes and the CLS tokens on the test images. What only one of them has is not compared, and is noted.
+//! Both are driven through the public traits, as in a run, side by side: a PyTorch process plugin
+//! and a method of this program, say. Compared are, by name, the loss terms of every step, the
+//! probes, the state where names agree, the exemplars stored, and after each task the logits, the
+//! predicted classes and the CLS tokens on the test images. What only one of them has is not
+//! compared, and is noted.
 
 mod drive;
 mod ledger;
@@ -56,7 +59,8 @@ pub struct Report {
 /// Drives both through `scenario` side by side, until they part or it ends.
 ///
 /// # Errors
-/// Whatever one of the two, or the data, fails with. That they part is no error: see [`Report::parting`].
+/// Whatever one of the two, or the data, fails with. That they part is no error: see
+/// [`Report::parting`].
 pub fn compare(a: Side, b: Side, scenario: &mut dyn Scenario, options: &Options) -> Result<Report> {
     drive::Pair::new(a, b, options).run(scenario)
 }

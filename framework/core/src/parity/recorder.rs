@@ -41,7 +41,9 @@ impl Host for Recorder<'_> {
         match &request {
             Request::Probe { name, value } => self.trace.probes.push((name.clone(), value.clone())),
             Request::Draw { name, shape, .. } => self.trace.drawn(name, shape),
-            Request::Memory(MemoryRequest::Insert { positions, .. }) => self.trace.stored.extend(positions),
+            Request::Memory(MemoryRequest::Insert { positions, .. }) => {
+                self.trace.stored.extend(positions)
+            }
             _ => {}
         }
         self.host.answer(request)

@@ -1,7 +1,9 @@
-//! Classifier alignment: after a task, all heads are retrained on features drawn from the classes' Gaussians (SLCA, Zhang et al. 2023).
+//! Classifier alignment: after a task, all heads are retrained on features drawn from the classes'
+//! Gaussians (SLCA, Zhang et al. 2023).
 //!
-//! 20 epochs; each draws 5·batch features of every class seen, shuffles them, and takes as many steps of 5·batch as there are classes. SGD
-//! with momentum 0.9, rate 0.005, cosine with T = 5 stepped once an epoch for all 20, so that the rate goes down and up again.
+//! 20 epochs; each draws 5·batch features of every class seen, shuffles them, and takes as many
+//! steps of 5·batch as there are classes. SGD with momentum 0.9, rate 0.005, cosine with T = 5
+//! stepped once an epoch for all 20, so that the rate goes down and up again.
 
 use candle_core::Tensor;
 use schemars::JsonSchema;
@@ -30,8 +32,8 @@ pub enum AlignmentLoss {
     CrossEntropy,
 }
 
-/// Classifier alignment: class statistics of every task, and all heads trained anew on features that
-/// are drawn from them.
+/// Classifier alignment: class statistics of every task, and all heads trained anew on features
+/// that are drawn from them.
 pub struct ClassifierAlignment {
     loss: AlignmentLoss,
     /// The method's batch size; a step takes 5 times as many features.
@@ -92,24 +94,43 @@ impl ClassifierAlignment {
             let rate = optim::cosine(RATE, epoch as f64, COSINE_EPOCHS);
             let sum = layer.epoch(rate, &features, (&labels, &order), self.samples_per_class())?;
             if !sum.is_finite() {
-                return Err(Error::Diverged(format!("classifier alignment, epoch {}: the losses of its steps sum to {sum}", epoch + 1)));
+                return Err(Error::Diverged(format!(
+                    "classifier alignment, epoch {}: the losses of its steps sum to {sum}",
+                    epoch + 1
+                )));
             }
         }
         let (weight, bias) = layer.layer()?;
         heads.set_stacked(&weight, &bias)
     }
 
-    /// An epoch's features, drawn or those that a replay prescribes; their labels (n), i64, and the order in which they are learned (n), i64.
-    fn samples(&self, epoch: usize, features: &mut Features, ctx: &mut Context) -> Result<(Tensor, Tensor)> {
-        if let (Some(given), Some(labels)) = (ctx.given(format!("align.samples.{epoch}"))?, ctx.given(format!("align.labels.{epoch}"))?) {
+    /// An epoch's features, drawn or those that a replay prescribes; their labels (n), i64, and the
+    /// order in which they are learned (n), i64.
+    fn samples(
+        &self,
+        epoch: usize,
+        features: &mut Features,
+        ctx: &mut Context,
+    ) -> Result<(Tensor, Tensor)> {
+        if let (Some(given), Some(labels)) = (
+            ctx.given(format!("align.samples.{epoch}"))?,
+            ctx.given(format!("align.labels.{epoch}"))?,
+        ) {
             *features = Features::of(given.to_dtype(ctx.dtype(), ctx.device())?);
-            return Ok((labels.to_tensor(ctx.device())?, Tensor::arange(0, labels.len() as i64, ctx.device())?));
+            return Ok((
+                labels.to_tensor(ctx.device())?,
+                Tensor::arange(0, labels.len() as i64, ctx.device())?,
+            ));
         }
         let per_class = self.samples_per_class();
-        let (classes, gaussians): (Vec<_>, Vec<_>) = self.statistics.gaussians()?.into_iter().unzip();
+        let (classes, gaussians): (Vec<_>, Vec<_>) =
+            self.statistics.gaussians()?.into_iter().unzip();
         let gaussians: Vec<&Gaussian> = gaussians.iter().map(AsRef::as_ref).collect();
-        let labels: Vec<i64> = classes.iter().flat_map(|class| std::iter::repeat_n(*class, per_class)).collect();
-        features.draw(&gaussians, |i, gaussian| ctx.normals(format!("align.normals.{epoch}.{i}"), [per_class, gaussian.dim()]))?;
+        let labels: Vec<i64> =
+            classes.iter().flat_map(|class| std::iter::repeat_n(*class, per_class)).collect();
+        features.draw(&gaussians, |i, gaussian| {
+            ctx.normals(format!("align.normals.{epoch}.{i}"), [per_class, gaussian.dim()])
+        })?;
         let order = ctx.permutation(format!("align.order.{epoch}"), labels.len())?;
         Ok((Tensor::new(labels, ctx.device())?, order))
     }

@@ -34,15 +34,31 @@ impl Bottlenecks {
     /// Declares `adapter.<block>.<part>` for every block. A fresh down is drawn from
     /// U(−1/√dim, 1/√dim) (kaiming-uniform with a = √5) and all else is zero, so that they change
     /// nothing yet.
-    pub fn grow(width: usize, scale: f64, backbone: &dyn Backbone, carry: &mut Carry) -> Result<Self> {
+    pub fn grow(
+        width: usize,
+        scale: f64,
+        backbone: &dyn Backbone,
+        carry: &mut Carry,
+    ) -> Result<Self> {
         let info = backbone.info();
         let bound = 1.0 / (info.dim as f64).sqrt();
         let draw = Fresh::Draw(Law::Uniform { low: -bound, high: bound });
         let blocks = (0..info.blocks).map(|block| {
             let shapes = shapes(width, info.dim);
-            let mut part =
-                |i: usize, fresh: Fresh| carry.variable(format!("adapter.{block}.{}", PARTS[i]), Kind::Trained, &shapes[i], fresh);
-            Ok([part(0, draw)?, part(1, Fresh::Zeros)?, part(2, Fresh::Zeros)?, part(3, Fresh::Zeros)?])
+            let mut part = |i: usize, fresh: Fresh| {
+                carry.variable(
+                    format!("adapter.{block}.{}", PARTS[i]),
+                    Kind::Trained,
+                    &shapes[i],
+                    fresh,
+                )
+            };
+            Ok([
+                part(0, draw)?,
+                part(1, Fresh::Zeros)?,
+                part(2, Fresh::Zeros)?,
+                part(3, Fresh::Zeros)?,
+            ])
         });
         Ok(Self { scale, blocks: blocks.collect::<Result<_>>()? })
     }

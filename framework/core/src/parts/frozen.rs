@@ -1,4 +1,5 @@
-//! Frozen features: what closed-form methods share — one pass over a task with the test transform, no gradient.
+//! Frozen features: what closed-form methods share — one pass over a task with the test transform,
+//! no gradient.
 
 use candle_core::Tensor;
 
@@ -51,7 +52,8 @@ impl FrozenFeatures {
         Ok(self.backbone.forward(images, Pass::default())?.cls)
     }
 
-    /// Features (n, dim) of all the task's training images with the test transform, and their classes.
+    /// Features (n, dim) of all the task's training images with the test transform, and their
+    /// classes.
     ///
     /// # Errors
     /// If an image cannot be read.

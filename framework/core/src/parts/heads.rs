@@ -17,7 +17,8 @@ struct Head {
     bias: Variable,
 }
 
-/// The heads of all tasks so far. Where tasks share their classes (domain-incremental) there is one head for all of them.
+/// The heads of all tasks so far. Where tasks share their classes (domain-incremental) there is one
+/// head for all of them.
 #[derive(Debug, Clone)]
 pub struct Heads {
     dim: usize,
@@ -41,7 +42,8 @@ impl Heads {
     }
 
     /// Declares the head of a new task, `head.<n>.weight` and `head.<n>.bias`. A fresh one is drawn
-    /// from U(−1/√dim, 1/√dim) as PyTorch's linear layer. If no class is new the shared head is kept.
+    /// from U(−1/√dim, 1/√dim) as PyTorch's linear layer. If no class is new the shared head is
+    /// kept.
     pub fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         if !self.is_new(task)? {
             return Ok(());
@@ -49,7 +51,12 @@ impl Heads {
         let bound = 1.0 / (self.dim as f64).sqrt();
         let fresh = Fresh::Draw(Law::Uniform { low: -bound, high: bound });
         let (head, classes) = (self.heads.len(), task.classes.len());
-        let weight = carry.variable(format!("head.{head}.weight"), Kind::Trained, &[classes, self.dim], fresh)?;
+        let weight = carry.variable(
+            format!("head.{head}.weight"),
+            Kind::Trained,
+            &[classes, self.dim],
+            fresh,
+        )?;
         let bias = carry.variable(format!("head.{head}.bias"), Kind::Trained, &[classes], fresh)?;
         self.heads.push(Head { weight, bias });
         Ok(())
@@ -60,7 +67,10 @@ impl Heads {
     /// # Errors
     /// [`Error::Protocol`] if there is no head yet.
     pub fn current(&self, features: &Tensor) -> Result<Tensor> {
-        let head = self.heads.last().ok_or_else(|| Error::Protocol("a head was used before the first task began".into()))?;
+        let head = self
+            .heads
+            .last()
+            .ok_or_else(|| Error::Protocol("a head was used before the first task began".into()))?;
         nn::linear(features, &head.weight, &head.bias)
     }
 
@@ -93,7 +103,9 @@ impl Heads {
     pub fn set_stacked(&self, weight: &Tensor, bias: &Tensor) -> Result<()> {
         let (rows, classes) = (weight.dim(0)?, self.classes()?);
         if (rows, bias.dims()) != (classes, &[classes]) {
-            return Err(Error::Protocol(format!("a layer of {rows} classes for heads of {classes}")));
+            return Err(Error::Protocol(format!(
+                "a layer of {rows} classes for heads of {classes}"
+            )));
         }
         let mut first = 0;
         for head in &self.heads {

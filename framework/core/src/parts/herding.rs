@@ -1,4 +1,5 @@
-//! Herding: the images whose running mean stays nearest to the class mean (Welling 2009; iCaRL, Rebuffi et al., CVPR 2017, algorithm 4).
+//! Herding: the images whose running mean stays nearest to the class mean (Welling 2009; iCaRL,
+//! Rebuffi et al., CVPR 2017, algorithm 4).
 
 use candle_core::{D, DType, Device, Tensor};
 
@@ -12,8 +13,9 @@ pub fn unit(rows: &Tensor) -> Result<Tensor> {
     Ok(rows.broadcast_div(&(rows.sqr()?.sum_keepdim(D::Minus1)?.sqrt()? + 1e-12)?)?)
 }
 
-/// The first `m` rows of features (n, dim) in the order of herding: p_k = argmin over the rows left of ‖μ − (φ(x) + Σ_{j<k} φ(p_j)) / k‖, φ of length one
-/// and μ their mean. All of them if there are no more than `m`; of equally good rows the first. In f64 on the host.
+/// The first `m` rows of features (n, dim) in the order of herding: p_k = argmin over the rows left
+/// of ‖μ − (φ(x) + Σ_{j<k} φ(p_j)) / k‖, φ of length one and μ their mean. All of them if there are
+/// no more than `m`; of equally good rows the first. In f64 on the host.
 ///
 /// # Errors
 /// If the tensor operation fails.
@@ -26,7 +28,9 @@ pub fn herding(features: &Tensor, m: usize) -> Result<Vec<usize>> {
     let mut chosen = Vec::new();
     while chosen.len() < m && !left.is_empty() {
         let k = (chosen.len() + 1) as f64;
-        let distance = |row: &[f64]| -> f64 { row.iter().zip(&mean).zip(&sum).map(|((x, m), s)| (m - (x + s) / k).powi(2)).sum() };
+        let distance = |row: &[f64]| -> f64 {
+            row.iter().zip(&mean).zip(&sum).map(|((x, m), s)| (m - (x + s) / k).powi(2)).sum()
+        };
         let mut best = (0, f64::INFINITY);
         for (place, index) in left.iter().enumerate() {
             let d = distance(&rows[*index]);
@@ -47,16 +51,22 @@ mod tests {
 
     /// The definition, term by term.
     fn by_hand(rows: &[[f64; 2]], m: usize) -> Vec<usize> {
-        let unit: Vec<[f64; 2]> = rows.iter().map(|[a, b]| [a / a.hypot(*b), b / a.hypot(*b)]).collect();
+        let unit: Vec<[f64; 2]> =
+            rows.iter().map(|[a, b]| [a / a.hypot(*b), b / a.hypot(*b)]).collect();
         let mean = [0, 1].map(|i| unit.iter().map(|r| r[i]).sum::<f64>() / rows.len() as f64);
         let mut chosen: Vec<usize> = Vec::new();
         for k in 1..=m {
             let distance = |candidate: usize| {
-                let of = |i: usize| mean[i] - (unit[candidate][i] + chosen.iter().map(|c| unit[*c][i]).sum::<f64>()) / k as f64;
+                let of = |i: usize| {
+                    mean[i]
+                        - (unit[candidate][i] + chosen.iter().map(|c| unit[*c][i]).sum::<f64>())
+                            / k as f64
+                };
                 of(0).hypot(of(1))
             };
             let left = (0..rows.len()).filter(|c| !chosen.contains(c));
-            let best = left.min_by(|a, b| distance(*a).total_cmp(&distance(*b))).expect("one is left");
+            let best =
+                left.min_by(|a, b| distance(*a).total_cmp(&distance(*b))).expect("one is left");
             chosen.push(best);
         }
         chosen
@@ -76,10 +86,22 @@ mod tests {
         let rows = unit(&features).expect("unit");
         let mean = rows.mean(0).expect("mean");
         let distance = |indices: Vec<u32>| {
-            let chosen = rows.index_select(&Tensor::new(indices, &Device::Cpu).expect("indices"), 0).expect("rows").mean(0).expect("mean");
-            (chosen - &mean).expect("sub").sqr().expect("sqr").sum_all().expect("sum").to_scalar::<f64>().expect("scalar")
+            let chosen = rows
+                .index_select(&Tensor::new(indices, &Device::Cpu).expect("indices"), 0)
+                .expect("rows")
+                .mean(0)
+                .expect("mean");
+            (chosen - &mean)
+                .expect("sub")
+                .sqr()
+                .expect("sqr")
+                .sum_all()
+                .expect("sum")
+                .to_scalar::<f64>()
+                .expect("scalar")
         };
-        let herded = herding(&features, 10).expect("herding").into_iter().map(|i| i as u32).collect();
+        let herded =
+            herding(&features, 10).expect("herding").into_iter().map(|i| i as u32).collect();
         assert!(distance(herded) * 2.0 < distance((0..10).collect()));
     }
 }

@@ -55,7 +55,8 @@ pub struct LearnerConfig {
     /// Epochs, batches and the optimiser.
     #[serde(flatten)]
     pub training: Training,
-    /// What is trained besides the heads; rank and targets count with lora only, and all wants a learning_rate of 1e-5 or so.
+    /// What is trained besides the heads; rank and targets count with lora only, and all wants a
+    /// learning_rate of 1e-5 or so.
     pub trainable: Trainable,
     /// The pairs, with trainable = lora.
     #[serde(flatten)]
@@ -116,7 +117,17 @@ impl Learner {
         }
         let heads = Heads::new(backbone.info().dim);
         let (carried_weights, optimiser) = (Vec::new(), None);
-        Ok(Self { backbone, heads, pairs, config, scope, weights, carried_weights, optimiser, placement })
+        Ok(Self {
+            backbone,
+            heads,
+            pairs,
+            config,
+            scope,
+            weights,
+            carried_weights,
+            optimiser,
+            placement,
+        })
     }
 
     /// What it was made with.
@@ -131,10 +142,17 @@ impl Learner {
 
     /// Forgets all that was learned: goes on from `backbone`, with new heads for these finished
     /// tasks.
-    pub fn restart(&mut self, mut backbone: Box<dyn Backbone>, finished: &[TaskInfo], carry: &mut Carry) -> Result<()> {
+    pub fn restart(
+        &mut self,
+        mut backbone: Box<dyn Backbone>,
+        finished: &[TaskInfo],
+        carry: &mut Carry,
+    ) -> Result<()> {
         self.carried_weights.clear();
         match self.config.trainable {
-            Trainable::Lora => self.pairs = Pairs::new(self.config.lora.clone(), backbone.as_ref())?,
+            Trainable::Lora => {
+                self.pairs = Pairs::new(self.config.lora.clone(), backbone.as_ref())?
+            }
             Trainable::Head => {}
             Trainable::All => self.weights = backbone.unfreeze()?,
         }
@@ -159,7 +177,8 @@ impl Learner {
         let low_rank = (self.config.trainable == Trainable::Lora).then_some(&running);
         let train_weights = self.config.trainable == Trainable::All;
         let cls_tokens = want == Want::ClsTokens;
-        self.backbone.forward(images, Pass { low_rank, cls_tokens, train_weights, ..Pass::default() })
+        self.backbone
+            .forward(images, Pass { low_rank, cls_tokens, train_weights, ..Pass::default() })
     }
 
     /// Features without a graph.
@@ -175,9 +194,16 @@ impl Learner {
     ///
     /// # Errors
     /// [`Error::Protocol`] if a label is none of them.
-    pub fn cross_entropy(&self, features: &Tensor, data: &Images, task: &TaskInfo) -> Result<Tensor> {
+    pub fn cross_entropy(
+        &self,
+        features: &Tensor,
+        data: &Images,
+        task: &TaskInfo,
+    ) -> Result<Tensor> {
         match self.scope {
-            Classes::Current => nn::cross_entropy(&self.heads.current(features)?, &task.within(&data.labels)?),
+            Classes::Current => {
+                nn::cross_entropy(&self.heads.current(features)?, &task.within(&data.labels)?)
+            }
             Classes::Seen => nn::cross_entropy(&self.heads.all(features)?, &data.labels),
         }
     }
@@ -216,7 +242,9 @@ impl Model for Learner {
     /// `backbone.<name>`.
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         if self.carried_weights.is_empty() {
-            let adopt = |(name, var): &(String, Var)| carry.adopt(format!("backbone.{name}"), Kind::Trained, var);
+            let adopt = |(name, var): &(String, Var)| {
+                carry.adopt(format!("backbone.{name}"), Kind::Trained, var)
+            };
             self.carried_weights = self.weights.iter().map(adopt).collect::<Result<_>>()?;
         }
         self.pairs.grow(self.backbone.as_ref(), carry)?;
@@ -251,11 +279,16 @@ impl Model for Learner {
     /// exported.
     fn export(&self) -> Result<Exported> {
         if self.optimiser.is_some() {
-            return Err(Error::Protocol("a model is exported between tasks, not within one".into()));
+            return Err(Error::Protocol(
+                "a model is exported between tasks, not within one".into(),
+            ));
         }
         let mut out = self.backbone.export()?;
         let (weight, bias) = self.heads.stacked()?;
-        out.tensors.extend([("head.weight".to_owned(), weight.detach()), ("head.bias".to_owned(), bias.detach())]);
+        out.tensors.extend([
+            ("head.weight".to_owned(), weight.detach()),
+            ("head.bias".to_owned(), bias.detach()),
+        ]);
         Ok(out)
     }
 }

@@ -1,4 +1,5 @@
-//! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics, classifier alignment, training settings.
+//! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics,
+//! classifier alignment, training settings.
 
 mod alignment;
 mod bottlenecks;
@@ -32,8 +33,13 @@ use candle_core::Tensor;
 use crate::Result;
 
 /// The rows of features (images, dim) whose label is `class`; none if there is no such label.
-pub(crate) fn rows_of_class(features: &Tensor, labels: &[i64], class: i64) -> Result<Option<Tensor>> {
-    let rows: Vec<u32> = (0..labels.len() as u32).filter(|i| labels[*i as usize] == class).collect();
+pub(crate) fn rows_of_class(
+    features: &Tensor,
+    labels: &[i64],
+    class: i64,
+) -> Result<Option<Tensor>> {
+    let rows: Vec<u32> =
+        (0..labels.len() as u32).filter(|i| labels[*i as usize] == class).collect();
     match rows.is_empty() {
         true => Ok(None),
         false => Ok(Some(features.index_select(&Tensor::new(rows, features.device())?, 0)?)),

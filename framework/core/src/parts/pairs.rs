@@ -1,4 +1,5 @@
-//! LoRA pairs: one for each task and projection; the running one trains, finished ones are folded into the backbone and kept for the record.
+//! LoRA pairs: one for each task and projection; the running one trains, finished ones are folded
+//! into the backbone and kept for the record.
 
 use std::collections::BTreeMap;
 
@@ -66,10 +67,13 @@ impl Pairs {
     /// No pairs yet.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a rank of 0 or above the width of a target, or no or repeated targets; [`Error::Unsupported`] for a target that the backbone lacks.
+    /// [`Error::Usage`] for a rank of 0 or above the width of a target, or no or repeated targets;
+    /// [`Error::Unsupported`] for a target that the backbone lacks.
     pub fn new(config: LoraConfig, backbone: &dyn Backbone) -> Result<Self> {
         if config.targets.is_empty() {
-            return Err(Error::usage("targets = []: name at least one projection, as in targets = [\"k\", \"v\"]"));
+            return Err(Error::usage(
+                "targets = []: name at least one projection, as in targets = [\"k\", \"v\"]",
+            ));
         }
         for (i, target) in config.targets.iter().enumerate() {
             if config.targets[..i].contains(target) {
@@ -78,7 +82,10 @@ impl Pairs {
             let (outputs, inputs) = backbone.projection(Site { block: 0, projection: *target })?;
             let width = outputs.min(inputs);
             if config.rank == 0 || config.rank > width {
-                return Err(Error::usage(format!("rank = {}: must be from 1 to the width of projection '{target}', {width}", config.rank)));
+                return Err(Error::usage(format!(
+                    "rank = {}: must be from 1 to the width of projection '{target}', {width}",
+                    config.rank
+                )));
             }
         }
         Ok(Self { config, tasks: Vec::new(), folded: 0, designed: false, last_blocks: None })
@@ -90,14 +97,17 @@ impl Pairs {
         Self { config, tasks: Vec::new(), folded: 0, designed: false, last_blocks: None }
     }
 
-    /// The same with A designed for each task and frozen, in the last `last_blocks` blocks only (all of them if none is stated).
+    /// The same with A designed for each task and frozen, in the last `last_blocks` blocks only
+    /// (all of them if none is stated).
     ///
     /// # Errors
     /// [`Error::Usage`] for 0 or more blocks than there are.
     pub fn designed(mut self, last_blocks: Option<usize>, backbone: &dyn Backbone) -> Result<Self> {
         let depth = backbone.info().blocks;
         if let Some(n) = last_blocks.filter(|n| *n == 0 || *n > depth) {
-            return Err(Error::usage(format!("last_blocks = {n}: the backbone has {depth} blocks")));
+            return Err(Error::usage(format!(
+                "last_blocks = {n}: the backbone has {depth} blocks"
+            )));
         }
         (self.designed, self.last_blocks) = (true, last_blocks);
         Ok(self)
@@ -109,24 +119,33 @@ impl Pairs {
     /// If a shape does not fit.
     pub fn set_a(&mut self, by_block: &[Tensor]) -> Result<()> {
         for pair in self.tasks.iter().skip(self.folded).flatten() {
-            pair.a.set(&by_block[pair.site.block].to_dtype(pair.a.dtype())?.to_device(pair.a.device())?)?;
+            pair.a.set(
+                &by_block[pair.site.block].to_dtype(pair.a.dtype())?.to_device(pair.a.device())?,
+            )?;
         }
         Ok(())
     }
 
     fn sites(&self, blocks: usize) -> Vec<Site> {
         let first = self.last_blocks.map_or(0, |n| blocks - n);
-        (first..blocks).flat_map(|block| self.config.targets.iter().map(move |p| Site { block, projection: *p })).collect()
+        (first..blocks)
+            .flat_map(|block| {
+                self.config.targets.iter().map(move |p| Site { block, projection: *p })
+            })
+            .collect()
     }
 
-    /// Declares the running pair of a new task, `lora.<task>.blocks.<i>.<projection>.<A|B>`. A fresh
-    /// A is drawn from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), a fresh B is zero.
+    /// Declares the running pair of a new task, `lora.<task>.blocks.<i>.<projection>.<A|B>`. A
+    /// fresh A is drawn from U(−1/√inputs, 1/√inputs) (kaiming-uniform with a = √5), a fresh B is
+    /// zero.
     ///
     /// # Errors
     /// [`Error::Protocol`] if the last task's pair was not folded.
     pub fn grow(&mut self, backbone: &dyn Backbone, carry: &mut Carry) -> Result<()> {
         if self.folded != self.tasks.len() {
-            return Err(Error::Protocol("a task began while the last task's LoRA pair was still running".into()));
+            return Err(Error::Protocol(
+                "a task began while the last task's LoRA pair was still running".into(),
+            ));
         }
         let (task, rank) = (self.tasks.len(), self.config.rank);
         let kind_of_a = if self.designed { Kind::Statistic } else { Kind::Trained };
@@ -134,8 +153,18 @@ impl Pairs {
             let (outputs, inputs) = backbone.projection(site)?;
             let bound = 1.0 / (inputs as f64).sqrt();
             let fresh = Fresh::Draw(Law::Uniform { low: -bound, high: bound });
-            let a = carry.variable(format!("lora.{task}.{site}.A"), kind_of_a, &[rank, inputs], fresh)?;
-            let b = carry.variable(format!("lora.{task}.{site}.B"), Kind::Trained, &[outputs, rank], Fresh::Zeros)?;
+            let a = carry.variable(
+                format!("lora.{task}.{site}.A"),
+                kind_of_a,
+                &[rank, inputs],
+                fresh,
+            )?;
+            let b = carry.variable(
+                format!("lora.{task}.{site}.B"),
+                Kind::Trained,
+                &[outputs, rank],
+                Fresh::Zeros,
+            )?;
             Ok(VarPair { site, a, b })
         });
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
@@ -147,7 +176,11 @@ impl Pairs {
     pub fn running(&self) -> LowRank {
         let mut paths = LowRank::new();
         for pair in self.tasks.iter().skip(self.folded).flatten() {
-            let a = if self.designed { pair.a.as_detached_tensor() } else { pair.a.as_tensor().clone() };
+            let a = if self.designed {
+                pair.a.as_detached_tensor()
+            } else {
+                pair.a.as_tensor().clone()
+            };
             paths.insert(pair.site, Pair { a, b: pair.b.as_tensor().clone() });
         }
         paths
@@ -191,7 +224,8 @@ impl Pairs {
         products(self.tasks.iter().skip(self.folded).flatten())
     }
 
-    /// Σ B·A (outputs, inputs) of the pairs that are part of the weights, site by site; none before the first is.
+    /// Σ B·A (outputs, inputs) of the pairs that are part of the weights, site by site; none before
+    /// the first is.
     ///
     /// # Errors
     /// If the tensor operation fails.

@@ -22,7 +22,9 @@ impl Prototypes {
     /// Declares those of a task's classes, for features of width `dim`: `prototype.<class>` (dim)
     /// and, for all classes, `prototype_images`.
     pub fn settle(&mut self, task: &TaskInfo, dim: usize, carry: &mut Carry) -> Result<()> {
-        for class in task.classes.iter().filter(|class| **class >= self.means.len()).collect::<Vec<_>>() {
+        for class in
+            task.classes.iter().filter(|class| **class >= self.means.len()).collect::<Vec<_>>()
+        {
             let name = format!("prototype.{class}");
             self.means.push(carry.value(name, Kind::Statistic, &[dim], Fresh::Zeros)?);
         }
@@ -38,7 +40,9 @@ impl Prototypes {
     /// [`Error::Protocol`] for a class without an image, unless a domain lacks a class that others
     /// have.
     pub fn add(&mut self, task: &TaskInfo, features: &Tensor, labels: &[i64]) -> Result<()> {
-        let undeclared = || Error::Protocol(format!("task {}: its prototypes were never declared", task.index + 1));
+        let undeclared = || {
+            Error::Protocol(format!("task {}: its prototypes were never declared", task.index + 1))
+        };
         let images = self.images.as_ref().ok_or_else(undeclared)?;
         let mut counts = images.get()?.as_ref().clone();
         counts.resize(self.means.len(), 0.0);
@@ -47,7 +51,9 @@ impl Prototypes {
             let (mean, new) = match rows_of_class(features, labels, class as i64)? {
                 Some(rows) => (rows.mean(0)?, rows.dim(0)? as f64),
                 None if task.domain.is_some() => continue,
-                None => return Err(Error::Protocol(format!("class {class} has no training image"))),
+                None => {
+                    return Err(Error::Protocol(format!("class {class} has no training image")));
+                }
             };
             let count = &mut counts[class];
             if *count > 0.0 {
@@ -63,9 +69,15 @@ impl Prototypes {
     }
 
     fn stacked(&self) -> Result<Tensor> {
-        let means = self.means.iter().map(|mean| Ok(mean.get()?.as_ref().clone())).collect::<Result<Vec<_>>>()?;
+        let means = self
+            .means
+            .iter()
+            .map(|mean| Ok(mean.get()?.as_ref().clone()))
+            .collect::<Result<Vec<_>>>()?;
         if means.is_empty() {
-            return Err(Error::Protocol("class means were used before the first task was over".into()));
+            return Err(Error::Protocol(
+                "class means were used before the first task was over".into(),
+            ));
         }
         Ok(Tensor::stack(&means, 0)?)
     }
@@ -100,18 +112,29 @@ mod tests {
         let (carried, placement) = (Carried::new(), Placement::cpu(DType::F64));
         let settle = |prototypes: &mut Prototypes, task: &TaskInfo| {
             let mut host = NoHost;
-            prototypes.settle(task, 2, &mut Carry::fresh(&mut host, &carried, &placement)).expect("declared");
+            prototypes
+                .settle(task, 2, &mut Carry::fresh(&mut host, &carried, &placement))
+                .expect("declared");
         };
         let mut prototypes = Prototypes::default();
-        let features = |v: &[[f64; 2]]| Tensor::new(v.concat(), &Device::Cpu).and_then(|t| t.reshape((v.len(), 2))).expect("tensor");
+        let features = |v: &[[f64; 2]]| {
+            Tensor::new(v.concat(), &Device::Cpu)
+                .and_then(|t| t.reshape((v.len(), 2)))
+                .expect("tensor")
+        };
         settle(&mut prototypes, &task("x"));
         prototypes.add(&task("x"), &features(&[[1.0, 0.0], [3.0, 0.0]]), &[0, 0]).expect("first");
         settle(&mut prototypes, &task("y"));
         prototypes.add(&task("y"), &features(&[[8.0, 3.0], [0.0, 5.0]]), &[0, 1]).expect("second");
-        let mean = |class: usize| prototypes.means[class].get().expect("set").to_vec1::<f64>().expect("mean");
+        let mean = |class: usize| {
+            prototypes.means[class].get().expect("set").to_vec1::<f64>().expect("mean")
+        };
         assert_eq!((mean(0), mean(1)), (vec![4.0, 1.0], vec![0.0, 5.0]));
         let state = carried.state().expect("state");
-        assert_eq!(state.array("prototype_images").expect("counts").to_f64().expect("counts"), [3.0, 1.0]);
+        assert_eq!(
+            state.array("prototype_images").expect("counts").to_f64().expect("counts"),
+            [3.0, 1.0]
+        );
         let (other, mut again) = (Carried::new(), Prototypes::default());
         let mut saved = Carry::saved(&state, false, &other, &placement);
         again.settle(&task("x"), 2, &mut saved).expect("restored");
@@ -120,7 +143,9 @@ mod tests {
         let mut fresh = Prototypes::default();
         drop(prototypes);
         settle(&mut fresh, &class_incremental);
-        let missing = fresh.add(&class_incremental, &features(&[[1.0, 0.0]]), &[0]).expect_err("no image of class 1");
+        let missing = fresh
+            .add(&class_incremental, &features(&[[1.0, 0.0]]), &[0])
+            .expect_err("no image of class 1");
         assert!(missing.to_string().contains("class 1 has no training image"));
     }
 }

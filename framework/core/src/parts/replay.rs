@@ -1,7 +1,8 @@
 //! Rehearsal: which exemplars the harness's memory keeps, and the batches drawn from it.
 //!
-//! When a task is over, [`Replay::end_task`] chooses among its training images, seen through the test transform. Within a class exemplars are stored in the
-//! order of their choice, so that a class shrinks from its end (iCaRL's "reduce exemplar set").
+//! When a task is over, [`Replay::end_task`] chooses among its training images, seen through the
+//! test transform. Within a class exemplars are stored in the order of their choice, so that a
+//! class shrinks from its end (iCaRL's "reduce exemplar set").
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,7 +46,8 @@ pub enum Selection {
 pub struct ReplayConfig {
     /// Images kept of each class; 0 where memory_total is the budget.
     pub memory_per_class: usize,
-    /// Images kept in all, shared out evenly over the classes seen so far; 0 where memory_per_class is the budget.
+    /// Images kept in all, shared out evenly over the classes seen so far; 0 where memory_per_class
+    /// is the budget.
     pub memory_total: usize,
     /// Which images are kept.
     pub selection: Selection,
@@ -55,14 +57,23 @@ pub struct ReplayConfig {
 
 impl Default for ReplayConfig {
     fn default() -> Self {
-        Self { memory_per_class: 20, memory_total: 0, selection: Selection::Herding, memory_batch_size: 128 }
+        Self {
+            memory_per_class: 20,
+            memory_total: 0,
+            selection: Selection::Herding,
+            memory_batch_size: 128,
+        }
     }
 }
 
 impl ReplayConfig {
     fn check(&self) -> Result<()> {
         match (self.memory_per_class, self.memory_total) {
-            (0, 0) => return Err(Error::usage("memory_per_class = 0 and memory_total = 0: state one of them, a memory needs a budget")),
+            (0, 0) => {
+                return Err(Error::usage(
+                    "memory_per_class = 0 and memory_total = 0: state one of them, a memory needs a budget",
+                ));
+            }
             (0, _) | (_, 0) => {}
             (a, b) => {
                 return Err(Error::usage(format!(
@@ -71,7 +82,9 @@ impl ReplayConfig {
             }
         }
         if self.memory_batch_size == 0 {
-            return Err(Error::usage("memory_batch_size = 0: rehearsal needs at least one exemplar a step"));
+            return Err(Error::usage(
+                "memory_batch_size = 0: rehearsal needs at least one exemplar a step",
+            ));
         }
         if self.selection == Selection::Reservoir && self.memory_total == 0 {
             return Err(Error::usage(
@@ -157,8 +170,8 @@ impl Replay {
         Ok(())
     }
 
-    /// Exemplars for a training step, drawn without replacement and augmented; none while the memory is empty. Steps that need several independent
-    /// draws name them.
+    /// Exemplars for a training step, drawn without replacement and augmented; none while the
+    /// memory is empty. Steps that need several independent draws name them.
     ///
     /// # Errors
     /// If an image cannot be read.
@@ -172,7 +185,11 @@ impl Replay {
             return Ok(None);
         }
         let order = ctx.order(format!("replay.{name}"), listed.len())?;
-        let exemplars: Vec<Exemplar> = order.into_iter().take(self.config.memory_batch_size).map(|i| listed[i].clone()).collect();
+        let exemplars: Vec<Exemplar> = order
+            .into_iter()
+            .take(self.config.memory_batch_size)
+            .map(|i| listed[i].clone())
+            .collect();
         let ids: Vec<u64> = exemplars.iter().map(|e| e.id).collect();
         Ok(Some(Recalled { data: ctx.recall(&ids, View::Train)?, exemplars }))
     }
@@ -186,12 +203,18 @@ impl Replay {
         ids.chunks(INFERENCE_BATCH).try_for_each(|ids| each(ctx.recall(ids, View::Test)?))
     }
 
-    /// The task is over: chooses among its training images. `features` gives (batch, dim) of images, `payload` what is to be stored beside each image, (n, …),
-    /// from the features of those chosen.
+    /// The task is over: chooses among its training images. `features` gives (batch, dim) of
+    /// images, `payload` what is to be stored beside each image, (n, …), from the features of those
+    /// chosen.
     ///
     /// # Errors
     /// If an image cannot be read, or a closure fails.
-    pub fn end_task(&mut self, ctx: &mut Context, features: OfRows, payload: Option<OfRows>) -> Result<()> {
+    pub fn end_task(
+        &mut self,
+        ctx: &mut Context,
+        features: OfRows,
+        payload: Option<OfRows>,
+    ) -> Result<()> {
         let needed = payload.is_some() || self.config.selection == Selection::Herding;
         let (mut candidates, mut rows) = (Candidates::default(), Vec::new());
         ctx.pass(View::Test, INFERENCE_BATCH, |batch| {
@@ -217,7 +240,8 @@ impl Replay {
         if change.insert.is_empty() {
             return Ok(());
         }
-        let positions: Vec<usize> = change.insert.iter().map(|i| candidates.positions[*i]).collect();
+        let positions: Vec<usize> =
+            change.insert.iter().map(|i| candidates.positions[*i]).collect();
         let payload = match (payload, &candidates.features) {
             (Some(payload), Some(features)) => Some(payload(&select(features, &change.insert)?)?),
             _ => None,
@@ -227,21 +251,38 @@ impl Replay {
 
     /// Images that a class may keep, of `classes` seen.
     fn quota(&self, classes: usize) -> usize {
-        if self.config.memory_total > 0 { self.config.memory_total / classes.max(1) } else { self.config.memory_per_class }
+        if self.config.memory_total > 0 {
+            self.config.memory_total / classes.max(1)
+        } else {
+            self.config.memory_per_class
+        }
     }
 
-    /// Every class keeps its quota; a class that came in several tasks (domains) shares it out over them.
-    fn balanced(&self, kept: &[Exemplar], candidates: &Candidates, ctx: &mut Context) -> Result<Change> {
+    /// Every class keeps its quota; a class that came in several tasks (domains) shares it out over
+    /// them.
+    fn balanced(
+        &self,
+        kept: &[Exemplar],
+        candidates: &Candidates,
+        ctx: &mut Context,
+    ) -> Result<Change> {
         let mut stored: BTreeMap<i64, BTreeMap<usize, Vec<u64>>> = BTreeMap::new();
         for exemplar in kept {
-            stored.entry(exemplar.label).or_default().entry(exemplar.task).or_default().push(exemplar.id);
+            stored
+                .entry(exemplar.label)
+                .or_default()
+                .entry(exemplar.task)
+                .or_default()
+                .push(exemplar.id);
         }
         let classes: BTreeSet<i64> = stored.keys().chain(&candidates.labels).copied().collect();
         let quota = self.quota(classes.len());
         let mut change = Change::default();
         for class in classes {
-            let members: Vec<usize> = (0..candidates.labels.len()).filter(|i| candidates.labels[*i] == class).collect();
-            let old: Vec<&Vec<u64>> = stored.get(&class).into_iter().flat_map(BTreeMap::values).collect();
+            let members: Vec<usize> =
+                (0..candidates.labels.len()).filter(|i| candidates.labels[*i] == class).collect();
+            let old: Vec<&Vec<u64>> =
+                stored.get(&class).into_iter().flat_map(BTreeMap::values).collect();
             let groups = old.len() + usize::from(!members.is_empty());
             let share = |group: usize| quota / groups + usize::from(group < quota % groups);
             for (group, ids) in old.iter().enumerate() {
@@ -256,8 +297,16 @@ impl Replay {
     }
 
     /// The first `m` of a class's images in the order of the policy, as places in `members`.
-    fn order(&self, class: i64, members: &[usize], m: usize, candidates: &Candidates, ctx: &mut Context) -> Result<Vec<usize>> {
-        if let (Selection::Herding, Some(features)) = (self.config.selection, &candidates.features) {
+    fn order(
+        &self,
+        class: i64,
+        members: &[usize],
+        m: usize,
+        candidates: &Candidates,
+        ctx: &mut Context,
+    ) -> Result<Vec<usize>> {
+        if let (Selection::Herding, Some(features)) = (self.config.selection, &candidates.features)
+        {
             return herding(&select(features, members)?, m);
         }
         let mut order = ctx.order(format!("replay.order.{class}"), members.len())?;
@@ -265,9 +314,15 @@ impl Replay {
         Ok(order)
     }
 
-    /// A uniform sample of the images seen and the candidates, given that the memory is one of the images seen (Vitter 1985): of K places as many fall to
-    /// candidates as do in a sample of K from all.
-    fn reservoir(&self, kept: &[Exemplar], candidates: &Candidates, ctx: &mut Context) -> Result<Change> {
+    /// A uniform sample of the images seen and the candidates, given that the memory is one of the
+    /// images seen (Vitter 1985): of K places as many fall to candidates as do in a sample of K
+    /// from all.
+    fn reservoir(
+        &self,
+        kept: &[Exemplar],
+        candidates: &Candidates,
+        ctx: &mut Context,
+    ) -> Result<Change> {
         let seen = self.seen()?;
         let all = seen + candidates.labels.len();
         let chosen = ctx.order("replay.sample", all)?.into_iter().take(self.config.memory_total);
@@ -292,9 +347,14 @@ impl Rehearsal {
     /// A learner of all heads and an empty memory.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a bad hyper-parameter, [`Error::Unsupported`] for a backbone that cannot
-    /// be trained so.
-    pub fn new(method: &str, learner: LearnerConfig, replay: ReplayConfig, setup: Setup) -> Result<Self> {
+    /// [`Error::Usage`] for a bad hyper-parameter, [`Error::Unsupported`] for a backbone that
+    /// cannot be trained so.
+    pub fn new(
+        method: &str,
+        learner: LearnerConfig,
+        replay: ReplayConfig,
+        setup: Setup,
+    ) -> Result<Self> {
         let replay = Replay::new(replay)?;
         Ok(Self { learner: Learner::new(method, learner, Classes::Seen, setup)?, replay })
     }
@@ -357,7 +417,12 @@ mod tests {
     use crate::scenario::Scenario;
 
     fn config(per_class: usize, total: usize, selection: Selection) -> ReplayConfig {
-        ReplayConfig { memory_per_class: per_class, memory_total: total, selection, memory_batch_size: 3 }
+        ReplayConfig {
+            memory_per_class: per_class,
+            memory_total: total,
+            selection,
+            memory_batch_size: 3,
+        }
     }
 
     fn facts(classes: usize) -> ScenarioFacts {
@@ -369,30 +434,53 @@ mod tests {
         Ok(images.mean((2, 3))?)
     }
 
-    /// Goes through two tasks of two classes with 6 images each; gives what is stored after each, and the memory.
+    /// Goes through two tasks of two classes with 6 images each; gives what is stored after each,
+    /// and the memory.
     fn learn(config: ReplayConfig, seed: u64) -> (Vec<Vec<Exemplar>>, Memory) {
         let trial = Trial { images: 6, ..Trial::default() };
         let mut scenario = trial.scenario().expect("scenario");
         let transforms = scenario.info().transforms.clone();
-        let (mut memory, mut replay, mut stored) = (Memory::default(), Replay::new(config).expect("valid"), Vec::new());
+        let (mut memory, mut replay, mut stored) =
+            (Memory::default(), Replay::new(config).expect("valid"), Vec::new());
         let (carried, placement) = (Carried::new(), Placement::cpu(DType::F32));
         while let Some(task) = scenario.next_task().expect("task") {
-            let mut host = TaskHost::new(seed, task.info.index, Access::Memory, &task.train, &transforms, &mut memory);
+            let mut host = TaskHost::new(
+                seed,
+                task.info.index,
+                Access::Memory,
+                &task.train,
+                &transforms,
+                &mut memory,
+            );
             let mut ctx = Context::new(&mut host, &carried, &placement);
             replay.grow(&mut ctx.carry()).expect("declared");
             let drawn = replay.batch("step", &mut ctx).expect("batch");
             assert_eq!(drawn.is_none(), task.info.index == 0);
             if let Some(drawn) = drawn {
-                assert_eq!(drawn.data.host_labels, drawn.exemplars.iter().map(|e| e.label).collect::<Vec<_>>());
-                assert_eq!(drawn.exemplars.iter().map(|e| e.id).collect::<BTreeSet<_>>().len(), 3, "without replacement");
+                assert_eq!(
+                    drawn.data.host_labels,
+                    drawn.exemplars.iter().map(|e| e.label).collect::<Vec<_>>()
+                );
+                assert_eq!(
+                    drawn.exemplars.iter().map(|e| e.id).collect::<BTreeSet<_>>().len(),
+                    3,
+                    "without replacement"
+                );
             }
             replay.end_task(&mut ctx, &colours, Some(&|rows| Ok(rows.clone()))).expect("end");
             let listed = ctx.exemplars().expect("list");
             for exemplar in &listed {
                 let image = ctx.recall(&[exemplar.id], View::Test).expect("read");
                 let row = exemplar.payload.as_ref().expect("payload").to_f64().expect("row");
-                let again = Array::from_tensor(&colours(&image.images).expect("colours")).expect("array").to_f64().expect("row");
-                assert_eq!((row, image.host_labels), (again, vec![exemplar.label]), "payload and label stay with the image");
+                let again = Array::from_tensor(&colours(&image.images).expect("colours"))
+                    .expect("array")
+                    .to_f64()
+                    .expect("row");
+                assert_eq!(
+                    (row, image.host_labels),
+                    (again, vec![exemplar.label]),
+                    "payload and label stay with the image"
+                );
             }
             stored.push(listed);
         }
@@ -418,7 +506,11 @@ mod tests {
     fn a_total_budget_shrinks_old_classes_from_their_end() {
         for selection in [Selection::Herding, Selection::Random] {
             let (stored, _) = learn(config(0, 10, selection), 0);
-            assert_eq!((stored[0].len(), stored[1].len()), (10, 8), "10/2 = 5 a class, then 10/4 = 2");
+            assert_eq!(
+                (stored[0].len(), stored[1].len()),
+                (10, 8),
+                "10/2 = 5 a class, then 10/4 = 2"
+            );
             for class in 0..2 {
                 assert_eq!(of(&stored[1], class), of(&stored[0], class)[..2]);
             }
@@ -436,7 +528,10 @@ mod tests {
         }
         // Hypergeometric: 5 of 24 images, 6 a class: mean 1.25, variance 0.774 a run.
         let tolerance = 4.0 * (0.774 * runs as f64).sqrt();
-        assert!(of_class.iter().all(|n| (*n as f64 - 1.25 * runs as f64).abs() < tolerance), "{of_class:?}");
+        assert!(
+            of_class.iter().all(|n| (*n as f64 - 1.25 * runs as f64).abs() < tolerance),
+            "{of_class:?}"
+        );
     }
 
     #[test]
@@ -448,9 +543,14 @@ mod tests {
         refused(config(0, 0, Selection::Herding), "state one of them");
         refused(config(20, 100, Selection::Herding), "set the other to 0");
         refused(config(20, 0, Selection::Reservoir), "memory_total");
-        refused(ReplayConfig { memory_batch_size: 0, ..ReplayConfig::default() }, "memory_batch_size = 0");
+        refused(
+            ReplayConfig { memory_batch_size: 0, ..ReplayConfig::default() },
+            "memory_batch_size = 0",
+        );
         let replay = Replay::new(config(0, 9, Selection::Herding)).expect("valid");
         assert!(replay.check(&facts(9)).is_ok());
-        assert!(replay.check(&facts(10)).expect_err("too small").to_string().contains("raise it to 10"));
+        assert!(
+            replay.check(&facts(10)).expect_err("too small").to_string().contains("raise it to 10")
+        );
     }
 }

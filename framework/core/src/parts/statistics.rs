@@ -1,4 +1,5 @@
-//! Class statistics: mean and covariance of each class's features, fitted when the class is learned and never updated.
+//! Class statistics: mean and covariance of each class's features, fitted when the class is learned
+//! and never updated.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +20,21 @@ inventory::submit! { RecordedQuantity { name: "class_cov", read: recorded_covari
 
 /// The means of a task's classes, one after the other.
 fn recorded_means(of: &Recorded) -> Result<Vec<f64>> {
-    let mean = |class: &usize| of.state.array(&format!("class_mean.{}.{class}", of.task.index))?.to_f64();
+    let mean =
+        |class: &usize| of.state.array(&format!("class_mean.{}.{class}", of.task.index))?.to_f64();
     Ok(of.task.classes.iter().map(mean).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// The covariances L·Lᵀ of a task's classes, one after the other.
 fn recorded_covariances(of: &Recorded) -> Result<Vec<f64>> {
     let one = |class: &usize| -> Result<Vec<f64>> {
-        let part = |part: &str| of.state.tensor(&format!("class_{part}.{}.{class}", of.task.index), DType::F64, &Device::Cpu);
+        let part = |part: &str| {
+            of.state.tensor(
+                &format!("class_{part}.{}.{class}", of.task.index),
+                DType::F64,
+                &Device::Cpu,
+            )
+        };
         let factor = Gaussian::from_packed(part("mean")?, &part("factor")?)?.factor()?;
         Ok(factor.t()?.matmul(&factor)?.flatten_all()?.to_vec1()?)
     };
@@ -81,7 +89,8 @@ impl ClassStatistics {
         Ok(())
     }
 
-    /// Fits the classes of a task from its features (n, dim) and labels (n): mean, unbiased covariance + 0.01·I, one Cholesky factor each.
+    /// Fits the classes of a task from its features (n, dim) and labels (n): mean, unbiased
+    /// covariance + 0.01·I, one Cholesky factor each.
     ///
     /// # Errors
     /// [`Error::Protocol`] if a class of the task has no image.
@@ -93,12 +102,16 @@ impl ClassStatistics {
         let one = |class: &usize| -> Result<Gaussian> {
             let class = *class as i64;
             let rows = rows.get(&class).ok_or_else(|| {
-                Error::Protocol(format!("task {}: class {class} has no training image, so no statistics", task.index + 1))
+                Error::Protocol(format!(
+                    "task {}: class {class} has no training image, so no statistics",
+                    task.index + 1
+                ))
             })?;
             Gaussian::of_rows(features, rows, RIDGE).map_err(|e| match e {
-                Error::Diverged(what) => {
-                    Error::Diverged(format!("task {}, class {class}: the features have no Gaussian: {what}", task.index + 1))
-                }
+                Error::Diverged(what) => Error::Diverged(format!(
+                    "task {}, class {class}: the features have no Gaussian: {what}",
+                    task.index + 1
+                )),
                 other => other,
             })
         };
@@ -107,10 +120,12 @@ impl ClassStatistics {
             false => task.classes.iter().map(one).collect(),
         };
         for (class, gaussian) in task.classes.iter().zip(fitted) {
-            let held = self
-                .classes
-                .get(&(task.index, *class as i64))
-                .ok_or_else(|| Error::Protocol(format!("task {}: the statistics of class {class} were never declared", task.index + 1)))?;
+            let held = self.classes.get(&(task.index, *class as i64)).ok_or_else(|| {
+                Error::Protocol(format!(
+                    "task {}: the statistics of class {class} were never declared",
+                    task.index + 1
+                ))
+            })?;
             held.set(gaussian?);
         }
         Ok(())
@@ -155,8 +170,14 @@ mod tests {
         fitted.fit(&task, &features, &[0, 1, 0, 1, 0, 1, 0, 1, 0]).expect("fit");
         let values = |statistics: &ClassStatistics| {
             let all = statistics.gaussians().expect("set").into_iter();
-            all.map(|(class, g)| (class, g.mean().to_vec1().expect("mean"), g.factor().expect("factor").to_vec2().expect("factor")))
-                .collect::<Vec<(i64, Vec<f32>, Vec<Vec<f32>>)>>()
+            all.map(|(class, g)| {
+                (
+                    class,
+                    g.mean().to_vec1().expect("mean"),
+                    g.factor().expect("factor").to_vec2().expect("factor"),
+                )
+            })
+            .collect::<Vec<(i64, Vec<f32>, Vec<Vec<f32>>)>>()
         };
         let state = carried.state().expect("state");
         let through = |state: &State| {
@@ -166,11 +187,20 @@ mod tests {
         let (again, restored) = through(&state);
         let (there, moved) = nn::as_on_a_device(|| through(&state));
         let (back, last) = through(&there);
-        assert!(state.hash() == again.hash() && state.hash() == there.hash() && state.hash() == back.hash());
-        assert!(values(&fitted) == values(&restored) && values(&fitted) == values(&moved) && values(&fitted) == values(&last));
+        assert!(
+            state.hash() == again.hash()
+                && state.hash() == there.hash()
+                && state.hash() == back.hash()
+        );
+        assert!(
+            values(&fitted) == values(&restored)
+                && values(&fitted) == values(&moved)
+                && values(&fitted) == values(&last)
+        );
         let mut bad = State::new();
         bad.put("class_mean.0.0", Kind::Statistic, &features.get(0).expect("row")).expect("mean");
-        bad.put("class_factor.0.0", Kind::Statistic, &features.get(1).expect("row")).expect("factor");
+        bad.put("class_factor.0.0", Kind::Statistic, &features.get(1).expect("row"))
+            .expect("factor");
         let error = declared(Some(&bad)).err().expect("too few numbers");
         let said = "class_factor.0.0 with class_mean.0.0: a packed upper triangle of 70 dimensions";
         assert!(error.to_string().contains(said), "{error}");

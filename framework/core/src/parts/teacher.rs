@@ -32,12 +32,19 @@ impl Teacher {
         }
         let mut copy = |name: String, tensor: &Tensor| carry.copied(name, Kind::Buffer, tensor);
         let (weight, bias) = learner.heads.stacked()?;
-        let (weight, bias) = (copy("teacher.head.weight".into(), &weight)?, copy("teacher.head.bias".into(), &bias)?);
+        let (weight, bias) = (
+            copy("teacher.head.weight".into(), &weight)?,
+            copy("teacher.head.bias".into(), &bias)?,
+        );
         let (mut backbone, mut weights) = (None, Vec::new());
         if learner.config().trainable == Trainable::All {
             let mut snapshot = learner.backbone.snapshot()?;
             for (name, var) in snapshot.unfreeze()? {
-                weights.push(carry.adopt(format!("teacher.backbone.{name}"), Kind::Buffer, &var)?);
+                weights.push(carry.adopt(
+                    format!("teacher.backbone.{name}"),
+                    Kind::Buffer,
+                    &var,
+                )?);
             }
             backbone = Some(snapshot);
         }

@@ -1,4 +1,5 @@
-//! The settings of a task's training that gradient methods share: epochs, batch size, optimiser, schedule.
+//! The settings of a task's training that gradient methods share: epochs, batch size, optimiser,
+//! schedule.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,16 +82,27 @@ impl Training {
             return Err(Error::usage("batch_size = 0: a step needs at least one image"));
         }
         if !(self.learning_rate.is_finite() && self.learning_rate > 0.0) {
-            return Err(Error::usage(format!("learning_rate = {}: must be a positive number", self.learning_rate)));
+            return Err(Error::usage(format!(
+                "learning_rate = {}: must be a positive number",
+                self.learning_rate
+            )));
         }
         if !(self.head_rate_factor.is_finite() && self.head_rate_factor > 0.0) {
-            return Err(Error::usage(format!("head_rate_factor = {}: must be a positive number", self.head_rate_factor)));
+            return Err(Error::usage(format!(
+                "head_rate_factor = {}: must be a positive number",
+                self.head_rate_factor
+            )));
         }
         if (self.schedule == Schedule::Step) == self.milestones.is_empty() {
-            return Err(Error::usage("milestones and schedule = \"step\" go together: state both, or neither"));
+            return Err(Error::usage(
+                "milestones and schedule = \"step\" go together: state both, or neither",
+            ));
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
-            return Err(Error::usage(format!("weight_decay = {}: must not be negative", self.weight_decay)));
+            return Err(Error::usage(format!(
+                "weight_decay = {}: must not be negative",
+                self.weight_decay
+            )));
         }
         Ok(())
     }
@@ -101,9 +113,17 @@ impl Training {
     }
 
     /// Declares a new optimiser of `variables` and, at its own rate, of the head's.
-    pub fn optimiser(&self, variables: Vec<Variable>, head: Vec<Variable>, carry: &mut Carry) -> Result<Box<dyn Optimiser>> {
+    pub fn optimiser(
+        &self,
+        variables: Vec<Variable>,
+        head: Vec<Variable>,
+        carry: &mut Carry,
+    ) -> Result<Box<dyn Optimiser>> {
         let group = |factor: f64| move |variable: Variable| Group { variable, factor };
-        let groups = variables.into_iter().map(group(1.0)).chain(head.into_iter().map(group(self.head_rate_factor)));
+        let groups = variables
+            .into_iter()
+            .map(group(1.0))
+            .chain(head.into_iter().map(group(self.head_rate_factor)));
         let (groups, rate, decay) = (groups.collect(), self.learning_rate, self.weight_decay);
         Ok(match self.optimiser {
             OptimiserKind::Adam => Box::new(Adam::new(groups, rate, decay, carry)?),
@@ -114,11 +134,14 @@ impl Training {
     /// The learning rate in `epoch`.
     pub fn rate(&self, epoch: usize) -> f64 {
         if self.schedule == Schedule::Step {
-            return self.learning_rate * 0.1f64.powi(self.milestones.iter().filter(|m| epoch >= **m).count() as i32);
+            return self.learning_rate
+                * 0.1f64.powi(self.milestones.iter().filter(|m| epoch >= **m).count() as i32);
         }
         match self.optimiser {
             OptimiserKind::Adam => optim::authors_cosine(self.learning_rate, epoch, self.epochs),
-            OptimiserKind::Sgd => optim::cosine(self.learning_rate, epoch as f64, self.epochs as f64),
+            OptimiserKind::Sgd => {
+                optim::cosine(self.learning_rate, epoch as f64, self.epochs as f64)
+            }
         }
     }
 }

@@ -61,8 +61,8 @@ mod tables;
 
 pub use crossing::{Crossing, Layout};
 pub use structs::{
-    CilBackbone, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLogits, CilLoss, CilLosses, CilModel, CilPair, CilPlan, CilScenario,
-    CilSetup, CilState, CilStatus, CilTask, CilTensor,
+    CilBackbone, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLogits, CilLoss, CilLosses,
+    CilModel, CilPair, CilPlan, CilScenario, CilSetup, CilState, CilStatus, CilTask, CilTensor,
 };
 pub use tables::{CilContext, CilMethod, CilPlugin};
 

@@ -47,7 +47,8 @@ impl<'a> Harness<'a> {
         }
     }
 
-    /// Answers a request and writes the reply; what the harness fails with is kept, as it is, for the end of the call.
+    /// Answers a request and writes the reply; what the harness fails with is kept, as it is, for
+    /// the end of the call.
     ///
     /// # Safety
     /// `host` is the one of [`Harness::context`], while the call lasts.
@@ -59,8 +60,10 @@ impl<'a> Harness<'a> {
         // SAFETY: the caller's promise.
         let Self { host, kept, error, by_harness } = unsafe { &mut *host.cast::<Harness<'_>>() };
         let done = catching(|| {
-            // Read first: a plugin may hand on what the last request gave it, which lives until here.
-            let request = read().map_err(|what| Error::Protocol(format!("the plugin asked with {what}")))?;
+            // Read first: a plugin may hand on what the last request gave it, which lives until
+            // here.
+            let request =
+                read().map_err(|what| Error::Protocol(format!("the plugin asked with {what}")))?;
             *kept = Kept::default();
             if let Some(failed) = error {
                 return Err(Failure::from(&*failed).error());
@@ -102,7 +105,8 @@ unsafe fn put<T>(out: *mut T, value: T) -> Read<()> {
 /// As [`sized::put`].
 unsafe fn put_struct<T: Crossing>(out: *mut T, value: T) -> Read<()> {
     // SAFETY: the caller's promise.
-    unsafe { sized::put(out, value) }.map_err(|what| format!("the plugin asked for what it has no room for: {what}"))
+    unsafe { sized::put(out, value) }
+        .map_err(|what| format!("the plugin asked for what it has no room for: {what}"))
 }
 
 #[allow(clippy::too_many_arguments)]
@@ -137,24 +141,45 @@ unsafe extern "C" fn draw(
     unsafe { Harness::respond(host, read, write) }
 }
 
-unsafe extern "C" fn given(host: *mut c_void, name: *const c_char, out: *mut CilTensor) -> CilStatus {
+unsafe extern "C" fn given(
+    host: *mut c_void,
+    name: *const c_char,
+    out: *mut CilTensor,
+) -> CilStatus {
     let write = |kept: &mut Kept, reply| match reply {
         // SAFETY: as above.
         Reply::Given(array) => unsafe { put_struct(out, kept.optional(array)) },
         reply => Err(other(&reply)),
     };
     // SAFETY: as above.
-    unsafe { Harness::respond(host, || Ok(Request::Given { name: flat::text("the name of a given quantity", name)? }), write) }
+    unsafe {
+        Harness::respond(
+            host,
+            || Ok(Request::Given { name: flat::text("the name of a given quantity", name)? }),
+            write,
+        )
+    }
 }
 
-unsafe extern "C" fn open_pass(host: *mut c_void, view: u32, batch_size: u64, out: *mut u32) -> CilStatus {
+unsafe extern "C" fn open_pass(
+    host: *mut c_void,
+    view: u32,
+    batch_size: u64,
+    out: *mut u32,
+) -> CilStatus {
     let write = |_: &mut Kept, reply| match reply {
         // SAFETY: as above.
         Reply::Pass(pass) => unsafe { put(out, pass) },
         reply => Err(other(&reply)),
     };
     // SAFETY: as above.
-    unsafe { Harness::respond(host, || Ok(Request::OpenPass { view: codes::view(view)?, batch_size: batch_size as usize }), write) }
+    unsafe {
+        Harness::respond(
+            host,
+            || Ok(Request::OpenPass { view: codes::view(view)?, batch_size: batch_size as usize }),
+            write,
+        )
+    }
 }
 
 /// Writes a batch, or one of no images for none.
@@ -162,9 +187,11 @@ fn write_batch(out: *mut CilBatch) -> impl FnOnce(&mut Kept, Reply) -> Read<()> 
     move |kept, reply| {
         let batch = match reply {
             Reply::Batch(Some(batch)) => kept.batch(batch)?,
-            Reply::Batch(None) => {
-                kept.batch(PlainBatch { images: Array::from_f32([0, 3, 0, 0], &[]), labels: vec![], positions: vec![] })?
-            }
+            Reply::Batch(None) => kept.batch(PlainBatch {
+                images: Array::from_f32([0, 3, 0, 0], &[]),
+                labels: vec![],
+                positions: vec![],
+            })?,
             reply => return Err(other(&reply)),
         };
         // SAFETY: the plugin passes room for a batch.
@@ -181,11 +208,18 @@ fn expect_done(_: &mut Kept, reply: Reply) -> Read<()> {
     if reply == Reply::Done { Ok(()) } else { Err(other(&reply)) }
 }
 
-unsafe extern "C" fn probe(host: *mut c_void, name: *const c_char, value: *const CilTensor) -> CilStatus {
+unsafe extern "C" fn probe(
+    host: *mut c_void,
+    name: *const c_char,
+    value: *const CilTensor,
+) -> CilStatus {
     // SAFETY: as above.
     let read = || unsafe {
         let value = value.as_ref().ok_or("a null pointer for a probe's value")?;
-        Ok(Request::Probe { name: flat::text("the name of a probe", name)?, value: flat::tensor("a probe", value)? })
+        Ok(Request::Probe {
+            name: flat::text("the name of a probe", name)?,
+            value: flat::tensor("a probe", value)?,
+        })
     };
     // SAFETY: as above.
     unsafe { Harness::respond(host, read, expect_done) }
@@ -209,7 +243,8 @@ unsafe extern "C" fn memory_insert(
 ) -> CilStatus {
     // SAFETY: as above.
     let read = || unsafe {
-        let positions = flat::list("positions", positions, count)?.iter().map(|p| *p as usize).collect();
+        let positions =
+            flat::list("positions", positions, count)?.iter().map(|p| *p as usize).collect();
         let payload = payload.as_ref().map(|p| flat::tensor("a payload", p)).transpose()?;
         Ok(Request::Memory(MemoryRequest::Insert { positions, payload }))
     };
@@ -219,20 +254,34 @@ unsafe extern "C" fn memory_insert(
 
 unsafe extern "C" fn memory_remove(host: *mut c_void, ids: *const u64, count: u64) -> CilStatus {
     // SAFETY: as above.
-    let read = || unsafe { Ok(Request::Memory(MemoryRequest::Remove { ids: flat::list("ids", ids, count)?.to_vec() })) };
+    let read = || unsafe {
+        Ok(Request::Memory(MemoryRequest::Remove { ids: flat::list("ids", ids, count)?.to_vec() }))
+    };
     // SAFETY: as above.
     unsafe { Harness::respond(host, read, expect_done) }
 }
 
 unsafe extern "C" fn memory_list(host: *mut c_void, out: *mut CilExemplars) -> CilStatus {
     // SAFETY: as above.
-    unsafe { Harness::respond(host, || Ok(Request::Memory(MemoryRequest::List)), write_exemplars(out)) }
+    unsafe {
+        Harness::respond(host, || Ok(Request::Memory(MemoryRequest::List)), write_exemplars(out))
+    }
 }
 
-unsafe extern "C" fn memory_read(host: *mut c_void, ids: *const u64, count: u64, view: u32, out: *mut CilBatch) -> CilStatus {
+unsafe extern "C" fn memory_read(
+    host: *mut c_void,
+    ids: *const u64,
+    count: u64,
+    view: u32,
+    out: *mut CilBatch,
+) -> CilStatus {
     // SAFETY: as above.
-    let read =
-        || unsafe { Ok(Request::Memory(MemoryRequest::Read { ids: flat::list("ids", ids, count)?.to_vec(), view: codes::view(view)? })) };
+    let read = || unsafe {
+        Ok(Request::Memory(MemoryRequest::Read {
+            ids: flat::list("ids", ids, count)?.to_vec(),
+            view: codes::view(view)?,
+        }))
+    };
     // SAFETY: as above.
     unsafe { Harness::respond(host, read, write_batch(out)) }
 }

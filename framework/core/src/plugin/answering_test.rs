@@ -17,7 +17,8 @@ impl Host for Counting {
         self.requests += 1;
         match request {
             Request::Draw { shape, .. } => {
-                let values: Vec<f32> = (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
+                let values: Vec<f32> =
+                    (0..shape.iter().product::<usize>()).map(|i| i as f32).collect();
                 Ok(Reply::Array(Array::from_f32(shape, &values)))
             }
             Request::Probe { value, .. } => {
@@ -46,9 +47,11 @@ fn what_a_request_gave_may_be_handed_on_with_the_next() {
     let (name, mut drawn) = (c"numbers", CilTensor::empty());
     // So many that their memory is given back to the system as soon as it is freed.
     let shape = [1u64 << 20];
-    // SAFETY: the pointers are those of the values above; the context is used within the harness's life.
+    // SAFETY: the pointers are those of the values above; the context is used within the harness's
+    // life.
     unsafe {
-        let status = draw(context.host, name.as_ptr(), shape.as_ptr(), 1, LAW_NORMAL, 0.0, 0.0, &mut drawn);
+        let status =
+            draw(context.host, name.as_ptr(), shape.as_ptr(), 1, LAW_NORMAL, 0.0, 0.0, &mut drawn);
         assert_eq!(status.code, 0, "{}", said(&status));
         let status = probe(context.host, name.as_ptr(), &drawn);
         assert_eq!(status.code, 0, "{}", said(&status));
@@ -67,8 +70,21 @@ fn after_a_failed_request_all_fail() {
     unsafe {
         let status = memory_list(context.host, &mut list);
         assert!(status.code != 0 && said(&status).contains("there is no memory"));
-        let status = draw(context.host, c"numbers".as_ptr(), shape.as_ptr(), 1, LAW_NORMAL, 0.0, 0.0, &mut drawn);
-        assert!(status.code != 0 && said(&status).contains("there is no memory"), "{}", said(&status));
+        let status = draw(
+            context.host,
+            c"numbers".as_ptr(),
+            shape.as_ptr(),
+            1,
+            LAW_NORMAL,
+            0.0,
+            0.0,
+            &mut drawn,
+        );
+        assert!(
+            status.code != 0 && said(&status).contains("there is no memory"),
+            "{}",
+            said(&status)
+        );
     }
     assert!(harness.error.is_some());
     assert_eq!(host.requests, 1, "the second was not even asked");
@@ -85,8 +101,20 @@ fn a_request_that_cannot_be_read_or_answered_fails_the_call_too() {
         unsafe {
             let status = draw(context.host, name.as_ptr(), shape.as_ptr(), 1, law, 0.0, 0.0, out);
             assert!(status.code != 0, "law {law}");
-            let status = draw(context.host, name.as_ptr(), shape.as_ptr(), 1, LAW_NORMAL, 0.0, 0.0, &raw mut drawn);
-            assert!(status.code != 0, "law {law}: a plugin that did not mind would go on with nothing");
+            let status = draw(
+                context.host,
+                name.as_ptr(),
+                shape.as_ptr(),
+                1,
+                LAW_NORMAL,
+                0.0,
+                0.0,
+                &raw mut drawn,
+            );
+            assert!(
+                status.code != 0,
+                "law {law}: a plugin that did not mind would go on with nothing"
+            );
         }
         assert!(harness.error.is_some());
     }

@@ -22,7 +22,12 @@ struct Room {
 impl Host for Harness<'_> {
     fn answer(&mut self, request: Request) -> Result<Reply> {
         let mut kept = Kept::default();
-        let mut room = Room { tensor: CilTensor::empty(), batch: CilBatch::empty(), exemplars: CilExemplars::empty(), pass: 0 };
+        let mut room = Room {
+            tensor: CilTensor::empty(),
+            batch: CilBatch::empty(),
+            exemplars: CilExemplars::empty(),
+            pass: 0,
+        };
         let misread = |what| Error::Protocol(format!("from the harness: {what}"));
         // SAFETY: the context is whole and valid while the host's call lasts; what a function of it
         // gives back is read before the next one is called.
@@ -44,7 +49,12 @@ impl Host for Harness<'_> {
 ///
 /// # Safety
 /// The context is whole, and the plugin is within a call of the host that gave it.
-unsafe fn ask(c: &CilContext, request: &Request, kept: &mut Kept, room: &mut Room) -> Read<CilStatus> {
+unsafe fn ask(
+    c: &CilContext,
+    request: &Request,
+    kept: &mut Kept,
+    room: &mut Room,
+) -> Read<CilStatus> {
     macro_rules! call {
         ($function:ident($($argument:expr),*)) => {{
             let null = concat!("a null pointer where the function ", stringify!($function), " should be");
@@ -97,7 +107,9 @@ unsafe fn reply(request: &Request, room: &Room) -> Read<Reply> {
     unsafe {
         Ok(match request {
             Request::Draw { .. } => Reply::Array(flat::tensor("a draw", &room.tensor)?),
-            Request::Given { .. } => Reply::Given(flat::optional_tensor("a given quantity", &room.tensor)?),
+            Request::Given { .. } => {
+                Reply::Given(flat::optional_tensor("a given quantity", &room.tensor)?)
+            }
             Request::OpenPass { .. } => Reply::Pass(room.pass),
             Request::NextBatch { .. } if room.batch.count == 0 => Reply::Batch(None),
             Request::NextBatch { .. } | Request::Memory(MemoryRequest::Read { .. }) => {

@@ -68,7 +68,11 @@ impl Link for BinaryLink {
         let (cause, by_harness) = harness.map_or((None, false), |h| (h.error, h.by_harness));
         match (answer, cause) {
             // What the harness itself failed with says more than what came back of it.
-            (Ok(Answer::Failed(failure)), Some(error)) if by_harness && failure.text.contains(&Failure::from(&error).text) => Err(error),
+            (Ok(Answer::Failed(failure)), Some(error))
+                if by_harness && failure.text.contains(&Failure::from(&error).text) =>
+            {
+                Err(error)
+            }
             (Ok(Answer::Failed(failure)), _) => Ok(Answer::Failed(failure)),
             // A failed request that the plugin did not mind is a failure all the same: what came
             // after it rests on nothing.
@@ -131,7 +135,13 @@ impl BinaryLink {
 ///
 /// # Safety
 /// The library keeps the rules of the ABI.
-unsafe fn dispatch(method: &CilMethod, instance: *mut c_void, call: Call, context: *const CilContext, writer: Writer) -> Read<Answer> {
+unsafe fn dispatch(
+    method: &CilMethod,
+    instance: *mut c_void,
+    call: Call,
+    context: *const CilContext,
+    writer: Writer,
+) -> Read<Answer> {
     let mut kept = Kept::default();
     macro_rules! run {
         ($function:ident($($argument:expr),*)) => {
@@ -182,7 +192,9 @@ unsafe fn dispatch(method: &CilMethod, instance: *mut c_void, call: Call, contex
             let values = unsafe { flat::list("logits", data, count)? };
             return Ok(Answer::Logits(Array::from_f32([rows as usize, columns as usize], values)));
         }
-        Call::ClsTokens { .. } if method.cls_tokens.is_none() => return Ok(Answer::ClsTokens(None)),
+        Call::ClsTokens { .. } if method.cls_tokens.is_none() => {
+            return Ok(Answer::ClsTokens(None));
+        }
         Call::ClsTokens { images } => {
             let mut out = CilTensor::empty();
             run!(cls_tokens(&kept.images(images)?, &mut out));

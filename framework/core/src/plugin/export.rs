@@ -47,7 +47,8 @@ unsafe impl Send for Table {}
 // SAFETY: as above.
 unsafe impl Sync for Table {}
 
-/// What [`export_method!`](crate::export_method) calls: the library's table, made by the first call.
+/// What [`export_method!`](crate::export_method) calls: the library's table, made by the first
+/// call.
 pub fn plugin(name: &str, version: &str, methods: fn() -> Vec<CilMethod>) -> *const CilPlugin {
     static TABLE: OnceLock<Option<Table>> = OnceLock::new();
     let table = TABLE.get_or_init(|| {
@@ -233,12 +234,19 @@ unsafe extern "C" fn check(instance: *mut c_void, scenario: *const CilScenario) 
 }
 
 /// The call with a task.
-fn of_task(task: *const CilTask, call: fn(crate::scenario::TaskInfo) -> Call) -> impl FnOnce(Writer) -> Read<Call> {
+fn of_task(
+    task: *const CilTask,
+    call: fn(crate::scenario::TaskInfo) -> Call,
+) -> impl FnOnce(Writer) -> Read<Call> {
     // SAFETY: the functions below pass on what the host passed, which is whole.
     move |harness| unsafe { Ok(call(flat::task(&sized::read_from(task, harness)?)?)) }
 }
 
-unsafe extern "C" fn plan(instance: *mut c_void, task: *const CilTask, out: *mut CilPlan) -> CilStatus {
+unsafe extern "C" fn plan(
+    instance: *mut c_void,
+    task: *const CilTask,
+    out: *mut CilPlan,
+) -> CilStatus {
     let write = |_: &mut Kept, answer| match answer {
         // SAFETY: as above.
         Answer::Plan(plan) => unsafe { put(out, plain_plan(&plan)) },
@@ -261,12 +269,20 @@ fn plain_plan(plan: &Plan) -> CilPlan {
     }
 }
 
-unsafe extern "C" fn begin_task(instance: *mut c_void, task: *const CilTask, context: *const CilContext) -> CilStatus {
+unsafe extern "C" fn begin_task(
+    instance: *mut c_void,
+    task: *const CilTask,
+    context: *const CilContext,
+) -> CilStatus {
     // SAFETY: as above.
     unsafe { respond(instance, context, of_task(task, |task| Call::BeginTask { task }), nothing) }
 }
 
-unsafe extern "C" fn end_task(instance: *mut c_void, task: *const CilTask, context: *const CilContext) -> CilStatus {
+unsafe extern "C" fn end_task(
+    instance: *mut c_void,
+    task: *const CilTask,
+    context: *const CilContext,
+) -> CilStatus {
     // SAFETY: as above.
     unsafe { respond(instance, context, of_task(task, |task| Call::EndTask { task }), nothing) }
 }
@@ -295,7 +311,11 @@ unsafe extern "C" fn observe(
     unsafe { respond(instance, context, read, write) }
 }
 
-unsafe extern "C" fn predict(instance: *mut c_void, images: *const CilBatch, out: *mut CilLogits) -> CilStatus {
+unsafe extern "C" fn predict(
+    instance: *mut c_void,
+    images: *const CilBatch,
+    out: *mut CilLogits,
+) -> CilStatus {
     let write = |kept: &mut Kept, answer| match answer {
         // SAFETY: as above.
         Answer::Logits(logits) => unsafe { put(out, plain_logits(kept, logits)?) },
@@ -323,7 +343,11 @@ fn plain_logits(kept: &mut Kept, logits: Array) -> Result<CilLogits> {
     Ok(CilLogits { rows: rows as u64, columns: columns as u64, data, ..CilLogits::empty() })
 }
 
-unsafe extern "C" fn cls_tokens(instance: *mut c_void, images: *const CilBatch, out: *mut CilTensor) -> CilStatus {
+unsafe extern "C" fn cls_tokens(
+    instance: *mut c_void,
+    images: *const CilBatch,
+    out: *mut CilTensor,
+) -> CilStatus {
     let write = |kept: &mut Kept, answer| match answer {
         // SAFETY: as above.
         Answer::ClsTokens(tokens) => unsafe { put(out, kept.optional(tokens)) },
@@ -345,7 +369,13 @@ unsafe extern "C" fn state(instance: *mut c_void, out: *mut CilState) -> CilStat
     unsafe { respond(instance, std::ptr::null(), |_| Ok(Call::State), write) }
 }
 
-unsafe extern "C" fn restore(instance: *mut c_void, from: *const CilState, tasks: *const CilTask, count: u64, running: u32) -> CilStatus {
+unsafe extern "C" fn restore(
+    instance: *mut c_void,
+    from: *const CilState,
+    tasks: *const CilTask,
+    count: u64,
+    running: u32,
+) -> CilStatus {
     // SAFETY: as above.
     let read = |harness| unsafe {
         let tasks = sized::list_from("tasks", tasks, count, harness)?;

@@ -3,8 +3,8 @@
 use std::ffi::{CStr, c_char};
 
 use super::abi::{
-    self, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLoss, CilLosses, CilModel, CilPair, CilPlan, CilScenario, CilState, CilStatus,
-    CilTask, CilTensor,
+    self, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLoss, CilLosses, CilModel, CilPair,
+    CilPlan, CilScenario, CilState, CilStatus, CilTask, CilTensor,
 };
 use super::codes;
 use super::messages::{Failure, FailureClass, PlainModel};
@@ -32,7 +32,9 @@ pub(super) unsafe fn list<'a, T>(what: &str, pointer: *const T, count: u64) -> R
     if !pointer.is_aligned() {
         return Err(format!("the pointer to {what} is not aligned"));
     }
-    let count = usize::try_from(count).ok().filter(|n| n.checked_mul(size_of::<T>()).is_some_and(|b| b <= isize::MAX as usize));
+    let count = usize::try_from(count)
+        .ok()
+        .filter(|n| n.checked_mul(size_of::<T>()).is_some_and(|b| b <= isize::MAX as usize));
     let count = count.ok_or_else(|| format!("more {what} than there is memory"))?;
     // SAFETY: not null, aligned, of a size that fits; the caller promises the elements.
     Ok(unsafe { std::slice::from_raw_parts(pointer, count) })
@@ -72,10 +74,14 @@ pub(super) unsafe fn optional_tensor(what: &str, tensor: &CilTensor) -> Read<Opt
     if tensor.element == abi::NONE {
         return Ok(None);
     }
-    let element = codes::element(tensor.element).ok_or_else(|| format!("{what}: there is no element type {}", tensor.element))?;
+    let element = codes::element(tensor.element)
+        .ok_or_else(|| format!("{what}: there is no element type {}", tensor.element))?;
     // SAFETY: the caller's promise.
     let (shape, bytes) = unsafe {
-        (list("a tensor's shape", tensor.shape, tensor.rank.into())?, list("a tensor's data", tensor.data.cast::<u8>(), tensor.bytes)?)
+        (
+            list("a tensor's shape", tensor.shape, tensor.rank.into())?,
+            list("a tensor's data", tensor.data.cast::<u8>(), tensor.bytes)?,
+        )
     };
     let shape: Vec<usize> = shape.iter().map(|n| *n as usize).collect();
     let expected = shape.iter().try_fold(element.size(), |n, s| n.checked_mul(*s));
@@ -100,7 +106,10 @@ pub(super) unsafe fn tensor(what: &str, value: &CilTensor) -> Read<Array> {
 /// Its pointers point to what its counts say.
 pub(super) unsafe fn images(batch: &CilBatch) -> Read<Array> {
     let shape = [batch.count, 3, batch.height, batch.width];
-    let count = shape.iter().try_fold(1u64, |n, s| n.checked_mul(*s)).ok_or("a batch larger than memory")?;
+    let count = shape
+        .iter()
+        .try_fold(1u64, |n, s| n.checked_mul(*s))
+        .ok_or("a batch larger than memory")?;
     // SAFETY: the caller's promise.
     let values = unsafe { list("images", batch.images, count)? };
     Ok(Array::from_f32(shape.map(|n| n as usize), values))
@@ -112,10 +121,19 @@ pub(super) unsafe fn images(batch: &CilBatch) -> Read<Array> {
 /// As [`images`].
 pub(super) unsafe fn batch(batch: &CilBatch) -> Read<PlainBatch> {
     // SAFETY: the caller's promise.
-    let (labels, positions) = unsafe { (list("labels", batch.labels, batch.count)?, list("positions", batch.positions, batch.count)?) };
+    let (labels, positions) = unsafe {
+        (
+            list("labels", batch.labels, batch.count)?,
+            list("positions", batch.positions, batch.count)?,
+        )
+    };
     // SAFETY: as above.
     let images = unsafe { images(batch)? };
-    Ok(PlainBatch { images, labels: labels.to_vec(), positions: positions.iter().map(|p| *p as usize).collect() })
+    Ok(PlainBatch {
+        images,
+        labels: labels.to_vec(),
+        positions: positions.iter().map(|p| *p as usize).collect(),
+    })
 }
 
 /// A task.
@@ -133,7 +151,10 @@ pub(super) unsafe fn task(task: &CilTask) -> Read<TaskInfo> {
         tasks: task.tasks as usize,
         classes: classes.iter().map(|c| *c as usize).collect(),
         first_class: task.first_class as usize,
-        class_names: names.iter().map(|n| unsafe { text("a class name", *n) }).collect::<Read<_>>()?,
+        class_names: names
+            .iter()
+            .map(|n| unsafe { text("a class name", *n) })
+            .collect::<Read<_>>()?,
         train_images: task.train_images as usize,
         domain: unsafe { optional_text("the domain", task.domain)? },
     })
@@ -141,7 +162,11 @@ pub(super) unsafe fn task(task: &CilTask) -> Read<TaskInfo> {
 
 /// The facts of a scenario.
 pub(super) fn scenario(from: &CilScenario) -> ScenarioFacts {
-    ScenarioFacts { classes: from.classes as usize, tasks: from.tasks as usize, domain_incremental: from.domain_incremental != 0 }
+    ScenarioFacts {
+        classes: from.classes as usize,
+        tasks: from.tasks as usize,
+        domain_incremental: from.domain_incremental != 0,
+    }
 }
 
 /// A plan.
@@ -164,7 +189,8 @@ pub(super) fn plan(from: &CilPlan) -> Read<Plan> {
 pub(super) unsafe fn losses(from: &CilLosses) -> Read<Losses> {
     // SAFETY: the caller's promise, here and below.
     let items = unsafe { sized::list("loss terms", from.items, from.count)? };
-    let one = |loss: &CilLoss| Ok((unsafe { text("the name of a loss term", loss.name)? }, loss.value));
+    let one =
+        |loss: &CilLoss| Ok((unsafe { text("the name of a loss term", loss.name)? }, loss.value));
     Ok(Losses(items.iter().map(one).collect::<Read<_>>()?))
 }
 
@@ -233,12 +259,14 @@ pub(super) unsafe fn exemplars(from: &CilExemplars) -> Read<Vec<Exemplar>> {
 pub(super) unsafe fn failure(status: CilStatus) -> Option<Failure> {
     let size = size_of::<CilStatus>() as u64;
     if status.size != size {
-        let text = format!("the size of the CilStatus that came back is {}, not {size}", status.size);
+        let text =
+            format!("the size of the CilStatus that came back is {}, not {size}", status.size);
         return Some(Failure { class: FailureClass::Failed, text });
     }
     let class = codes::failure_class(status.code)?;
     // SAFETY: the caller's promise.
     let text = unsafe { text("a status' text", status.text) };
-    let text = text.unwrap_or_else(|_| format!("failed (code {}) without a readable text", status.code));
+    let text =
+        text.unwrap_or_else(|_| format!("failed (code {}) without a readable text", status.code));
     Some(Failure { class, text })
 }

@@ -3,8 +3,8 @@
 use std::ffi::{CString, c_char, c_void};
 
 use super::abi::{
-    self, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLoss, CilLosses, CilModel, CilPair, CilScenario, CilState, CilStatus, CilTask,
-    CilTensor, Crossing,
+    self, CilBatch, CilEntry, CilExemplar, CilExemplars, CilLoss, CilLosses, CilModel, CilPair,
+    CilScenario, CilState, CilStatus, CilTask, CilTensor, Crossing,
 };
 use super::codes;
 use super::flat::Read;
@@ -69,7 +69,14 @@ impl Kept {
     pub(super) fn tensor(&mut self, array: Array) -> CilTensor {
         let (rank, bytes) = (array.shape.len() as u32, array.bytes.len() as u64);
         let (element, shape) = (codes::element_code(array.element), self.sizes(&array.shape));
-        CilTensor { element, rank, shape, data: self.aligned(array.bytes), bytes, ..CilTensor::empty() }
+        CilTensor {
+            element,
+            rank,
+            shape,
+            data: self.aligned(array.bytes),
+            bytes,
+            ..CilTensor::empty()
+        }
     }
 
     pub(super) fn optional(&mut self, array: Option<Array>) -> CilTensor {
@@ -79,7 +86,10 @@ impl Kept {
     /// Images (batch, 3, height, width), f32.
     pub(super) fn images(&mut self, images: Array) -> Read<CilBatch> {
         let [count, 3, height, width] = images.shape[..] else {
-            return Err(format!("images of shape {:?}, expected (batch, 3, height, width)", images.shape));
+            return Err(format!(
+                "images of shape {:?}, expected (batch, 3, height, width)",
+                images.shape
+            ));
         };
         if images.element != Element::F32 {
             return Err(format!("images of {:?}, expected f32", images.element));
@@ -124,15 +134,21 @@ impl Kept {
     }
 
     pub(super) fn state(&mut self, state: &State) -> CilState {
-        let plain = |(name, Entry { kind, value }): (&str, &Entry)| (name.to_owned(), *kind, value.clone());
+        let plain =
+            |(name, Entry { kind, value }): (&str, &Entry)| (name.to_owned(), *kind, value.clone());
         let list = self.entries(state.iter().map(plain));
         let count = list.len() as u64;
         CilState { count, items: keep(&mut self.entries, list), ..CilState::empty() }
     }
 
     pub(super) fn model(&mut self, model: PlainModel) -> CilModel {
-        let list = self.entries(model.tensors.into_iter().map(|(name, value)| (name, Kind::Trained, value)));
-        let pair = |(key, value): &(String, String)| CilPair { key: self.text(key), value: self.text(value), ..CilPair::empty() };
+        let list = self
+            .entries(model.tensors.into_iter().map(|(name, value)| (name, Kind::Trained, value)));
+        let pair = |(key, value): &(String, String)| CilPair {
+            key: self.text(key),
+            value: self.text(value),
+            ..CilPair::empty()
+        };
         let pairs: Vec<CilPair> = model.metadata.iter().map(pair).collect();
         CilModel {
             count: list.len() as u64,
@@ -144,9 +160,17 @@ impl Kept {
     }
 
     pub(super) fn losses(&mut self, losses: &Losses) -> CilLosses {
-        let one = |(name, value): &(String, f64)| CilLoss { name: self.text(name), value: *value, ..CilLoss::empty() };
+        let one = |(name, value): &(String, f64)| CilLoss {
+            name: self.text(name),
+            value: *value,
+            ..CilLoss::empty()
+        };
         let list: Vec<CilLoss> = losses.0.iter().map(one).collect();
-        CilLosses { count: list.len() as u64, items: keep(&mut self.losses, list), ..CilLosses::empty() }
+        CilLosses {
+            count: list.len() as u64,
+            items: keep(&mut self.losses, list),
+            ..CilLosses::empty()
+        }
     }
 
     pub(super) fn exemplars(&mut self, exemplars: Vec<Exemplar>) -> CilExemplars {

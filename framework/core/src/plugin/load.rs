@@ -1,4 +1,5 @@
-//! Opening a binary plugin: what is not a plugin of this ABI is found out before any of its code runs, as far as that can be.
+//! Opening a binary plugin: what is not a plugin of this ABI is found out before any of its code
+//! runs, as far as that can be.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,21 +33,30 @@ impl Opened {
     /// # Errors
     /// [`Error::Usage`] for a name that is taken.
     pub fn register(&self) -> Result<Vec<&'static MethodEntry>> {
-        register_offer(&self.offer, &self.plugin, &self.path.display().to_string(), self.connect.clone())
+        register_offer(
+            &self.offer,
+            &self.plugin,
+            &self.path.display().to_string(),
+            self.connect.clone(),
+        )
     }
 }
 
-/// Opens a dynamic library in this process, for good. Its code runs with all rights of this process.
+/// Opens a dynamic library in this process, for good. Its code runs with all rights of this
+/// process.
 ///
 /// # Errors
-/// [`Error::File`] for what is no library or no plugin, [`Error::Unsupported`] for another architecture or ABI version; all name the file.
+/// [`Error::File`] for what is no library or no plugin, [`Error::Unsupported`] for another
+/// architecture or ABI version; all name the file.
 pub fn open(path: &Path) -> Result<Opened> {
     let sha256 = inspect(path)?;
     let absolute = std::path::absolute(path).map_err(Error::io(path))?;
-    // SAFETY: the user named this file, so its initialisation may run here; that is what a plugin is.
+    // SAFETY: the user named this file, so its initialisation may run here; that is what a plugin
+    // is.
     let library = unsafe { open_library(&absolute) }.map_err(|e| {
         // What the system said is the cause, not the error itself.
-        let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+        let cause =
+            std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
         Error::file(path, format!("the system cannot load this library: {cause}"))
     })?;
     // Never unloaded: threads and thread-local values of the library may outlive any use of it.
@@ -60,7 +70,10 @@ pub fn open(path: &Path) -> Result<Opened> {
     // SAFETY: as above.
     let table = unsafe { entry() };
     if table.is_null() {
-        return Err(Error::file(path, format!("{} gave a null pointer: the plugin could not describe itself", abi::ENTRY)));
+        return Err(Error::file(
+            path,
+            format!("{} gave a null pointer: the plugin could not describe itself", abi::ENTRY),
+        ));
     }
     // SAFETY: whatever the version, the table begins with it.
     let version = unsafe { table.cast::<u32>().read() };
@@ -69,8 +82,15 @@ pub fn open(path: &Path) -> Result<Opened> {
     }
     // SAFETY: the table is one of this version.
     let described = unsafe { describe(table) };
-    let (offer, library) = described.map_err(|what| Error::file(path, format!("the plugin's description is broken: {what}")))?;
-    let plugin = Plugin { kind: Kind::Binary, name: offer.name.clone(), version: offer.version.clone(), protocol: version, sha256 };
+    let (offer, library) = described
+        .map_err(|what| Error::file(path, format!("the plugin's description is broken: {what}")))?;
+    let plugin = Plugin {
+        kind: Kind::Binary,
+        name: offer.name.clone(),
+        version: offer.version.clone(),
+        protocol: version,
+        sha256,
+    };
     Ok(Opened { plugin, path: absolute, offer, connect: Arc::new(library) })
 }
 
@@ -87,8 +107,8 @@ fn other_version(theirs: u32) -> String {
 #[cfg(unix)]
 unsafe fn open_library(path: &Path) -> std::result::Result<libloading::Library, libloading::Error> {
     use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-    // Now, not lazily: a symbol that is missing is an error here and not the end of the process later.
-    // SAFETY: the caller's promise.
+    // Now, not lazily: a symbol that is missing is an error here and not the end of the process
+    // later. SAFETY: the caller's promise.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }.map(Into::into)
 }
 
@@ -118,7 +138,8 @@ unsafe fn describe(table: *const CilPlugin) -> Read<(Offer, Library)> {
         let name = flat::text("the plugin's name", table.name)?;
         (name, flat::text("the plugin's version", table.version)?)
     };
-    let mut offer = Offer { protocol: table.abi, revision: table.revision, name, version, methods: Vec::new() };
+    let mut offer =
+        Offer { protocol: table.abi, revision: table.revision, name, version, methods: Vec::new() };
     let mut library = Library { methods: Vec::new(), revision: table.revision };
     for method in methods {
         let described = unsafe { describe_method(&method)? };
@@ -135,7 +156,9 @@ unsafe fn describe(table: *const CilPlugin) -> Read<(Offer, Library)> {
 unsafe fn describe_method(m: &CilMethod) -> Read<MethodOffer> {
     // SAFETY: the caller's promise, here and below.
     let name = unsafe { flat::text("a method's name", m.name)? };
-    let text = |what: &str, pointer| unsafe { flat::text(&format!("the {what} of method '{name}'"), pointer) };
+    let text = |what: &str, pointer| unsafe {
+        flat::text(&format!("the {what} of method '{name}'"), pointer)
+    };
     let missing = [
         ("create", m.create.is_none()),
         ("destroy", m.destroy.is_none()),
@@ -148,7 +171,9 @@ unsafe fn describe_method(m: &CilMethod) -> Read<MethodOffer> {
         ("restore", m.restore.is_none()),
     ];
     if let Some((function, _)) = missing.iter().find(|(_, missing)| *missing) {
-        return Err(format!("a null pointer where the function {function} of method '{name}' should be"));
+        return Err(format!(
+            "a null pointer where the function {function} of method '{name}' should be"
+        ));
     }
     let trial_settings = match m.trial_settings.is_null() {
         true => String::new(),
@@ -167,13 +192,17 @@ unsafe fn describe_method(m: &CilMethod) -> Read<MethodOffer> {
     })
 }
 
-/// Looks at the file without loading it: whether it is a whole library for this machine. Gives its SHA-256.
+/// Looks at the file without loading it: whether it is a whole library for this machine. Gives its
+/// SHA-256.
 ///
 /// # Errors
 /// As [`open`].
 pub(super) fn inspect(path: &Path) -> Result<String> {
     if path.is_dir() {
-        return Err(Error::usage(format!("{}: this is a folder; --plugin wants the library in it", path.display())));
+        return Err(Error::usage(format!(
+            "{}: this is a folder; --plugin wants the library in it",
+            path.display()
+        )));
     }
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
     if cfg!(target_os = "linux") {
@@ -192,16 +221,29 @@ enum Wrong {
 
 /// Whether these are the bytes of a whole ELF library for this processor.
 fn elf(bytes: &[u8]) -> std::result::Result<(), Wrong> {
-    const MACHINES: [(u16, &str); 6] = [(3, "x86"), (40, "arm"), (62, "x86_64"), (183, "aarch64"), (22, "s390x"), (243, "riscv64")];
+    const MACHINES: [(u16, &str); 6] = [
+        (3, "x86"),
+        (40, "arm"),
+        (62, "x86_64"),
+        (183, "aarch64"),
+        (22, "s390x"),
+        (243, "riscv64"),
+    ];
     if !bytes.starts_with(b"\x7fELF") || bytes.len() < 64 {
         return Err(Wrong::File("not a dynamic library (.so); a program is named by its command, as in \"python3 my_method.py\"".into()));
     }
     let at = |i: usize| u16::from_le_bytes([bytes[i], bytes[i + 1]]);
     let (wide, little, kind, machine) = (bytes[4] == 2, bytes[5] == 1, at(16), at(18));
-    let name = MACHINES.iter().find(|(code, _)| *code == machine).map_or("another processor", |(_, name)| name);
+    let name = MACHINES
+        .iter()
+        .find(|(code, _)| *code == machine)
+        .map_or("another processor", |(_, name)| name);
     if !wide || !little || name != std::env::consts::ARCH {
         let bits = if wide { 64 } else { 32 };
-        let text = format!("built for {name} ({bits} bits), this machine is {}: build the plugin for this machine", std::env::consts::ARCH);
+        let text = format!(
+            "built for {name} ({bits} bits), this machine is {}: build the plugin for this machine",
+            std::env::consts::ARCH
+        );
         return Err(Wrong::Machine(text));
     }
     if kind != 3 {

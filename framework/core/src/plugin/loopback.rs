@@ -1,4 +1,5 @@
-//! A method of this program behind messages that go through bytes and back: what a plugin boundary does to it, for tests.
+//! A method of this program behind messages that go through bytes and back: what a plugin boundary
+//! does to it, for tests.
 
 use std::sync::Arc;
 
@@ -19,8 +20,13 @@ use crate::{Error, Result};
 pub fn loopback(entry: &MethodEntry, config: &Table, setup: Setup) -> Result<Box<dyn Player>> {
     let name = entry.about.name;
     let connect: Arc<dyn Connect> = Arc::new(Here(entry.clone()));
-    RemoteRecipe { method: name.to_owned(), whom: format!("{name} behind a boundary"), fields: entry.fields(), connect }
-        .build(config, setup, None)
+    RemoteRecipe {
+        method: name.to_owned(),
+        whom: format!("{name} behind a boundary"),
+        fields: entry.fields(),
+        connect,
+    }
+    .build(config, setup, None)
 }
 
 struct Here(MethodEntry);

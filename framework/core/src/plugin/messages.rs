@@ -1,8 +1,10 @@
 //! The messages between the harness and a plugin. Plain data only: tensors never cross.
 //!
-//! The harness sends a [`Call`], one for every call of [`Method`](crate::method::Method) and one to build it. While the plugin works on it, it may send
-//! [`Request`]s, which the harness answers with a [`Reply`]: the calls of [`Context`](crate::context::Context). It ends with an [`Answer`].
-//! [`ToPlugin`] and [`ToHost`] are the frames of a connection; before the first of them the plugin sends its [`Offer`].
+//! The harness sends a [`Call`], one for every call of [`Method`](crate::method::Method) and one to
+//! build it. While the plugin works on it, it may send [`Request`]s, which the harness answers with
+//! a [`Reply`]: the calls of [`Context`](crate::context::Context). It ends with an [`Answer`].
+//! [`ToPlugin`] and [`ToHost`] are the frames of a connection; before the first of them the plugin
+//! sends its [`Offer`].
 //!
 //! What is called JSON here is JSON text in a string, in every encoding of the messages.
 //!
@@ -41,7 +43,8 @@ pub struct Offer {
     pub methods: Vec<MethodOffer>,
 }
 
-/// What a plugin says of one of its methods: [`About`](crate::method::About) and the hyper-parameters.
+/// What a plugin says of one of its methods: [`About`](crate::method::About) and the
+/// hyper-parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MethodOffer {
@@ -62,7 +65,8 @@ pub struct MethodOffer {
     /// TOML: the settings with which the conformance suite tries it, on top of its defaults.
     #[serde(default)]
     pub trial_settings: String,
-    /// Its hyper-parameters as JSON: `[{"key": "epochs", "default": 5, "doc": "Passes over the images."}, …]`.
+    /// Its hyper-parameters as JSON: `[{"key": "epochs", "default": 5, "doc": "Passes over the
+    /// images."}, …]`.
     pub fields: String,
 }
 
@@ -86,11 +90,13 @@ pub struct Construction {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackboneOffer {
-    /// The registry entry that builds it: `vit` for everything that is a plain ViT in a timm-named file.
+    /// The registry entry that builds it: `vit` for everything that is a plain ViT in a timm-named
+    /// file.
     pub entry: String,
     /// The name it was asked for by.
     pub name: String,
-    /// Its weights, a safetensors file; it may be gone once the method is built. None for an entry that brings its own.
+    /// Its weights, a safetensors file; it may be gone once the method is built. None for an entry
+    /// that brings its own.
     pub weights: Option<String>,
     /// SHA-256 of the weights that the user named.
     pub weights_hash: String,

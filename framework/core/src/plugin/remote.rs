@@ -12,17 +12,22 @@ use crate::array::{Array, Element};
 use crate::backbone::{BackboneSource, Exported};
 use crate::config::{self, Field, Layer};
 use crate::context::{Host, Placement, PlainBatch};
-use crate::method::{About, Batch, Losses, MethodEntry, Plan, Player, Recipe, Saved, Setup, Trial, TrialBackbone, check_plan, register};
+use crate::method::{
+    About, Batch, Losses, MethodEntry, Plan, Player, Recipe, Saved, Setup, Trial, TrialBackbone,
+    check_plan, register,
+};
 use crate::scenario::{ScenarioFacts, TaskInfo};
 use crate::state::State;
 use crate::{Error, Result, device};
 
 /// A connection to one instance of a method.
 pub trait Link {
-    /// Sends a call and waits for its answer; answers the requests that come meanwhile by `host`, where the call has one.
+    /// Sends a call and waits for its answer; answers the requests that come meanwhile by `host`,
+    /// where the call has one.
     ///
     /// # Errors
-    /// If the connection fails, or the plugin ends or breaks a rule; [`Answer::Failed`] is an answer.
+    /// If the connection fails, or the plugin ends or breaks a rule; [`Answer::Failed`] is an
+    /// answer.
     fn call(&mut self, call: Call, host: Option<&mut dyn Host>) -> Result<Answer>;
 }
 
@@ -38,14 +43,24 @@ pub trait Connect: Send + Sync {
 /// Registers the methods that a plugin offers.
 ///
 /// # Errors
-/// [`Error::Usage`] for a name that is taken; [`Error::Protocol`] for an offer that cannot be understood.
-pub fn register_offer(offer: &Offer, plugin: &Plugin, place: &str, connect: Arc<dyn Connect>) -> Result<Vec<&'static MethodEntry>> {
+/// [`Error::Usage`] for a name that is taken; [`Error::Protocol`] for an offer that cannot be
+/// understood.
+pub fn register_offer(
+    offer: &Offer,
+    plugin: &Plugin,
+    place: &str,
+    connect: Arc<dyn Connect>,
+) -> Result<Vec<&'static MethodEntry>> {
     if offer.methods.is_empty() {
-        return Err(Error::Protocol(format!("{place}: the plugin '{}' has no method in it", offer.name)));
+        return Err(Error::Protocol(format!(
+            "{place}: the plugin '{}' has no method in it",
+            offer.name
+        )));
     }
     let one = |m: &MethodOffer| {
-        let fields = config::fields_from_json(&m.fields)
-            .map_err(|what| Error::Protocol(format!("{place}: the hyper-parameters of method '{}': {what}", m.name)))?;
+        let fields = config::fields_from_json(&m.fields).map_err(|what| {
+            Error::Protocol(format!("{place}: the hyper-parameters of method '{}': {what}", m.name))
+        })?;
         let keep = |text: &str| -> &'static str { text.to_owned().leak() };
         let about = About {
             name: keep(&m.name),
@@ -57,8 +72,12 @@ pub fn register_offer(offer: &Offer, plugin: &Plugin, place: &str, connect: Arc<
             presets: keep(&m.presets),
             trial: Trial { settings: keep(&m.trial_settings), backbone: TrialBackbone::Vit },
         };
-        let recipe =
-            RemoteRecipe { method: m.name.clone(), whom: format!("plugin {} ({place})", plugin.name), fields, connect: connect.clone() };
+        let recipe = RemoteRecipe {
+            method: m.name.clone(),
+            whom: format!("plugin {} ({place})", plugin.name),
+            fields,
+            connect: connect.clone(),
+        };
         register(MethodEntry::loaded(about, plugin.clone(), place, Box::new(recipe)))
     };
     offer.methods.iter().map(one).collect()
@@ -81,8 +100,14 @@ impl Recipe for RemoteRecipe {
         config::merge_fields(&self.method, &self.fields, layers)
     }
 
-    fn build(&self, config: &Table, setup: Setup, source: Option<&BackboneSource>) -> Result<Box<dyn Player>> {
-        let config = serde_json::to_string(config).map_err(|e| Error::Protocol(format!("the configuration is no JSON: {e}")))?;
+    fn build(
+        &self,
+        config: &Table,
+        setup: Setup,
+        source: Option<&BackboneSource>,
+    ) -> Result<Box<dyn Player>> {
+        let config = serde_json::to_string(config)
+            .map_err(|e| Error::Protocol(format!("the configuration is no JSON: {e}")))?;
         let info = setup.backbone.info().clone();
         let (entry, file) = weights::file(setup.backbone.as_ref(), source)?;
         let path = file.as_ref().map(|f| f.text()).transpose()?;
@@ -126,7 +151,9 @@ impl Remote {
     fn call(&self, call: Call, host: Option<&mut dyn Host>) -> Result<Answer> {
         let name = call.name();
         match self.link.borrow_mut().call(call, host)? {
-            Answer::Failed(failure) => Err(failure.into_error(&format!("{}, in {name}", self.whom))),
+            Answer::Failed(failure) => {
+                Err(failure.into_error(&format!("{}, in {name}", self.whom)))
+            }
             answer => Ok(answer),
         }
     }
@@ -140,14 +167,20 @@ impl Remote {
     }
 
     fn unexpected(&self, call: &str, answer: &Answer) -> Error {
-        Error::Protocol(format!("{}, in {call}: answered with something else: {answer:?}", self.whom))
+        Error::Protocol(format!(
+            "{}, in {call}: answered with something else: {answer:?}",
+            self.whom
+        ))
     }
 
     /// An array of this many rows as a tensor of the run's type.
     fn rows(&self, call: &str, array: &Array, rows: usize, rank: usize) -> Result<Tensor> {
         if array.shape.len() != rank || array.shape[0] != rows {
             let expected = if rank == 2 { "(images, classes)" } else { "(images, blocks, dim)" };
-            let text = format!("answered with shape {:?} for {rows} images; expected {expected}", array.shape);
+            let text = format!(
+                "answered with shape {:?} for {rows} images; expected {expected}",
+                array.shape
+            );
             return Err(Error::Protocol(format!("{}, in {call}: {text}", self.whom)));
         }
         array.to_dtype(self.placement.dtype, &self.placement.device)
@@ -166,7 +199,8 @@ impl Player for Remote {
 
     fn plan(&self, task: &TaskInfo) -> Result<Plan> {
         match self.call(Call::Plan { task: task.clone() }, None)? {
-            Answer::Plan(plan) => check_plan(plan, task).map_err(|e| Error::Protocol(format!("{}, in plan: {e}", self.whom))),
+            Answer::Plan(plan) => check_plan(plan, task)
+                .map_err(|e| Error::Protocol(format!("{}, in plan: {e}", self.whom))),
             other => Err(self.unexpected("plan", &other)),
         }
     }
@@ -199,7 +233,9 @@ impl Player for Remote {
 
     fn cls_tokens(&self, images: &Tensor) -> Result<Option<Tensor>> {
         match self.call(Call::ClsTokens { images: plain(images)? }, None)? {
-            Answer::ClsTokens(array) => array.map(|a| self.rows("cls_tokens", &a, images.dim(0)?, 3)).transpose(),
+            Answer::ClsTokens(array) => {
+                array.map(|a| self.rows("cls_tokens", &a, images.dim(0)?, 3)).transpose()
+            }
             other => Err(self.unexpected("cls_tokens", &other)),
         }
     }
@@ -213,7 +249,10 @@ impl Player for Remote {
 
     fn restore(&mut self, saved: &Saved) -> Result<()> {
         let Saved { state, tasks, running } = saved;
-        self.done(Call::Restore { state: state.clone(), tasks: tasks.clone(), running: *running }, None)?;
+        self.done(
+            Call::Restore { state: state.clone(), tasks: tasks.clone(), running: *running },
+            None,
+        )?;
         // A method that takes over less than it gave would be scored as something it is not.
         let again = self.state()?;
         let added = || again.iter().find(|(name, _)| state.get(name).is_none());
@@ -229,7 +268,10 @@ impl Player for Remote {
     fn export(&self) -> Result<Exported> {
         match self.call(Call::Export, None)? {
             Answer::Model(model) => {
-                let tensors = model.tensors.into_iter().map(|(name, array)| Ok((name, array.to_tensor(&Device::Cpu)?)));
+                let tensors = model
+                    .tensors
+                    .into_iter()
+                    .map(|(name, array)| Ok((name, array.to_tensor(&Device::Cpu)?)));
                 Ok(Exported { tensors: tensors.collect::<Result<_>>()?, metadata: model.metadata })
             }
             other => Err(self.unexpected("export", &other)),

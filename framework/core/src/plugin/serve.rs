@@ -12,9 +12,11 @@ use crate::{Error, Result, device};
 /// Builds the method of an entry as a [`Construction`] says, on a backbone of its own.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for a backbone that this program does not know; as [`Registered::new`](crate::method::Method::new).
+/// [`Error::Unsupported`] for a backbone that this program does not know; as
+/// [`Registered::new`](crate::method::Method::new).
 pub fn build(entry: &MethodEntry, from: &Construction) -> Result<Instance> {
-    let config = table_from_json(&from.config).map_err(|what| Error::Protocol(format!("the configuration: {what}")))?;
+    let config = table_from_json(&from.config)
+        .map_err(|what| Error::Protocol(format!("the configuration: {what}")))?;
     let placement = Placement { device: device::open(&from.device)?, dtype: from.dtype.dtype() };
     let b = &from.backbone;
     let Some(kind) = backbone::all().into_iter().find(|e| e.name == b.entry) else {
@@ -61,17 +63,27 @@ impl Instance {
                 Answer::Losses(player.observe(&Batch { data, epoch, step }, &task, host)?)
             }
             Call::EndTask { task } => player.end_task(&task, host).map(|()| Answer::Done)?,
-            Call::Predict { images } => Answer::Logits(Array::from_tensor(&player.predict(&place(&images)?)?)?),
+            Call::Predict { images } => {
+                Answer::Logits(Array::from_tensor(&player.predict(&place(&images)?)?)?)
+            }
             Call::ClsTokens { images } => {
                 let tokens = player.cls_tokens(&place(&images)?)?;
                 Answer::ClsTokens(tokens.map(|t| Array::from_tensor(&t)).transpose()?)
             }
             Call::State => Answer::State(player.state()?),
-            Call::Restore { state, tasks, running } => player.restore(&Saved { state, tasks, running }).map(|()| Answer::Done)?,
+            Call::Restore { state, tasks, running } => {
+                player.restore(&Saved { state, tasks, running }).map(|()| Answer::Done)?
+            }
             Call::Export => {
                 let model = player.export()?;
-                let tensors = model.tensors.iter().map(|(name, t)| Ok((name.clone(), Array::from_tensor(t)?)));
-                Answer::Model(PlainModel { tensors: tensors.collect::<Result<_>>()?, metadata: model.metadata })
+                let tensors = model
+                    .tensors
+                    .iter()
+                    .map(|(name, t)| Ok((name.clone(), Array::from_tensor(t)?)));
+                Answer::Model(PlainModel {
+                    tensors: tensors.collect::<Result<_>>()?,
+                    metadata: model.metadata,
+                })
             }
         })
     }

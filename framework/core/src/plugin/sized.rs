@@ -94,7 +94,10 @@ pub(super) unsafe fn list<T: Crossing>(what: &str, items: *const T, count: u64) 
             (pointer, size_at(pointer)?)
         };
         if !size.is_multiple_of(8) || (i > 0 && size != stride as u64) {
-            return Err(format!("{what}: a {} of {size} bytes; in a list all have the same size, which 8 divides", T::NAME));
+            return Err(format!(
+                "{what}: a {} of {size} bytes; in a list all have the same size, which 8 divides",
+                T::NAME
+            ));
         }
         stride = size as usize;
         // SAFETY: as above.
@@ -107,7 +110,12 @@ pub(super) unsafe fn list<T: Crossing>(what: &str, items: *const T, count: u64) 
 ///
 /// # Safety
 /// As [`list`]; texts end with a zero.
-pub(super) unsafe fn list_from<T: Crossing>(what: &str, items: *const T, count: u64, writer: Writer) -> Read<Vec<T>> {
+pub(super) unsafe fn list_from<T: Crossing>(
+    what: &str,
+    items: *const T,
+    count: u64,
+    writer: Writer,
+) -> Read<Vec<T>> {
     // SAFETY: the caller's promise, here and below.
     let all = unsafe { list(what, items, count)? };
     let size = if count == 0 { 0 } else { unsafe { size_at(items)? } };

@@ -17,8 +17,10 @@ struct LaterPlan {
 unsafe impl Crossing for LaterPlan {
     const NAME: &'static str = "CilPlan";
     const LEAST: usize = CilPlan::LEAST;
-    const FIELDS: &'static [(&'static str, usize, usize)] =
-        &[("required", offset_of!(CilPlan, required), 8), ("repeats", offset_of!(LaterPlan, repeats), 8)];
+    const FIELDS: &'static [(&'static str, usize, usize)] = &[
+        ("required", offset_of!(CilPlan, required), 8),
+        ("repeats", offset_of!(LaterPlan, repeats), 8),
+    ];
 
     fn empty() -> Self {
         let size = size_of::<Self>() as u64;
@@ -93,7 +95,8 @@ fn an_out_parameter_is_written_as_far_as_it_has_room() {
 
 #[test]
 fn what_is_required_must_be_known_and_there() {
-    let require = |names: &std::ffi::CStr, later: &mut LaterPlan| later.plan.required = names.as_ptr();
+    let require =
+        |names: &std::ffi::CStr, later: &mut LaterPlan| later.plan.required = names.as_ptr();
     let mut later = later();
     require(c"steps, repeats", &mut later);
     let pointer = &raw const later;

@@ -1,4 +1,5 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped. Written whole or not at all, hashed, old ones pruned.
+//! Checkpoints: everything a run needs to go on as if it had never stopped. Written whole or not at
+//! all, hashed, old ones pruned.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +74,8 @@ impl Checkpoint {
     /// [`Error::Io`]; the checkpoints before stay as they are.
     pub fn write(&self, folder: &Path, keep: usize) -> Result<()> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let body = postcard::to_stdvec(self).map_err(|e| Error::Protocol(format!("the checkpoint cannot be written: {e}")))?;
+        let body = postcard::to_stdvec(self)
+            .map_err(|e| Error::Protocol(format!("the checkpoint cannot be written: {e}")))?;
         let hash = Sha256::digest(&body);
         replace(&folder.join(self.name()), &[MAGIC, hash.as_slice(), &body].concat())?;
         let all = list(folder)?;
@@ -90,12 +92,15 @@ impl Checkpoint {
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let body = bytes.strip_prefix(MAGIC).filter(|b| b.len() > HASH);
-        let body = body.ok_or_else(|| Error::file(path, "not a checkpoint of this version of cilbench, or truncated"))?;
+        let body = body.ok_or_else(|| {
+            Error::file(path, "not a checkpoint of this version of cilbench, or truncated")
+        })?;
         let (hash, body) = body.split_at(HASH);
         if Sha256::digest(body).as_slice() != hash {
             return Err(Error::file(path, "the checkpoint is damaged: its hash does not fit"));
         }
-        postcard::from_bytes(body).map_err(|e| Error::file(path, format!("the checkpoint cannot be read: {e}")))
+        postcard::from_bytes(body)
+            .map_err(|e| Error::file(path, format!("the checkpoint cannot be read: {e}")))
     }
 
     /// The newest checkpoint in `folder` that is whole, with what is wrong with newer ones.
@@ -130,7 +135,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>> {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(Error::io(folder)(e)),
     };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "ckpt")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "ckpt"))
+        .collect();
     files.sort();
     Ok(files)
 }

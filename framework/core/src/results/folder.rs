@@ -1,4 +1,5 @@
-//! A run's folder: `run.json`, `metrics.jsonl`, `predictions/task-<t>.csv`, `checkpoints/`. What is whole is renamed into place; nothing half-written is taken for whole.
+//! A run's folder: `run.json`, `metrics.jsonl`, `predictions/task-<t>.csv`, `checkpoints/`. What is
+//! whole is renamed into place; nothing half-written is taken for whole.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -17,13 +18,19 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Opens (and makes, if need be) the folder for a run of this identity. Gives the finished record if the folder holds that very run.
+    /// Opens (and makes, if need be) the folder for a run of this identity. Gives the finished
+    /// record if the folder holds that very run.
     ///
     /// # Errors
-    /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder and not empty; [`Error::Io`] if it cannot be written.
+    /// [`Error::Usage`] if the folder holds a run of another configuration, or is not a run folder
+    /// and not empty; [`Error::Io`] if it cannot be written.
     pub fn open(path: &Path, identity: &Identity) -> Result<(Self, Option<Record>)> {
         if let Some(file) = path.ancestors().find(|p| p.is_file()) {
-            return Err(Error::usage(format!("{}: {} is a file; choose another folder with --out DIR", path.display(), file.display())));
+            return Err(Error::usage(format!(
+                "{}: {} is a file; choose another folder with --out DIR",
+                path.display(),
+                file.display()
+            )));
         }
         refuse_foreign(path)?;
         std::fs::create_dir_all(path.join("predictions")).map_err(Error::io(path))?;
@@ -32,17 +39,24 @@ impl RunFolder {
         Ok((folder, record.filter(|r| r.status == Status::Finished)))
     }
 
-    /// What [`RunFolder::open`] would find, without making or locking anything: the record, finished or not, if the folder holds one of this very run.
+    /// What [`RunFolder::open`] would find, without making or locking anything: the record,
+    /// finished or not, if the folder holds one of this very run.
     ///
     /// # Errors
     /// As [`RunFolder::open`], as far as it shows without writing.
     pub fn look(path: &Path, identity: &Identity) -> Result<Option<Record>> {
         // The folder, or what it would be made in.
-        let Some(there) = path.ancestors().find(|p| p.exists() || p.as_os_str().is_empty()) else { return Ok(None) };
+        let Some(there) = path.ancestors().find(|p| p.exists() || p.as_os_str().is_empty()) else {
+            return Ok(None);
+        };
         let there = if there.as_os_str().is_empty() { Path::new(".") } else { there };
         let about = std::fs::metadata(there).map_err(Error::io(there))?;
         if !about.is_dir() {
-            return Err(Error::usage(format!("{}: {} is a file; choose another folder with --out DIR", path.display(), there.display())));
+            return Err(Error::usage(format!(
+                "{}: {} is a file; choose another folder with --out DIR",
+                path.display(),
+                there.display()
+            )));
         }
         if !may_write(there) {
             return Err(Error::usage(format!(
@@ -77,18 +91,30 @@ impl RunFolder {
         let file = path.join("run.json");
         let text = match std::fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => return Ok(None),
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+                ) =>
+            {
+                return Ok(None);
+            }
             Err(e) => return Err(Error::io(&file)(e)),
         };
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::file(&file, format!("not a run record: {e}")))?;
+        let value: serde_json::Value = serde_json::from_str(&text)
+            .map_err(|e| Error::file(&file, format!("not a run record: {e}")))?;
         let format = value["format"].as_u64().unwrap_or_default();
         if format > u64::from(FORMAT) {
             return Err(Error::file(
                 &file,
-                format!("written by a newer cilbench (format {format}, this one reads up to {FORMAT}); update cilbench"),
+                format!(
+                    "written by a newer cilbench (format {format}, this one reads up to {FORMAT}); update cilbench"
+                ),
             ));
         }
-        serde_json::from_value(value).map(Some).map_err(|e| Error::file(&file, format!("not a run record: {e}")))
+        serde_json::from_value(value)
+            .map(Some)
+            .map_err(|e| Error::file(&file, format!("not a run record: {e}")))
     }
 
     /// Where the folder is.
@@ -116,14 +142,22 @@ impl RunFolder {
         self.continue_log(0)
     }
 
-    /// Goes on with `metrics.jsonl` after its first `bytes` bytes; what stands behind them belongs to steps that are done again.
+    /// Goes on with `metrics.jsonl` after its first `bytes` bytes; what stands behind them belongs
+    /// to steps that are done again.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn continue_log(&mut self, bytes: u64) -> Result<()> {
         let path = self.path.join("metrics.jsonl");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
-        file.set_len(bytes).and_then(|()| file.seek(SeekFrom::End(0)).map(drop)).map_err(Error::io(&path))?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::io(&path))?;
+        file.set_len(bytes)
+            .and_then(|()| file.seek(SeekFrom::End(0)).map(drop))
+            .map_err(Error::io(&path))?;
         self.log = Some(file);
         Ok(())
     }
@@ -143,7 +177,8 @@ impl RunFolder {
     /// [`Error::Io`].
     pub fn write(&self, record: &mut Record) -> Result<()> {
         record.seal();
-        let text = serde_json::to_string_pretty(record).map_err(|e| Error::Protocol(format!("run.json cannot be written: {e}")))?;
+        let text = serde_json::to_string_pretty(record)
+            .map_err(|e| Error::Protocol(format!("run.json cannot be written: {e}")))?;
         replace(&self.path.join("run.json"), text.as_bytes())
     }
 
@@ -165,7 +200,8 @@ impl RunFolder {
     pub fn predictions(&self, task: usize, predictions: &[Prediction]) -> Result<(String, String)> {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let name = format!("predictions/task-{task}.csv");
-        let failed = |e: &dyn std::fmt::Display| Error::Protocol(format!("{name} cannot be written: {e}"));
+        let failed =
+            |e: &dyn std::fmt::Display| Error::Protocol(format!("{name} cannot be written: {e}"));
         predictions.iter().try_for_each(|p| writer.serialize(p)).map_err(|e| failed(&e))?;
         let bytes = writer.into_inner().map_err(|e| failed(&e))?;
         replace(&self.path.join(&name), &bytes)?;
@@ -173,7 +209,8 @@ impl RunFolder {
         Ok((name, hash))
     }
 
-    /// What was changed in a run folder since it was written: `run.json` against its seal, prediction files against their hashes.
+    /// What was changed in a run folder since it was written: `run.json` against its seal,
+    /// prediction files against their hashes.
     pub fn alterations(path: &Path, record: &Record) -> Vec<String> {
         let mut found = Vec::new();
         if !record.is_sealed() {
@@ -190,7 +227,8 @@ impl RunFolder {
     }
 }
 
-/// Whether this process may make something in a folder, as far as the system says without its being tried.
+/// Whether this process may make something in a folder, as far as the system says without its being
+/// tried.
 fn may_write(folder: &Path) -> bool {
     #[cfg(unix)]
     {
@@ -209,7 +247,15 @@ fn may_write(folder: &Path) -> bool {
 /// Refuses a folder that holds something, but no run.
 fn refuse_foreign(path: &Path) -> Result<()> {
     if path.is_dir() && !path.join("run.json").exists() {
-        let ours = ["predictions", "lock", "checkpoints", "run.json.tmp", "metrics.jsonl", "command.json", "command.json.tmp"];
+        let ours = [
+            "predictions",
+            "lock",
+            "checkpoints",
+            "run.json.tmp",
+            "metrics.jsonl",
+            "command.json",
+            "command.json.tmp",
+        ];
         let other = |e: &std::fs::DirEntry| !ours.iter().any(|name| e.file_name() == *name);
         if std::fs::read_dir(path).map_err(Error::io(path))?.flatten().any(|e| other(&e)) {
             return Err(Error::usage(format!(
@@ -226,7 +272,8 @@ pub(super) fn replace(target: &Path, bytes: &[u8]) -> Result<()> {
     let mut temporary = target.as_os_str().to_owned();
     temporary.push(".tmp");
     let temporary = PathBuf::from(temporary);
-    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    let written = File::create(&temporary)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
     let done = written.and_then(|()| std::fs::rename(&temporary, target));
     if done.is_err() {
         // A half-written file is of no use, and on a full disk its room is needed.
@@ -242,10 +289,15 @@ pub fn difference(old: &Identity, new: &Identity) -> String {
         return format!("the method is {} there, {} here", old.method, new.method);
     }
     let json = |i: &Identity| serde_json::to_value(i).expect("plain data can be written as JSON");
-    first_difference("", &json(old), &json(new)).unwrap_or_else(|| "its identity differs".to_owned())
+    first_difference("", &json(old), &json(new))
+        .unwrap_or_else(|| "its identity differs".to_owned())
 }
 
-fn first_difference(path: &str, old: &serde_json::Value, new: &serde_json::Value) -> Option<String> {
+fn first_difference(
+    path: &str,
+    old: &serde_json::Value,
+    new: &serde_json::Value,
+) -> Option<String> {
     if let (Some(a), Some(b)) = (old.as_object(), new.as_object()) {
         let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
         let null = serde_json::Value::Null;

@@ -1,4 +1,5 @@
-//! The lock of a run folder: one process at a time. The system releases it when the process ends, however it ends.
+//! The lock of a run folder: one process at a time. The system releases it when the process ends,
+//! however it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -18,10 +19,20 @@ impl Lock {
     /// [`Error::Usage`] that says which process holds it.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join("lock");
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(Error::io(&path))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(Error::io(&path))?;
         held(file.try_lock(), &mut file, folder)?;
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let text = format!("process {} on {}", std::process::id(), if host.is_empty() { "this machine" } else { host.trim() });
+        let text = format!(
+            "process {} on {}",
+            std::process::id(),
+            if host.is_empty() { "this machine" } else { host.trim() }
+        );
         file.set_len(0).and_then(|()| file.write_all(text.as_bytes())).map_err(Error::io(&path))?;
         Ok(Self { _file: file })
     }
@@ -66,7 +77,12 @@ mod tests {
         let first = Lock::take(folder.path()).expect("first");
         let message = Lock::take(folder.path()).err().expect("second").to_string();
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
-        assert!(Lock::look(folder.path()).expect_err("looked at").to_string().contains("is working in this run folder"));
+        assert!(
+            Lock::look(folder.path())
+                .expect_err("looked at")
+                .to_string()
+                .contains("is working in this run folder")
+        );
         drop(first);
         Lock::look(folder.path()).expect("free");
         assert!(Lock::take(folder.path()).is_ok());

@@ -45,7 +45,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         std::fs::create_dir(folder.path().join("predictions")).expect("folder");
         let write = |task: usize, text: &str| {
-            std::fs::write(folder.path().join(format!("predictions/task-{task}.csv")), text).expect("write");
+            std::fs::write(folder.path().join(format!("predictions/task-{task}.csv")), text)
+                .expect("write");
         };
         write(0, "key,task,label,prediction,confidence,task_aware\nab,0,1,1,0.5,1\n");
         write(1, "key,task,label,prediction,confidence,task_aware,rank\nab,0,1,0,0.5,1,2\n");

@@ -88,7 +88,8 @@ impl Machine {
     /// This machine.
     pub fn here() -> Self {
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let name = info.lines().find_map(|l| l.strip_prefix("model name").and_then(|l| l.split_once(':')));
+        let name =
+            info.lines().find_map(|l| l.strip_prefix("model name").and_then(|l| l.split_once(':')));
         Self {
             processor: name.map_or_else(|| "unknown".to_owned(), |(_, n)| n.trim().to_owned()),
             threads: rayon::current_num_threads(),
@@ -113,7 +114,8 @@ pub struct Costs {
     pub images_per_second: f64,
     /// Largest resident memory, in bytes, where the system says.
     pub peak_memory: Option<u64>,
-    /// The most that tensors held at one time on a GPU, in bytes; none of a run on the CPU, and where the driver does not say.
+    /// The most that tensors held at one time on a GPU, in bytes; none of a run on the CPU, and
+    /// where the driver does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_device_memory: Option<u64>,
     /// Parameters that changed while the last task was learned.
@@ -133,7 +135,8 @@ pub struct Costs {
 pub struct TaskRecord {
     /// Scores on all classes seen so far, after this task.
     pub scores: Scores,
-    /// Mean |λ_new − λ_old| on up to 512 of the task's training images, where the backbone has CLS tokens; none for the first task.
+    /// Mean |λ_new − λ_old| on up to 512 of the task's training images, where the backbone has CLS
+    /// tokens; none for the first task.
     pub relation_drift: Option<f64>,
     /// Seconds of training steps, with loading.
     pub train_seconds: f64,
@@ -195,7 +198,8 @@ pub struct Record {
     pub seal: String,
 }
 
-/// A link of the chain of receipts: what a task began from and what it ended in. Anyone with the data can do it again.
+/// A link of the chain of receipts: what a task began from and what it ended in. Anyone with the
+/// data can do it again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// SHA-256 of the state before the task.
@@ -212,10 +216,17 @@ impl Identity {
         crate::sha256(as_json(self).as_bytes())
     }
 
-    /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point type, device, options of the backbone and image size. It says neither the method
-    /// nor the weights nor the data.
+    /// The first digits of SHA-256 over how the method is run: hyper-parameters, floating-point
+    /// type, device, options of the backbone and image size. It says neither the method nor the
+    /// weights nor the data.
     pub fn configuration(&self) -> String {
-        let config = serde_json::json!([self.config, self.dtype, self.device, self.backbone_options, self.backbone.image_size]);
+        let config = serde_json::json!([
+            self.config,
+            self.dtype,
+            self.device,
+            self.backbone_options,
+            self.backbone.image_size
+        ]);
         crate::sha256(config.to_string().as_bytes())[..8].to_owned()
     }
 }
@@ -245,14 +256,18 @@ impl Record {
 
     fn next_link(&self, last: Option<&Receipt>, before: &str, after: &str) -> String {
         let start = format!("{}/{}", self.identity.hash(), self.code_hash);
-        crate::sha256(format!("{}/{before}/{after}", last.map_or(start.as_str(), |r| r.link.as_str())).as_bytes())
+        crate::sha256(
+            format!("{}/{before}/{after}", last.map_or(start.as_str(), |r| r.link.as_str()))
+                .as_bytes(),
+        )
     }
 
     /// The first task whose receipt does not follow from the one before.
     pub fn broken_link(&self) -> Option<usize> {
         (0..self.receipts.len()).find(|&i| {
             let (last, r) = (i.checked_sub(1).map(|p| &self.receipts[p]), &self.receipts[i]);
-            r.link != self.next_link(last, &r.state_before, &r.state_after) || last.is_some_and(|l| l.state_after != r.state_before)
+            r.link != self.next_link(last, &r.state_before, &r.state_after)
+                || last.is_some_and(|l| l.state_after != r.state_before)
         })
     }
 
@@ -289,7 +304,8 @@ impl Record {
         let scores: Vec<Scores> = self.tasks.iter().map(|t| t.scores.clone()).collect();
         self.summary = Summary::of(&scores);
         let drifts: Vec<f64> = self.tasks.iter().filter_map(|t| t.relation_drift).collect();
-        self.relation_drift = (!drifts.is_empty()).then(|| drifts.iter().sum::<f64>() / drifts.len() as f64);
+        self.relation_drift =
+            (!drifts.is_empty()).then(|| drifts.iter().sum::<f64>() / drifts.len() as f64);
     }
 }
 

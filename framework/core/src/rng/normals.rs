@@ -3,9 +3,9 @@
 //! Definition: a group of 256 numbers uses 16 consecutive blocks of the stream. Words 2p and 2p + 1
 //! of block b give the numbers 32p + b and 32p + 16 + b of the group, which are x and y of the
 //! Box–Muller transform (A Note on the Generation of Random Normal Deviates, 1958). The first word
-//! gives the radius √(−2 ln u) with u = (word + ½) / 2³². The second word gives the angle
-//! π·(q / 2 + f): q is its two highest bits, and f is its other 30 bits as a signed number divided
-//! by 2³², between −¼ and ¼. The results have the bits of `pair` below, which computes in f32 without fused
+//! gives the radius √(−2 ln u) with u = (word + ½) / 2³². The second word gives the angle π·(q / 2
+//! + f): q is its two highest bits, and f is its other 30 bits as a signed number divided by 2³²,
+//! between −¼ and ¼. The results have the bits of `pair` below, which computes in f32 without fused
 //! operations, on every processor.
 
 use pulp::Simd;
@@ -103,7 +103,8 @@ fn quarter_round<S: Simd>(simd: S, state: &mut [S::u32s; WORDS], [a, b, c, d]: [
         state[to] = simd.add_u32s(state[to], state[from]);
         let bits = simd.xor_u32s(state[turned], state[to]);
         let left = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(by));
-        state[turned] = simd.or_u32s(left, simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(32 - by)));
+        state[turned] =
+            simd.or_u32s(left, simd.wrapping_dyn_shr_u32s(bits, simd.splat_u32s(32 - by)));
     };
     step(a, b, d, 16);
     step(c, d, b, 12);
@@ -152,7 +153,15 @@ fn ln(u: f32) -> f32 {
     let e = (bits.cast_signed() >> 23) as f32;
     let x = f32::from_bits((bits & 0x007f_ffff) + ROOT_OF_HALF) - 1.0;
     let mut p = -0.078_594_565;
-    for c in [0.128_815_89, -0.131_287_84, 0.141_812_01, -0.166_245_52, 0.200_022_86, -0.250_008_1, 0.333_333_16] {
+    for c in [
+        0.128_815_89,
+        -0.131_287_84,
+        0.141_812_01,
+        -0.166_245_52,
+        0.200_022_86,
+        -0.250_008_1,
+        0.333_333_16,
+    ] {
         p = p * x + c;
     }
     let square = x * x;
@@ -177,7 +186,8 @@ mod tests {
                 for p in 0..WORDS / 2 {
                     let (radius, angle) = (rng.next_u32(), rng.next_u32());
                     let r = (-2.0 * f64::from((radius as f32 + 0.5) / 2f32.powi(32)).ln()).sqrt();
-                    let turn = f64::from(angle >> 30) * 0.25 + f64::from((angle << 2).cast_signed()) / 2f64.powi(34);
+                    let turn = f64::from(angle >> 30) * 0.25
+                        + f64::from((angle << 2).cast_signed()) / 2f64.powi(34);
                     let (sine, cosine) = (turn * std::f64::consts::TAU).sin_cos();
                     group[32 * p + b] = r * cosine;
                     group[32 * p + 16 + b] = r * sine;
@@ -202,12 +212,26 @@ mod tests {
         let stream = NormalStream::from_seed(SEED);
         let mut all = vec![0.0; 10 * GROUP];
         stream.fill(0, &mut all);
-        for (start, n) in [(0, 1), (1, GROUP), (255, 2), (GROUP, GROUP), (300, 1000), (7, 0), (5 * GROUP - 1, 5 * GROUP + 1)] {
+        for (start, n) in [
+            (0, 1),
+            (1, GROUP),
+            (255, 2),
+            (GROUP, GROUP),
+            (300, 1000),
+            (7, 0),
+            (5 * GROUP - 1, 5 * GROUP + 1),
+        ] {
             let mut part = vec![f32::NAN; n];
             stream.fill(start, &mut part);
-            assert!(part.iter().zip(&all[start..]).all(|(a, b)| a.to_bits() == b.to_bits()), "{n} from {start} on");
+            assert!(
+                part.iter().zip(&all[start..]).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{n} from {start} on"
+            );
             pulp::Scalar.vectorize(Fill { key: &stream.key, start, out: &mut part });
-            assert!(part.iter().zip(&all[start..]).all(|(a, b)| a.to_bits() == b.to_bits()), "{n} from {start} on, one at a time");
+            assert!(
+                part.iter().zip(&all[start..]).all(|(a, b)| a.to_bits() == b.to_bits()),
+                "{n} from {start} on, one at a time"
+            );
         }
     }
 
@@ -216,18 +240,26 @@ mod tests {
         let n = 1 << 22;
         let mut numbers = vec![0.0; n];
         NormalStream::from_seed([7; 32]).fill(0, &mut numbers);
-        let mean = |f: &dyn Fn(f64) -> f64| numbers.iter().map(|v| f(f64::from(*v))).sum::<f64>() / n as f64;
+        let mean = |f: &dyn Fn(f64) -> f64| {
+            numbers.iter().map(|v| f(f64::from(*v))).sum::<f64>() / n as f64
+        };
         // Five standard errors of each.
-        for (power, expected, variance) in [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)] {
+        for (power, expected, variance) in
+            [(1, 0.0, 1.0), (2, 1.0, 2.0), (3, 0.0, 15.0), (4, 3.0, 96.0)]
+        {
             let (found, error) = (mean(&|v| v.powi(power)), 5.0 * (variance / n as f64).sqrt());
             assert!((found - expected).abs() < error, "moment {power}: {found}");
         }
         for bound in [-3.0, -1.5, -0.2, 0.0, 0.7, 2.0, 3.5, 4.5] {
             let p = 0.5 * libm::erfc(-bound * std::f64::consts::FRAC_1_SQRT_2);
             let found = mean(&|v| f64::from(u8::from(v < bound)));
-            assert!((found - p).abs() < 5.0 * (p * (1.0 - p) / n as f64).sqrt(), "below {bound}: {found}, not {p}");
+            assert!(
+                (found - p).abs() < 5.0 * (p * (1.0 - p) / n as f64).sqrt(),
+                "below {bound}: {found}, not {p}"
+            );
         }
-        let neighbours = numbers.windows(2).map(|w| f64::from(w[0]) * f64::from(w[1])).sum::<f64>() / n as f64;
+        let neighbours =
+            numbers.windows(2).map(|w| f64::from(w[0]) * f64::from(w[1])).sum::<f64>() / n as f64;
         assert!(neighbours.abs() < 5.0 / (n as f64).sqrt(), "neighbours: {neighbours}");
     }
 
@@ -236,7 +268,10 @@ mod tests {
         for word in [0, 1, u32::MAX - 1, u32::MAX] {
             for angle in [0, 1 << 29, 1 << 30, 1 << 31, u32::MAX] {
                 let (x, y) = pair(word, angle);
-                assert!(x.is_finite() && y.is_finite() && x.hypot(y) < 6.77, "{word} {angle}: {x}, {y}");
+                assert!(
+                    x.is_finite() && y.is_finite() && x.hypot(y) < 6.77,
+                    "{word} {angle}: {x}, {y}"
+                );
             }
         }
     }

@@ -61,7 +61,10 @@ impl Loaded {
             let augment = Augment::Epoch { seed: 0, task: task.info.index, epoch };
             task.train.load(&positions, transforms, View::Train, augment)
         };
-        Ok(Self { steps: (0..steps).map(load).collect::<Result<_>>()?, image_size: transforms.image_size })
+        Ok(Self {
+            steps: (0..steps).map(load).collect::<Result<_>>()?,
+            image_size: transforms.image_size,
+        })
     }
 }
 
@@ -154,7 +157,9 @@ fn predict(
     let images = to_tensors(loaded, transforms.image_size, placement)?.images;
     for round in 0..=found.train.len().max(1) {
         // Read, as scoring reads them.
-        let (seconds, _) = timed(placement, || Ok(player.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?))?;
+        let (seconds, _) = timed(placement, || {
+            Ok(player.predict(&images)?.to_dtype(DType::F32)?.to_vec2::<f32>()?)
+        })?;
         if round > 0 {
             found.predict.push(seconds);
         }

@@ -1,4 +1,5 @@
-//! Relation drift: how far the spectra of inter-layer relations move while a task is learned, measured by the harness for every method.
+//! Relation drift: how far the spectra of inter-layer relations move while a task is learned,
+//! measured by the harness for every method.
 
 use super::protocol::to_tensors;
 use crate::Result;
@@ -12,8 +13,9 @@ use crate::rng::{Purpose, stream};
 const IMAGES: usize = 512;
 const BATCH: usize = 64;
 
-/// The spectra of the model as it is, on a fixed sample of up to 512 of a task's own training images with the test transform.
-/// None if the method has no CLS tokens, and for the first task, which has no model before it.
+/// The spectra of the model as it is, on a fixed sample of up to 512 of a task's own training
+/// images with the test transform. None if the method has no CLS tokens, and for the first task,
+/// which has no model before it.
 pub(super) fn spectra(
     player: &dyn Player,
     index: usize,

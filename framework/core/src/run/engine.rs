@@ -1,4 +1,5 @@
-//! A whole run: every task of a scenario, learned and scored, into a run folder; stopped anywhere, it goes on from its last checkpoint.
+//! A whole run: every task of a scenario, learned and scored, into a run folder; stopped anywhere,
+//! it goes on from its last checkpoint.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -74,11 +75,12 @@ pub trait Progress {
     fn show(&mut self, event: Event);
 }
 
-/// Runs over `scenario`, writing `record` into `folder` as it goes; goes on from the folder's newest whole checkpoint, if there is one.
-/// Whatever ends the run early is recorded there too.
+/// Runs over `scenario`, writing `record` into `folder` as it goes; goes on from the folder's
+/// newest whole checkpoint, if there is one. Whatever ends the run early is recorded there too.
 ///
 /// # Errors
-/// [`Error::Interrupted`] when stopped, [`Error::Diverged`] for a loss that is not finite, and whatever method or data fail with.
+/// [`Error::Interrupted`] when stopped, [`Error::Diverged`] for a loss that is not finite, and
+/// whatever method or data fail with.
 pub fn execute(
     plan: &RunPlan,
     scenario: &mut dyn Scenario,
@@ -88,7 +90,8 @@ pub fn execute(
 ) -> Result<Record> {
     record.machine.gpu = device::gpu_name(&plan.placement.device);
     device::reset_peak_memory(&plan.placement.device);
-    let mut session = Session::open(plan, scenario.info().transforms.clone(), folder, record, progress)?;
+    let mut session =
+        Session::open(plan, scenario.info().transforms.clone(), folder, record, progress)?;
     let outcome = session.learn(scenario);
     let mut record = session.into_record();
     record.costs.peak_memory = Machine::peak_memory();
@@ -96,7 +99,11 @@ pub fn execute(
     match &outcome {
         Ok(()) => record.status = Status::Finished,
         Err(error) => {
-            record.status = if matches!(error, Error::Interrupted(_)) { Status::Interrupted } else { Status::Failed };
+            record.status = if matches!(error, Error::Interrupted(_)) {
+                Status::Interrupted
+            } else {
+                Status::Failed
+            };
             record.error = Some(error.to_string());
         }
     }
@@ -106,11 +113,17 @@ pub fn execute(
 }
 
 /// A warning if the backbone was pre-trained on the scenario's data set.
-pub fn pretraining_warning(pretrained_on: &[String], dataset: &str, aliases: &[&str]) -> Option<String> {
+pub fn pretraining_warning(
+    pretrained_on: &[String],
+    dataset: &str,
+    aliases: &[&str],
+) -> Option<String> {
     let plain = |name: &str| name.to_lowercase().replace(['-', '_', ' '], "");
     let names: Vec<String> = aliases.iter().chain([&dataset]).map(|n| plain(n)).collect();
     let hit = pretrained_on.iter().find(|p| names.contains(&plain(p)))?;
-    Some(format!("the backbone was pre-trained on '{hit}', which is this scenario's data set: these numbers say nothing about learning it"))
+    Some(format!(
+        "the backbone was pre-trained on '{hit}', which is this scenario's data set: these numbers say nothing about learning it"
+    ))
 }
 
 #[cfg(test)]
@@ -120,7 +133,9 @@ mod tests {
     #[test]
     fn a_backbone_that_saw_the_data_set_is_warned_of() {
         let seen = ["tiny-imagenet".to_owned(), "CIFAR-100".to_owned()];
-        assert!(pretraining_warning(&seen, "cifar100", &[]).expect("a warning").contains("CIFAR-100"));
+        assert!(
+            pretraining_warning(&seen, "cifar100", &[]).expect("a warning").contains("CIFAR-100")
+        );
         assert!(pretraining_warning(&seen, "fashion-mnist-small", &["fashion-mnist"]).is_none());
     }
 }

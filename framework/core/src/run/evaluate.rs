@@ -13,10 +13,12 @@ use crate::{Error, Result};
 /// Images per forward pass, unless the method's plan says otherwise.
 pub const TEST_BATCH: usize = 64;
 
-/// Predictions for the test images of `tasks`, `batch` images at a time; `watch` is called after every batch and may stop the run.
+/// Predictions for the test images of `tasks`, `batch` images at a time; `watch` is called after
+/// every batch and may stop the run.
 ///
 /// # Errors
-/// [`Error::Protocol`] for logits of another shape, [`Error::Diverged`] for logits that are not finite.
+/// [`Error::Protocol`] for logits of another shape, [`Error::Diverged`] for logits that are not
+/// finite.
 pub fn evaluate(
     player: &dyn Player,
     tasks: &[Task],

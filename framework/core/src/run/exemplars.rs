@@ -1,4 +1,5 @@
-//! The memory of exemplars: the harness keeps the images, a method names them, and everything in it is counted.
+//! The memory of exemplars: the harness keeps the images, a method names them, and everything in it
+//! is counted.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +38,16 @@ impl Memory {
     pub fn restore(image: &MemoryImage, sets: &[ImageSet]) -> Result<Self> {
         let stored = image.exemplars.iter().map(|(exemplar, position)| {
             let set = sets.get(exemplar.task).filter(|s| *position < s.len());
-            let set = set.ok_or_else(|| Error::Protocol(format!("memory: exemplar {} is of an image that is not there", exemplar.id)))?;
-            Ok((exemplar.id, Stored { exemplar: exemplar.clone(), set: set.clone(), position: *position }))
+            let set = set.ok_or_else(|| {
+                Error::Protocol(format!(
+                    "memory: exemplar {} is of an image that is not there",
+                    exemplar.id
+                ))
+            })?;
+            Ok((
+                exemplar.id,
+                Stored { exemplar: exemplar.clone(), set: set.clone(), position: *position },
+            ))
         });
         Ok(Self { stored: stored.collect::<Result<_>>()?, next: image.next, reads: image.reads })
     }
@@ -68,10 +77,20 @@ impl Memory {
     /// Answers a call while `set` is the current task's training set.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a position or an id that does not exist, or a payload of another length.
-    pub fn answer(&mut self, request: MemoryRequest, task: usize, set: &ImageSet, transforms: &Transforms, seed: u64) -> Result<Reply> {
+    /// [`Error::Protocol`] for a position or an id that does not exist, or a payload of another
+    /// length.
+    pub fn answer(
+        &mut self,
+        request: MemoryRequest,
+        task: usize,
+        set: &ImageSet,
+        transforms: &Transforms,
+        seed: u64,
+    ) -> Result<Reply> {
         match request {
-            MemoryRequest::List => Ok(Reply::Exemplars(self.stored.values().map(|s| s.exemplar.clone()).collect())),
+            MemoryRequest::List => {
+                Ok(Reply::Exemplars(self.stored.values().map(|s| s.exemplar.clone()).collect()))
+            }
             MemoryRequest::Remove { ids } => {
                 for id in ids {
                     self.stored.remove(&id).ok_or_else(|| unknown(id))?;
@@ -83,12 +102,16 @@ impl Memory {
                 let mut added = Vec::new();
                 for (position, payload) in positions.into_iter().zip(rows) {
                     let label = *set.labels.get(position).ok_or_else(|| {
-                        Error::Protocol(format!("memory: position {position} is not in the task's {} training images", set.len()))
+                        Error::Protocol(format!(
+                            "memory: position {position} is not in the task's {} training images",
+                            set.len()
+                        ))
                     })?;
                     let exemplar = Exemplar { id: self.next, label, task, payload };
                     self.next += 1;
                     added.push(exemplar.clone());
-                    self.stored.insert(exemplar.id, Stored { exemplar, set: set.clone(), position });
+                    self.stored
+                        .insert(exemplar.id, Stored { exemplar, set: set.clone(), position });
                 }
                 Ok(Reply::Exemplars(added))
             }
@@ -97,8 +120,14 @@ impl Memory {
                 let reads = self.reads;
                 let one = |id: &u64| {
                     let stored = self.stored.get(id).ok_or_else(|| unknown(*id))?;
-                    // A stream of its own for each read, so that an exemplar is augmented anew every time.
-                    stored.set.load(&[stored.position], transforms, view, Augment::Recall { seed, task: stored.exemplar.task, read: reads })
+                    // A stream of its own for each read, so that an exemplar is augmented anew
+                    // every time.
+                    stored.set.load(
+                        &[stored.position],
+                        transforms,
+                        view,
+                        Augment::Recall { seed, task: stored.exemplar.task, read: reads },
+                    )
                 };
                 let loaded = ids.par_iter().map(one).collect::<Result<Vec<_>>>()?;
                 let labels: Vec<i64> = loaded.iter().flat_map(|b| b.labels.clone()).collect();
@@ -120,12 +149,23 @@ fn unknown(id: u64) -> Error {
 pub(crate) fn payload_rows(payload: Option<Array>, n: usize) -> Result<Vec<Option<Array>>> {
     let Some(payload) = payload else { return Ok(vec![None; n]) };
     if payload.shape.first() != Some(&n) || n == 0 {
-        return Err(Error::Protocol(format!("memory: a payload of shape {:?} for {n} images", payload.shape)));
+        return Err(Error::Protocol(format!(
+            "memory: a payload of shape {:?} for {n} images",
+            payload.shape
+        )));
     }
     // By position and not in chunks: a row may be empty.
     let width = payload.bytes.len() / n;
     let row = |i: usize| payload.bytes[i * width..][..width].to_vec();
-    Ok((0..n).map(|i| Some(Array { element: payload.element, shape: payload.shape[1..].to_vec(), bytes: row(i) })).collect())
+    Ok((0..n)
+        .map(|i| {
+            Some(Array {
+                element: payload.element,
+                shape: payload.shape[1..].to_vec(),
+                bytes: row(i),
+            })
+        })
+        .collect())
 }
 
 #[cfg(test)]
@@ -134,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_payload_is_a_row_an_image_even_if_the_rows_are_empty() {
-        let rows = payload_rows(Some(Array::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])), 2).expect("rows");
+        let rows = payload_rows(Some(Array::from_f32([2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0])), 2)
+            .expect("rows");
         assert_eq!(rows[1], Some(Array::from_f32([3], &[4.0, 5.0, 6.0])));
         let rows = payload_rows(Some(Array::from_f32([3, 0], &[])), 3).expect("empty rows");
         assert_eq!(rows, vec![Some(Array::from_f32([0], &[])); 3]);

@@ -1,5 +1,5 @@
-//! The protocol and its driver: tasks, epochs and batches, the answers to a method's calls, scoring,
-//! and the record of a run.
+//! The protocol and its driver: tasks, epochs and batches, the answers to a method's calls,
+//! scoring, and the record of a run.
 
 mod bench;
 mod drift;

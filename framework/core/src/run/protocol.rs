@@ -35,7 +35,11 @@ impl<'a, const N: usize> Course<'a, N> {
     ///
     /// # Errors
     /// What [`Player::check`] fails with.
-    pub fn open(scenario: &'a mut dyn Scenario, players: [(&dyn Player, Access); N], until: Option<usize>) -> Result<Self> {
+    pub fn open(
+        scenario: &'a mut dyn Scenario,
+        players: [(&dyn Player, Access); N],
+        until: Option<usize>,
+    ) -> Result<Self> {
         let facts = scenario.info().facts();
         players.iter().try_for_each(|(player, _)| player.check(&facts))?;
         let access = players.map(|(_, access)| access);
@@ -113,9 +117,24 @@ pub struct TaskDrive<'a, H, F> {
 
 impl<'a, H: Host, F: Feed> TaskDrive<'a, H, F> {
     /// Asks the method how it wants to be trained. `host` answers its calls for the whole task.
-    pub fn plan(player: &'a mut dyn Player, task: &'a TaskInfo, host: H, feed: F, placement: &'a Placement) -> Result<Self> {
+    pub fn plan(
+        player: &'a mut dyn Player,
+        task: &'a TaskInfo,
+        host: H,
+        feed: F,
+        placement: &'a Placement,
+    ) -> Result<Self> {
         let plan = player.plan(task)?;
-        Ok(Self { player, task, host, feed, placement, plan, position: Position::default(), batches: None })
+        Ok(Self {
+            player,
+            task,
+            host,
+            feed,
+            placement,
+            plan,
+            position: Position::default(),
+            batches: None,
+        })
     }
 
     /// How the method wants to be trained.
@@ -165,7 +184,9 @@ impl<'a, H: Host, F: Feed> TaskDrive<'a, H, F> {
             Some(feed) => feed,
             None => self.batches.insert(self.feed.epoch(epoch, batches, &self.plan)?),
         };
-        let left_out = |b: &LoadedBatch| self.plan.drop_last && batches > 0 && b.labels.len() < self.plan.batch_size;
+        let left_out = |b: &LoadedBatch| {
+            self.plan.drop_last && batches > 0 && b.labels.len() < self.plan.batch_size
+        };
         match feed.next().transpose()?.filter(|loaded| !left_out(loaded)) {
             Some(loaded) => Ok(Some(Some(loaded))),
             None if self.plan.steps.is_some() && batches == 0 => {
@@ -227,7 +248,11 @@ impl<'a, H: Host, F: Feed> TaskDrive<'a, H, F> {
 }
 
 /// A loaded batch as tensors.
-pub(crate) fn to_tensors(loaded: LoadedBatch, size: usize, placement: &Placement) -> Result<Images> {
+pub(crate) fn to_tensors(
+    loaded: LoadedBatch,
+    size: usize,
+    placement: &Placement,
+) -> Result<Images> {
     let Placement { device, dtype } = placement;
     let shape = (loaded.labels.len(), 3, size, size);
     Ok(Images {

@@ -34,7 +34,15 @@ impl Feed for EpochFeed<'_> {
         let (index, train) = (self.task.info.index, &self.task.train);
         let order = epoch_order(self.seed, index, epoch, train.len());
         let augment = Augment::Epoch { seed: self.seed, task: index, epoch };
-        Ok(Box::new(Loader::new(train, order, plan.batch_size, skip, self.transforms, plan.view, augment)))
+        Ok(Box::new(Loader::new(
+            train,
+            order,
+            plan.batch_size,
+            skip,
+            self.transforms,
+            plan.view,
+            augment,
+        )))
     }
 
     fn image_size(&self) -> usize {
@@ -77,11 +85,17 @@ impl<'a> Session<'a> {
         match &resume {
             Some(checkpoint) => {
                 let program = std::mem::take(&mut record.code_hash);
-                record = serde_json::from_str(&checkpoint.record)
-                    .map_err(|e| Error::file(folder.checkpoints(), format!("the record in the checkpoint cannot be read: {e}")))?;
+                record = serde_json::from_str(&checkpoint.record).map_err(|e| {
+                    Error::file(
+                        folder.checkpoints(),
+                        format!("the record in the checkpoint cannot be read: {e}"),
+                    )
+                })?;
                 if record.code_hash != program {
                     let short = &program[..program.len().min(12)];
-                    warnings.push(format!("resumed by another build of cilbench ({short}) than it began with"));
+                    warnings.push(format!(
+                        "resumed by another build of cilbench ({short}) than it began with"
+                    ));
                 }
                 (record.status, record.error) = (Status::Running, None);
                 folder.continue_log(checkpoint.log_bytes)?;
@@ -94,7 +108,9 @@ impl<'a> Session<'a> {
         record.warnings.extend(warnings);
         record.audited = plan.audit;
         folder.write(&mut record)?;
-        let work = resume.as_ref().map_or(Work::default(), |c| Work { images: c.images, seconds: c.seconds });
+        let work = resume
+            .as_ref()
+            .map_or(Work::default(), |c| Work { images: c.images, seconds: c.seconds });
         let (player, memory, seen) = ((plan.build)()?, Memory::default(), Vec::new());
         Ok(Self { plan, transforms, folder, progress, record, player, memory, seen, work, resume })
     }
@@ -127,16 +143,23 @@ impl<'a> Session<'a> {
     /// Takes over the checkpoint. `running` is the task in which it was taken, or none if it was
     /// taken between two tasks.
     fn take_up(&mut self, running: Option<&Task>) -> Result<Option<Running>> {
-        let Some(checkpoint) = self.resume.take_if(|c| c.running.is_some() == running.is_some()) else {
+        let Some(checkpoint) = self.resume.take_if(|c| c.running.is_some() == running.is_some())
+        else {
             return Ok(None);
         };
         let begun: Vec<&Task> = self.seen.iter().chain(running).collect();
         let tasks: Vec<TaskInfo> = begun.iter().map(|t| t.info.clone()).collect();
         let sets: Vec<ImageSet> = begun.iter().map(|t| t.train.clone()).collect();
-        self.player.restore(&Saved { state: checkpoint.state, tasks, running: running.is_some() })?;
+        self.player.restore(&Saved {
+            state: checkpoint.state,
+            tasks,
+            running: running.is_some(),
+        })?;
         self.memory = Memory::restore(&checkpoint.memory, &sets)?;
         let place = match &checkpoint.running {
-            Some(r) => format!("task {}, epoch {}, step {}", checkpoint.finished + 1, r.epoch + 1, r.steps),
+            Some(r) => {
+                format!("task {}, epoch {}, step {}", checkpoint.finished + 1, r.epoch + 1, r.steps)
+            }
             None => format!("the end of task {}", checkpoint.finished),
         };
         self.progress.show(Event::Notice(&format!("resumed from the checkpoint at {place}")));
@@ -149,7 +172,8 @@ impl<'a> Session<'a> {
         let resumed = self.take_up(Some(&task))?;
         let (running, steps) = self.train(&task, own, count, resumed)?;
         let after = self.spectra(info.index, own)?;
-        let relation_drift = running.spectra.as_deref().zip(after.as_deref()).map(|(old, new)| drift(old, new));
+        let relation_drift =
+            running.spectra.as_deref().zip(after.as_deref()).map(|(old, new)| drift(old, new));
 
         self.progress.show(Event::Scoring);
         self.seen.push(task);
@@ -175,7 +199,12 @@ impl<'a> Session<'a> {
         self.record.receipt(running.state_before, state.hash());
         self.record.push(result);
         self.count(&running.at_start, &state)?;
-        let at = At { finished: self.seen.len(), running: None, memory: self.memory.save(), work: self.work };
+        let at = At {
+            finished: self.seen.len(),
+            running: None,
+            memory: self.memory.save(),
+            work: self.work,
+        };
         write_checkpoint(self.plan, self.folder, &self.record, state, at)?;
         self.folder.write(&mut self.record)
     }
@@ -186,19 +215,42 @@ impl<'a> Session<'a> {
 
     /// Drives the method through a task. Gives what was measured on the way, and the number of
     /// steps.
-    fn train(&mut self, task: &Task, own: &ImageSet, count: usize, resumed: Option<Running>) -> Result<(Running, usize)> {
+    fn train(
+        &mut self,
+        task: &Task,
+        own: &ImageSet,
+        count: usize,
+        resumed: Option<Running>,
+    ) -> Result<(Running, usize)> {
         let (plan, info, fresh) = (self.plan, &task.info, resumed.is_none());
         let mut running = match resumed {
             Some(running) => running,
-            None => Running { state_before: self.player.state()?.hash(), spectra: self.spectra(info.index, own)?, ..Running::default() },
+            None => Running {
+                state_before: self.player.state()?.hash(),
+                spectra: self.spectra(info.index, own)?,
+                ..Running::default()
+            },
         };
-        let mut host = TaskHost::new(plan.seed, info.index, plan.access, &task.train, &self.transforms, &mut self.memory);
+        let mut host = TaskHost::new(
+            plan.seed,
+            info.index,
+            plan.access,
+            &task.train,
+            &self.transforms,
+            &mut self.memory,
+        );
         host.continue_from(std::mem::take(&mut running.draws));
         let feed = EpochFeed { task, transforms: &self.transforms, seed: plan.seed };
         let mut drive = TaskDrive::plan(&mut *self.player, info, host, feed, plan.placement)?;
         let planned = drive.planned();
         let steps = planned.total_steps(task.train.len());
-        self.progress.show(Event::Begin { task: info, tasks: count, plan: planned, steps, done: running.steps });
+        self.progress.show(Event::Begin {
+            task: info,
+            tasks: count,
+            plan: planned,
+            steps,
+            done: running.steps,
+        });
         if fresh {
             let began = Instant::now();
             drive.begin()?;
@@ -216,9 +268,11 @@ impl<'a> Session<'a> {
             self.progress.show(Event::Step(&step));
             clock.lap(&mut running, &mut self.work);
             let number = step.step + 1;
-            let place = format!("in task {}, epoch {}, step {number}", step.task + 1, step.epoch + 1);
+            let place =
+                format!("in task {}, epoch {}, step {number}", step.task + 1, step.epoch + 1);
             let stopped = check(stop, &place);
-            let due = plan.every_steps.is_some_and(|n| number.is_multiple_of(n)) || saved.elapsed() >= plan.every;
+            let due = plan.every_steps.is_some_and(|n| number.is_multiple_of(n))
+                || saved.elapsed() >= plan.every;
             if due || stopped.is_err() {
                 let Position { epoch, batches, steps } = drive.position();
                 let draws = drive.host().draws().clone();
@@ -249,7 +303,12 @@ impl<'a> Session<'a> {
 
     /// The amnesia audit: drops the method, rebuilds it from its counted state alone, and scores
     /// that. The run goes on with the rebuilt one.
-    fn audit(&mut self, info: &TaskInfo, state: &State, before: Vec<Prediction>) -> Result<Vec<Prediction>> {
+    fn audit(
+        &mut self,
+        info: &TaskInfo,
+        state: &State,
+        before: Vec<Prediction>,
+    ) -> Result<Vec<Prediction>> {
         self.player = (self.plan.build)()?;
         let tasks: Vec<TaskInfo> = self.seen.iter().map(|t| t.info.clone()).collect();
         self.player.restore(&Saved::between_tasks(state.clone(), tasks))?;
@@ -274,8 +333,10 @@ impl<'a> Session<'a> {
         let now = trained_hashes(state);
         let changed = |(name, _): &(&str, _)| at_start.get(*name) != now.get(*name);
         let trained = state.iter().filter(|(_, entry)| entry.kind == Kind::Trained);
-        costs.trained_parameters = trained.filter(changed).map(|(_, entry)| entry.value.len()).sum();
-        costs.stored_parameters = [Kind::Trained, Kind::Statistic, Kind::Buffer].iter().map(|k| state.elements(*k)).sum();
+        costs.trained_parameters =
+            trained.filter(changed).map(|(_, entry)| entry.value.len()).sum();
+        costs.stored_parameters =
+            [Kind::Trained, Kind::Statistic, Kind::Buffer].iter().map(|k| state.elements(*k)).sum();
         costs.carried_bytes = state.carried_bytes();
         costs.stored_images = self.memory.len();
         costs.stored_image_bytes = self.memory.bytes()?;
@@ -303,7 +364,8 @@ impl Clock {
 
 /// A step's line in `metrics.jsonl`.
 fn log_line(step: &Step) -> serde_json::Value {
-    let losses: serde_json::Map<_, _> = step.losses.0.iter().map(|(n, v)| (n.clone(), (*v).into())).collect();
+    let losses: serde_json::Map<_, _> =
+        step.losses.0.iter().map(|(n, v)| (n.clone(), (*v).into())).collect();
     serde_json::json!({ "task": step.task, "epoch": step.epoch, "step": step.step, "losses": losses })
 }
 
@@ -315,8 +377,15 @@ struct At {
     work: Work,
 }
 
-fn write_checkpoint(plan: &RunPlan, folder: &mut RunFolder, record: &Record, state: State, at: At) -> Result<()> {
-    let unwritable = |e| Error::Protocol(format!("the run's record cannot be written as JSON: {e}"));
+fn write_checkpoint(
+    plan: &RunPlan,
+    folder: &mut RunFolder,
+    record: &Record,
+    state: State,
+    at: At,
+) -> Result<()> {
+    let unwritable =
+        |e| Error::Protocol(format!("the run's record cannot be written as JSON: {e}"));
     let checkpoint = Checkpoint {
         identity: record.identity.hash(),
         finished: at.finished,
@@ -333,7 +402,9 @@ fn write_checkpoint(plan: &RunPlan, folder: &mut RunFolder, record: &Record, sta
 
 fn check(stop: &AtomicBool, place: &str) -> Result<()> {
     match stop.load(Ordering::Relaxed) {
-        true => Err(Error::Interrupted(format!("{place}; nothing is lost: the same command goes on from here"))),
+        true => Err(Error::Interrupted(format!(
+            "{place}; nothing is lost: the same command goes on from here"
+        ))),
         false => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! What answers a method's calls in a run: draws from its own stream, passes over the current task, the memory.
+//! What answers a method's calls in a run: draws from its own stream, passes over the current task,
+//! the memory.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +30,14 @@ pub struct TaskHost<'a> {
 
 impl<'a> TaskHost<'a> {
     /// The host of task `task`, whose training images are `set`.
-    pub fn new(seed: u64, task: usize, access: Access, set: &ImageSet, transforms: &Transforms, memory: &'a mut Memory) -> Self {
+    pub fn new(
+        seed: u64,
+        task: usize,
+        access: Access,
+        set: &ImageSet,
+        transforms: &Transforms,
+        memory: &'a mut Memory,
+    ) -> Self {
         Self {
             seed,
             task,
@@ -94,16 +102,30 @@ impl Host for TaskHost<'_> {
                 let pass = self.passes.len();
                 let augment = self.augment(pass);
                 let order = (0..self.set.len()).collect();
-                self.passes.push(Loader::new(&self.set, order, batch_size, 0, &self.transforms, view, augment));
+                self.passes.push(Loader::new(
+                    &self.set,
+                    order,
+                    batch_size,
+                    0,
+                    &self.transforms,
+                    view,
+                    augment,
+                ));
                 Ok(Reply::Pass(pass as u32))
             }
             Request::NextBatch { pass } => {
                 let loader = self.passes.get_mut(pass as usize);
-                let loader = loader.ok_or_else(|| Error::Protocol(format!("there is no pass {pass} in this task")))?;
+                let loader = loader.ok_or_else(|| {
+                    Error::Protocol(format!("there is no pass {pass} in this task"))
+                })?;
                 let Some(batch) = loader.next().transpose()? else { return Ok(Reply::Batch(None)) };
                 let size = self.transforms.image_size;
                 let images = Array::from_f32([batch.labels.len(), 3, size, size], &batch.images);
-                Ok(Reply::Batch(Some(PlainBatch { images, labels: batch.labels, positions: batch.positions })))
+                Ok(Reply::Batch(Some(PlainBatch {
+                    images,
+                    labels: batch.labels,
+                    positions: batch.positions,
+                })))
             }
             Request::Probe { .. } => Ok(Reply::Done),
             Request::Memory(call) => {
@@ -138,16 +160,19 @@ fn draw(shape: &[usize], law: Law, seed: u64, keys: &[&dyn std::fmt::Display]) -
         .iter()
         .try_fold(1usize, |n, size| n.checked_mul(*size))
         .filter(|n| n.checked_mul(16).is_some_and(|b| isize::try_from(b).is_ok()));
-    let n = n.ok_or_else(|| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
+    let n = n.ok_or_else(|| {
+        Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory"))
+    })?;
     // An allocation that fails would end the process, and not the call alone.
     let width = if law == Law::Normal { size_of::<f32>() } else { 2 * size_of::<i64>() };
-    Vec::<u8>::new()
-        .try_reserve_exact(n * width)
-        .map_err(|_| Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory")))?;
+    Vec::<u8>::new().try_reserve_exact(n * width).map_err(|_| {
+        Error::Protocol(format!("a draw of shape {shape:?}: more numbers than there is memory"))
+    })?;
     let rng = &mut stream(seed, Purpose::Draws, keys);
     Ok(match law {
         Law::Uniform { low, high } => {
-            let values: Vec<f32> = (0..n).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect();
+            let values: Vec<f32> =
+                (0..n).map(|_| (low + (high - low) * rng.random::<f64>()) as f32).collect();
             Array::from_f32(shape, &values)
         }
         Law::Normal => {
@@ -157,15 +182,21 @@ fn draw(shape: &[usize], law: Law, seed: u64, keys: &[&dyn std::fmt::Display]) -
             bytes.par_chunks_mut(NORMALS * size).enumerate().for_each(|(part, bytes)| {
                 let mut values = vec![0.0; bytes.len() / size];
                 numbers.fill(part * NORMALS, &mut values);
-                bytes.chunks_exact_mut(size).zip(values).for_each(|(place, value)| place.copy_from_slice(&value.to_le_bytes()));
+                bytes
+                    .chunks_exact_mut(size)
+                    .zip(values)
+                    .for_each(|(place, value)| place.copy_from_slice(&value.to_le_bytes()));
             });
             Array { element: Element::F32, shape: shape.to_vec(), bytes }
         }
         Law::Permutation => {
             if shape.len() != 1 {
-                return Err(Error::Protocol(format!("a permutation was drawn with shape {shape:?}; it has one dimension")));
+                return Err(Error::Protocol(format!(
+                    "a permutation was drawn with shape {shape:?}; it has one dimension"
+                )));
             }
-            let order: Vec<i64> = crate::data::shuffled(n, rng).into_iter().map(|i| i as i64).collect();
+            let order: Vec<i64> =
+                crate::data::shuffled(n, rng).into_iter().map(|i| i as i64).collect();
             Array::from_i64(&order)
         }
     })
@@ -178,7 +209,8 @@ mod tests {
     #[test]
     fn a_draw_that_memory_cannot_hold_is_an_error() {
         for law in [Law::Normal, Law::Uniform { low: 0.0, high: 1.0 }, Law::Permutation] {
-            let error = draw(&[1 << 50], law, 0, &[&0, &"x", &0]).expect_err("a petabyte").to_string();
+            let error =
+                draw(&[1 << 50], law, 0, &[&0, &"x", &0]).expect_err("a petabyte").to_string();
             assert!(error.contains("more numbers than there is memory"), "{error}");
         }
     }
@@ -191,7 +223,10 @@ mod tests {
         let Array { bytes, shape, .. } = draw(&[n], Law::Normal, seed, &keys).expect("drawn");
         let mut later = vec![0.0; n];
         normals(seed, Purpose::Draws, &keys).fill(0, &mut later);
-        assert_eq!((shape, bytes), (vec![n], later.iter().flat_map(|v: &f32| v.to_le_bytes()).collect()));
+        assert_eq!(
+            (shape, bytes),
+            (vec![n], later.iter().flat_map(|v: &f32| v.to_le_bytes()).collect())
+        );
         let mut other = vec![0.0; n];
         normals(seed, Purpose::Draws, &[&1, &"x", &3]).fill(0, &mut other);
         assert!(other != later, "another draw of the name");

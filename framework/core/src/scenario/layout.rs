@@ -21,7 +21,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(spec: &ScenarioSpec, class_order: &ClassOrder, dataset: &dyn Dataset) -> Result<Self> {
+    pub(super) fn new(
+        spec: &ScenarioSpec,
+        class_order: &ClassOrder,
+        dataset: &dyn Dataset,
+    ) -> Result<Self> {
         let fail = |what: String| Error::usage(format!("scenario {}: {what}", spec.name));
         let classes = dataset.class_names().len();
         let domains = chosen_domains(spec, dataset).map_err(fail)?;
@@ -29,10 +33,14 @@ impl Layout {
         domains.iter().for_each(|d| used[*d] = true);
         let mut notes = Vec::new();
         let tasks = match (spec.kind, &spec.tasks) {
-            (ScenarioKind::DomainIncremental, _) => vec![class_order.permutation(classes)?; domains.len()],
+            (ScenarioKind::DomainIncremental, _) => {
+                vec![class_order.permutation(classes)?; domains.len()]
+            }
             (_, Some(Tasks::Lists(lists))) => {
                 if *class_order != ClassOrder::Natural {
-                    return Err(fail(format!("class order {class_order}: its tasks list their classes, which is the order")));
+                    return Err(fail(format!(
+                        "class order {class_order}: its tasks list their classes, which is the order"
+                    )));
                 }
                 listed(lists, dataset, &mut notes).map_err(fail)?
             }
@@ -81,12 +89,19 @@ fn places(tasks: &[Vec<usize>], kind: ScenarioKind, classes: usize) -> Vec<Optio
 
 /// The number of classes of each task, where the scenario states a number of tasks, or a base and
 /// an increment.
-fn sizes(spec: &ScenarioSpec, classes: usize, notes: &mut Vec<String>) -> Result<Box<dyn Fn(usize) -> usize>, String> {
+fn sizes(
+    spec: &ScenarioSpec,
+    classes: usize,
+    notes: &mut Vec<String>,
+) -> Result<Box<dyn Fn(usize) -> usize>, String> {
     match (&spec.tasks, spec.base.zip(spec.increment)) {
         (Some(Tasks::Count(tasks)), _) => {
             let tasks = *tasks;
             if tasks == 0 || tasks > classes {
-                return Err(format!("tasks = {tasks}: data set {} has {classes} classes; state 1 to {classes} tasks", spec.dataset));
+                return Err(format!(
+                    "tasks = {tasks}: data set {} has {classes} classes; state 1 to {classes} tasks",
+                    spec.dataset
+                ));
             }
             let (small, more) = (classes / tasks, classes % tasks);
             if more > 0 {
@@ -100,7 +115,10 @@ fn sizes(spec: &ScenarioSpec, classes: usize, notes: &mut Vec<String>) -> Result
         }
         (_, Some((base, increment))) => {
             if base == 0 || increment == 0 || base > classes {
-                return Err(format!("base = {base}, increment = {increment}: data set {} has {classes} classes", spec.dataset));
+                return Err(format!(
+                    "base = {base}, increment = {increment}: data set {} has {classes} classes",
+                    spec.dataset
+                ));
             }
             if !(classes - base).is_multiple_of(increment) {
                 let last = (classes - base) % increment;
@@ -118,7 +136,9 @@ fn chosen_domains(spec: &ScenarioSpec, dataset: &dyn Dataset) -> Result<Vec<usiz
     let mut chosen = Vec::new();
     for name in names {
         let domain = known.iter().position(|k| k == name);
-        let domain = domain.ok_or_else(|| format!("domains: {}", Error::unknown("domain", name, known.iter().map(String::as_str))))?;
+        let domain = domain.ok_or_else(|| {
+            format!("domains: {}", Error::unknown("domain", name, known.iter().map(String::as_str)))
+        })?;
         if chosen.contains(&domain) {
             return Err(format!("domains: '{name}' is listed twice"));
         }
@@ -127,7 +147,11 @@ fn chosen_domains(spec: &ScenarioSpec, dataset: &dyn Dataset) -> Result<Vec<usiz
     if chosen.is_empty() { Err("domains = []: at least one is needed".into()) } else { Ok(chosen) }
 }
 
-fn listed(lists: &[Vec<ClassRef>], dataset: &dyn Dataset, notes: &mut Vec<String>) -> Result<Vec<Vec<usize>>, String> {
+fn listed(
+    lists: &[Vec<ClassRef>],
+    dataset: &dyn Dataset,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Vec<usize>>, String> {
     let names = dataset.class_names();
     let bare = Bare::of(names);
     let mut taken = vec![None; names.len()];
@@ -140,13 +164,20 @@ fn listed(lists: &[Vec<ClassRef>], dataset: &dyn Dataset, notes: &mut Vec<String
         for class in list {
             let index = match class {
                 ClassRef::Number(n) => bare.class(*n, names)?,
-                ClassRef::Name(name) => names
-                    .iter()
-                    .position(|k| k == name)
-                    .ok_or_else(|| format!("tasks: {}", Error::unknown("class", name, names.iter().map(String::as_str))))?,
+                ClassRef::Name(name) => names.iter().position(|k| k == name).ok_or_else(|| {
+                    format!(
+                        "tasks: {}",
+                        Error::unknown("class", name, names.iter().map(String::as_str))
+                    )
+                })?,
             };
             if let Some(before) = taken[index].replace(task) {
-                return Err(format!("tasks: class '{}' is in task {} and in task {}", names[index], before + 1, task + 1));
+                return Err(format!(
+                    "tasks: class '{}' is in task {} and in task {}",
+                    names[index],
+                    before + 1,
+                    task + 1
+                ));
             }
             classes.push(index);
         }
@@ -184,17 +215,25 @@ impl Bare {
 
     /// The class that `n` means.
     fn class(self, n: usize, names: &[String]) -> Result<usize, String> {
-        let called: Vec<usize> = (0..names.len()).filter(|i| self != Self::Places && value(&names[*i]) == Some(n)).collect();
+        let called: Vec<usize> = (0..names.len())
+            .filter(|i| self != Self::Places && value(&names[*i]) == Some(n))
+            .collect();
         match (self, called.as_slice()) {
             (Self::Names, [one]) => Ok(*one),
-            (Self::Names, []) => Err(format!("tasks: {}", Error::unknown("class", &n.to_string(), names.iter().map(String::as_str)))),
+            (Self::Names, []) => Err(format!(
+                "tasks: {}",
+                Error::unknown("class", &n.to_string(), names.iter().map(String::as_str))
+            )),
             (Self::Either, [one]) if *one == n => Ok(n),
             (_, [one, ..]) => Err(format!(
                 "tasks: class {n}: a class is called '{}', which is not the class in place {n} of the order of names; write the name in quotes",
                 names[*one]
             )),
             (_, []) if n < names.len() => Ok(n),
-            (_, []) => Err(format!("tasks: class {n}: the data set has {} classes, numbered from 0", names.len())),
+            (_, []) => Err(format!(
+                "tasks: class {n}: the data set has {} classes, numbered from 0",
+                names.len()
+            )),
         }
     }
 }
@@ -232,7 +271,12 @@ mod tests {
         let padded = names(&["001", "002", "010"]);
         assert_eq!(Bare::of(&padded).class(2, &padded), Ok(1));
         let twice = names(&["007", "1", "7"]);
-        assert!(Bare::of(&twice).class(7, &twice).expect_err("two").contains("write the name in quotes"));
+        assert!(
+            Bare::of(&twice)
+                .class(7, &twice)
+                .expect_err("two")
+                .contains("write the name in quotes")
+        );
         // Where a name is its own place, both readings are one.
         let plain = names(&["0", "1", "2"]);
         assert_eq!((Bare::of(&plain), Bare::of(&plain).class(2, &plain)), (Bare::Places, Ok(2)));
@@ -242,9 +286,19 @@ mod tests {
     fn elsewhere_they_are_places_unless_a_name_contradicts() {
         let words = names(&["cat", "dog"]);
         assert_eq!(Bare::of(&words).class(1, &words), Ok(1));
-        assert!(Bare::of(&words).class(2, &words).expect_err("range").contains("2 classes, numbered from 0"));
+        assert!(
+            Bare::of(&words)
+                .class(2, &words)
+                .expect_err("range")
+                .contains("2 classes, numbered from 0")
+        );
         let mixed = names(&["12", "3", "cat"]);
         assert_eq!(Bare::of(&mixed).class(2, &mixed), Ok(2));
-        assert!(Bare::of(&mixed).class(3, &mixed).expect_err("a name").contains("a class is called '3'"));
+        assert!(
+            Bare::of(&mixed)
+                .class(3, &mixed)
+                .expect_err("a name")
+                .contains("a class is called '3'")
+        );
     }
 }

@@ -72,7 +72,9 @@ impl TaskInfo {
     /// # Errors
     /// If the tensor operation fails.
     pub fn within(&self, labels: &candle_core::Tensor) -> Result<candle_core::Tensor> {
-        Ok((labels - &candle_core::Tensor::new(self.first_class as i64, labels.device())?.broadcast_as(labels.shape())?)?)
+        Ok((labels
+            - &candle_core::Tensor::new(self.first_class as i64, labels.device())?
+                .broadcast_as(labels.shape())?)?)
     }
 }
 
@@ -158,7 +160,11 @@ impl Lack {
             let more = if group.len() > names.len() { ", …" } else { "" };
             let side = if group[0].split == Split::Train { "training" } else { "test" };
             let classes = if group.len() == 1 { "class" } else { "classes" };
-            format!("domain {} has no {side} image of {classes} {}{more}", group[0].domain, names.join(", "))
+            format!(
+                "domain {} has no {side} image of {classes} {}{more}",
+                group[0].domain,
+                names.join(", ")
+            )
         };
         all.chunk_by(|a, b| (a.task, a.split) == (b.task, b.split)).map(note).collect()
     }
@@ -179,7 +185,11 @@ impl ScenarioInfo {
 impl ScenarioInfo {
     /// What a method is told before the first task.
     pub fn facts(&self) -> ScenarioFacts {
-        ScenarioFacts { classes: self.classes(), tasks: self.tasks.len(), domain_incremental: !self.domains.is_empty() }
+        ScenarioFacts {
+            classes: self.classes(),
+            tasks: self.tasks.len(),
+            domain_incremental: !self.domains.is_empty(),
+        }
     }
 }
 
@@ -225,10 +235,16 @@ pub struct Opened {
 /// # Errors
 /// [`Error::Usage`] for an unknown data set or split; whatever the download or the data set fails
 /// with.
-pub fn open_dataset(spec: &ScenarioSpec, root: Option<&Path>, split: Option<&str>, hub: &Hub) -> Result<Opened> {
+pub fn open_dataset(
+    spec: &ScenarioSpec,
+    root: Option<&Path>,
+    split: Option<&str>,
+    hub: &Hub,
+) -> Result<Opened> {
     let entry = data::find(&spec.dataset)?;
     let split = entry.split(split.or(spec.split.as_deref()))?;
-    let root_from = if root.is_none() && spec.data_root.is_some() { RootFrom::Key } else { RootFrom::Flag };
+    let root_from =
+        if root.is_none() && spec.data_root.is_some() { RootFrom::Key } else { RootFrom::Flag };
     let mut root = root.map(Path::to_path_buf).or(spec.data_root.clone());
     let mut source = None;
     if let (None, Some(on_hub)) = (&root, entry.hub) {
@@ -269,8 +285,10 @@ pub fn require_whole(scenario: &TaskStream) -> Result<()> {
 /// # Errors
 /// If a registered scenario file is not valid.
 pub fn all() -> Result<Vec<ScenarioSpec>> {
-    let mut all: Vec<_> =
-        inventory::iter::<ScenarioEntry>.into_iter().map(|e| ScenarioSpec::parse(e.toml, e.file)).collect::<Result<_>>()?;
+    let mut all: Vec<_> = inventory::iter::<ScenarioEntry>
+        .into_iter()
+        .map(|e| ScenarioSpec::parse(e.toml, e.file))
+        .collect::<Result<_>>()?;
     all.sort_by_key(|s| natural(&s.name));
     Ok(all)
 }
@@ -288,7 +306,8 @@ fn natural(name: &str) -> (String, usize) {
 /// [`Error::Usage`] with the nearest known name, or with what is wrong in the file.
 pub fn find(name: &str) -> Result<ScenarioSpec> {
     let (path, all) = (Path::new(name), all()?);
-    let is_path = name.contains('/') || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
+    let is_path =
+        name.contains('/') || path.extension().is_some_and(|e| e.eq_ignore_ascii_case("toml"));
     let known = all.iter().find(|s| s.name == name);
     if is_path || (known.is_none() && path.is_file()) {
         let mut own = ScenarioSpec::read(path)?;
@@ -314,19 +333,28 @@ mod tests {
     #[test]
     fn with_access_to_all_a_task_holds_the_images_of_all_before_it() {
         let tasks = |access| {
-            let mut scenario = Trial { tasks: 4, images: 3, ..Trial::default() }.scenario().expect("scenario");
+            let mut scenario =
+                Trial { tasks: 4, images: 3, ..Trial::default() }.scenario().expect("scenario");
             let mut shown: Vec<Task> = Vec::new();
             while let Some(task) = scenario.next_task().expect("task") {
                 shown.push(task.shown(access, shown.last()).expect("shown"));
             }
             shown
         };
-        let keys = |t: &Task| (0..t.train.len()).map(|i| (t.train.key(i).to_owned(), t.train.labels[i])).collect::<BTreeSet<_>>();
+        let keys = |t: &Task| {
+            (0..t.train.len())
+                .map(|i| (t.train.key(i).to_owned(), t.train.labels[i]))
+                .collect::<BTreeSet<_>>()
+        };
         let (own, all) = (tasks(Access::Memory), tasks(Access::All));
         assert_eq!(own.iter().map(|t| t.train.len()).collect::<Vec<_>>(), [3; 4]);
         assert_eq!(all.iter().map(|t| t.info.train_images).collect::<Vec<_>>(), [3, 6, 9, 12]);
         for t in 0..4 {
-            assert_eq!(keys(&all[t]), own[..=t].iter().flat_map(keys).collect(), "with their own labels");
+            assert_eq!(
+                keys(&all[t]),
+                own[..=t].iter().flat_map(keys).collect(),
+                "with their own labels"
+            );
             assert_eq!(all[t].test.len(), own[t].test.len(), "scored as ever");
         }
     }

@@ -15,14 +15,19 @@ pub(super) fn look_alike(what: &str, names: &[String]) -> Vec<String> {
     let plural = if what == "class" { "classes" } else { "domains" };
     let note = |group: &Vec<&str>| {
         let quoted: Vec<String> = group.iter().map(|n| format!("'{n}'")).collect();
-        format!("{plural} {} differ only in {}: are they one {what}?", quoted.join(" and "), difference(group))
+        format!(
+            "{plural} {} differ only in {}: are they one {what}?",
+            quoted.join(" and "),
+            difference(group)
+        )
     };
     groups.values().filter(|g| g.len() > 1).map(note).collect()
 }
 
 /// In what the names of a group differ.
 fn difference(group: &[&str]) -> &'static str {
-    let alike = |plain: &dyn Fn(&str) -> String| group.windows(2).all(|w| plain(w[0]) == plain(w[1]));
+    let alike =
+        |plain: &dyn Fn(&str) -> String| group.windows(2).all(|w| plain(w[0]) == plain(w[1]));
     match (alike(&|n| n.to_lowercase()), alike(&blanks), alike(&form)) {
         (true, ..) => "capitals",
         (_, true, _) => "blanks",
@@ -47,10 +52,15 @@ mod tests {
 
     #[test]
     fn names_that_look_alike_are_noted_and_others_are_not() {
-        let of = |names: &[&str]| look_alike("class", &names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
+        let of = |names: &[&str]| {
+            look_alike("class", &names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+        };
         assert!(of(&["cat", "cats", "dog", "Dogma", "t-shirt", "tshirt"]).is_empty());
         for (names, part) in [
-            (["Owl", "owl"], "classes 'Owl' and 'owl' differ only in capitals: are they one class?"),
+            (
+                ["Owl", "owl"],
+                "classes 'Owl' and 'owl' differ only in capitals: are they one class?",
+            ),
             (["fox ", "fox"], "differ only in blanks"),
             (["polar bear", "polar  bear"], "differ only in blanks"),
             (["caf\u{e9}", "cafe\u{301}"], "differ only in the form of their Unicode characters"),

@@ -51,9 +51,14 @@ impl ClassOrder {
                 let mut sorted = order.clone();
                 sorted.sort_unstable();
                 let whole = sorted.iter().copied().eq(0..n);
-                whole.then(|| order.clone()).ok_or_else(|| Error::usage(format!("class order {self}: this is no order of {n} classes")))
+                whole.then(|| order.clone()).ok_or_else(|| {
+                    Error::usage(format!("class order {self}: this is no order of {n} classes"))
+                })
             }
-            Self::File(file) => Err(Error::usage(format!("class order {}: the file was not read yet", file.display()))),
+            Self::File(file) => Err(Error::usage(format!(
+                "class order {}: the file was not read yet",
+                file.display()
+            ))),
         }
     }
 
@@ -87,18 +92,29 @@ fn read_order(file: &Path, names: &[String]) -> Result<Vec<usize>> {
     for (name, line) in read_names(file)? {
         let bad = |what: String| Error::file(file, format!("line {line}: {what}"));
         let class = names.iter().position(|n| *n == name || n.trim() == name);
-        let class = class.ok_or_else(|| bad(Error::unknown("class", &name, names.iter().map(String::as_str)).to_string()))?;
+        let class = class.ok_or_else(|| {
+            bad(Error::unknown("class", &name, names.iter().map(String::as_str)).to_string())
+        })?;
         if let Some(before) = place[class].replace(line) {
-            return Err(bad(format!("class '{name}' is on line {before} already; name each class once")));
+            return Err(bad(format!(
+                "class '{name}' is on line {before} already; name each class once"
+            )));
         }
         order.push(class);
     }
-    let lacking: Vec<&str> = names.iter().zip(&place).filter(|(_, p)| p.is_none()).map(|(n, _)| n.as_str()).collect();
+    let lacking: Vec<&str> =
+        names.iter().zip(&place).filter(|(_, p)| p.is_none()).map(|(n, _)| n.as_str()).collect();
     match lacking.as_slice() {
         [] => Ok(order),
         [first, ..] => {
             let count = lacking.len();
-            Err(Error::file(file, format!("{count} of {} classes are not named, the first '{first}'; name every class", names.len())))
+            Err(Error::file(
+                file,
+                format!(
+                    "{count} of {} classes are not named, the first '{first}'; name every class",
+                    names.len()
+                ),
+            ))
         }
     }
 }
@@ -110,7 +126,9 @@ impl fmt::Display for ClassOrder {
             Self::Natural => f.write_str("natural"),
             Self::Seed(seed) => write!(f, "seed:{seed}"),
             Self::File(file) => write!(f, "{}", file.display()),
-            Self::Listed(_) => write!(f, "{LISTED}{}", &crate::sha256(self.whole_text().as_bytes())[..8]),
+            Self::Listed(_) => {
+                write!(f, "{LISTED}{}", &crate::sha256(self.whole_text().as_bytes())[..8])
+            }
         }
     }
 }
@@ -120,7 +138,8 @@ impl FromStr for ClassOrder {
 
     /// `natural`, `seed:<n>`, the numbers of a list, or the path of a file that is there.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let listed = |list: &str| list.split(',').map(|n| n.parse().ok()).collect::<Option<Vec<usize>>>();
+        let listed =
+            |list: &str| list.split(',').map(|n| n.parse().ok()).collect::<Option<Vec<usize>>>();
         if text == "natural" {
             return Ok(Self::Natural);
         }
@@ -130,7 +149,9 @@ impl FromStr for ClassOrder {
         if let Some(order) = text.strip_prefix(LISTED).and_then(listed) {
             return Ok(Self::Listed(order));
         }
-        let looks_like_a_file = text.contains('/') || Path::new(text).extension().is_some() || Path::new(text).is_file();
+        let looks_like_a_file = text.contains('/')
+            || Path::new(text).extension().is_some()
+            || Path::new(text).is_file();
         if looks_like_a_file && !text.starts_with("seed:") {
             return Ok(Self::File(text.into()));
         }
@@ -188,8 +209,14 @@ mod tests {
         assert_eq!(seeded(42, 13), [11, 9, 0, 8, 5, 2, 1, 12, 4, 7, 10, 3, 6]);
         assert_eq!(seeded(4294967295, 9), [5, 1, 8, 7, 0, 6, 4, 2, 3]);
         let hundred = seeded(1993, 100);
-        assert_eq!(hundred[..20], [68, 56, 78, 8, 23, 84, 90, 65, 74, 76, 40, 89, 3, 92, 55, 9, 26, 80, 43, 38]);
-        assert_eq!(hundred[80..], [62, 69, 36, 61, 7, 63, 75, 5, 32, 4, 51, 48, 73, 93, 39, 67, 29, 49, 57, 33]);
+        assert_eq!(
+            hundred[..20],
+            [68, 56, 78, 8, 23, 84, 90, 65, 74, 76, 40, 89, 3, 92, 55, 9, 26, 80, 43, 38]
+        );
+        assert_eq!(
+            hundred[80..],
+            [62, 69, 36, 61, 7, 63, 75, 5, 32, 4, 51, 48, 73, 93, 39, 67, 29, 49, 57, 33]
+        );
     }
 
     #[test]
@@ -198,7 +225,13 @@ mod tests {
             assert_eq!(text.parse::<ClassOrder>().expect("valid").to_string(), text);
         }
         for bad in ["random", "seed:", "seed:-1", "seed:x", ""] {
-            assert!(bad.parse::<ClassOrder>().expect_err("must be refused").to_string().contains("seed:1993"), "{bad}");
+            assert!(
+                bad.parse::<ClassOrder>()
+                    .expect_err("must be refused")
+                    .to_string()
+                    .contains("seed:1993"),
+                "{bad}"
+            );
         }
     }
 
@@ -217,10 +250,18 @@ mod tests {
         };
         let order = read("\u{feff}class 2\r\nclass 0 \r\n\r\nclass 3\r\nclass 1").expect("order");
         assert_eq!(order.permutation(4).expect("four"), [2, 0, 3, 1]);
-        assert!(order.permutation(5).expect_err("five").to_string().contains("no order of 5 classes"));
+        assert!(
+            order.permutation(5).expect_err("five").to_string().contains("no order of 5 classes")
+        );
         let text = String::from(order.clone());
-        assert_eq!((text.as_str(), text.parse::<ClassOrder>().expect("back")), ("listed:2,0,3,1", order.clone()));
-        assert!(order.to_string().starts_with("listed:") && order.to_string().len() == 15, "{order}");
+        assert_eq!(
+            (text.as_str(), text.parse::<ClassOrder>().expect("back")),
+            ("listed:2,0,3,1", order.clone())
+        );
+        assert!(
+            order.to_string().starts_with("listed:") && order.to_string().len() == 15,
+            "{order}"
+        );
         for (text, part) in [
             ("class 2\nclass 7\n", "line 2: unknown class 'class 7'"),
             ("class 2\nclass 0\nclass 2\n", "line 3: class 'class 2' is on line 1 already"),
@@ -231,6 +272,12 @@ mod tests {
             assert!(message.contains(part) && message.contains("order.txt"), "{message}");
         }
         let absent: ClassOrder = "no/such/order.txt".parse().expect("a path");
-        assert!(absent.resolved(&names(4)).expect_err("absent").to_string().contains("no/such/order.txt"));
+        assert!(
+            absent
+                .resolved(&names(4))
+                .expect_err("absent")
+                .to_string()
+                .contains("no/such/order.txt")
+        );
     }
 }

@@ -152,7 +152,10 @@ impl ScenarioSpec {
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         let fail = |what: String| Error::usage(format!("{file}: {what}"));
         let table: toml::Table = toml::from_str(text).map_err(|e| fail(e.to_string()))?;
-        let unknown = |table: &toml::Table, known: &[&'static str], what: &str| match table.keys().find(|k| !known.contains(&k.as_str())) {
+        let unknown = |table: &toml::Table, known: &[&'static str], what: &str| match table
+            .keys()
+            .find(|k| !known.contains(&k.as_str()))
+        {
             Some(key) => Err(fail(Error::unknown(what, key, known.iter().copied()).to_string())),
             None => Ok(()),
         };
@@ -168,7 +171,8 @@ impl ScenarioSpec {
                 "tasks = {tasks}: expected a number of tasks, or lists of class names or numbers, one list per task"
             )));
         }
-        let spec: Self = table.try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
+        let spec: Self =
+            table.try_into().map_err(|e: toml::de::Error| fail(e.message().to_owned()))?;
         spec.check().map_err(fail)?;
         Ok(spec)
     }
@@ -179,19 +183,28 @@ impl ScenarioSpec {
     /// [`Error::Usage`] that names file and key; or if the file cannot be read.
     pub fn read(file: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(file).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Error::usage(format!("--scenario {}: there is no such file", file.display())),
-            std::io::ErrorKind::InvalidData => Error::file(file, "this is not UTF-8 text; save the scenario's file as UTF-8"),
-            std::io::ErrorKind::IsADirectory => Error::usage(format!("--scenario {}: this is a folder; name a file", file.display())),
+            std::io::ErrorKind::NotFound => {
+                Error::usage(format!("--scenario {}: there is no such file", file.display()))
+            }
+            std::io::ErrorKind::InvalidData => {
+                Error::file(file, "this is not UTF-8 text; save the scenario's file as UTF-8")
+            }
+            std::io::ErrorKind::IsADirectory => Error::usage(format!(
+                "--scenario {}: this is a folder; name a file",
+                file.display()
+            )),
             _ => Error::io(file)(e),
         })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let mut spec = Self::parse(text, &file.display().to_string())?;
-        let beside = |path: PathBuf| file.parent().map_or(path.clone(), |folder| folder.join(&path));
+        let beside =
+            |path: PathBuf| file.parent().map_or(path.clone(), |folder| folder.join(&path));
         spec.class_order = spec.class_order.beside(file);
         spec.data_root = spec.data_root.map(beside);
         spec.manifest = spec.manifest.map(beside);
         if spec.name.is_empty() {
-            spec.name = file.file_stem().map_or("scenario".into(), |s| s.to_string_lossy().into_owned());
+            spec.name =
+                file.file_stem().map_or("scenario".into(), |s| s.to_string_lossy().into_owned());
         }
         Ok(spec)
     }
@@ -200,16 +213,24 @@ impl ScenarioSpec {
     fn check(&self) -> Result<(), String> {
         let ways = [self.tasks.is_some(), self.base.is_some() || self.increment.is_some()];
         match (self.kind, ways) {
-            (ScenarioKind::DomainIncremental, [false, false]) | (ScenarioKind::ClassIncremental, [true, false]) => {}
+            (ScenarioKind::DomainIncremental, [false, false])
+            | (ScenarioKind::ClassIncremental, [true, false]) => {}
             (ScenarioKind::DomainIncremental, _) => {
                 return Err(
                     "a domain-incremental scenario has one task per domain: leave out tasks, base and increment, or list domains".into()
                 );
             }
-            (ScenarioKind::ClassIncremental, [false, true]) if self.base.is_some() && self.increment.is_some() => {}
-            (ScenarioKind::ClassIncremental, [false, true]) => return Err("base and increment belong together: state both".into()),
-            (ScenarioKind::ClassIncremental, [true, true]) => return Err("state either tasks, or base and increment, not both".into()),
-            (ScenarioKind::ClassIncremental, [false, false]) => return Err("state tasks, or base and increment".into()),
+            (ScenarioKind::ClassIncremental, [false, true])
+                if self.base.is_some() && self.increment.is_some() => {}
+            (ScenarioKind::ClassIncremental, [false, true]) => {
+                return Err("base and increment belong together: state both".into());
+            }
+            (ScenarioKind::ClassIncremental, [true, true]) => {
+                return Err("state either tasks, or base and increment, not both".into());
+            }
+            (ScenarioKind::ClassIncremental, [false, false]) => {
+                return Err("state tasks, or base and increment".into());
+            }
         }
         if matches!(self.tasks, Some(Tasks::Lists(_))) && self.class_order != ClassOrder::Natural {
             return Err("class_order: the tasks list their classes, which is the order; leave class_order out".into());
@@ -223,7 +244,9 @@ impl ScenarioSpec {
     /// Names the key whose value is out of range.
     pub fn transforms(&self, image_size: usize) -> Result<Transforms, String> {
         if !(1..=LARGEST_SIDE).contains(&image_size) {
-            return Err(format!("image size {image_size}: expected a side of 1 to {LARGEST_SIDE} pixels"));
+            return Err(format!(
+                "image size {image_size}: expected a side of 1 to {LARGEST_SIDE} pixels"
+            ));
         }
         let base = Transforms::new(image_size);
         let t = &self.transforms;
@@ -236,11 +259,15 @@ impl ScenarioSpec {
         };
         let [low, high] = all.crop_scale;
         if !(low > 0.0 && low <= high && high <= 1.0) {
-            return Err(format!("transforms.crop_scale = [{low}, {high}]: expected two shares of the area, 0 < low ≤ high ≤ 1"));
+            return Err(format!(
+                "transforms.crop_scale = [{low}, {high}]: expected two shares of the area, 0 < low ≤ high ≤ 1"
+            ));
         }
         let [low, high] = all.crop_ratio;
         if !(low > 0.0 && low <= high && high.is_finite()) {
-            return Err(format!("transforms.crop_ratio = [{low}, {high}]: expected two positive ratios, low ≤ high"));
+            return Err(format!(
+                "transforms.crop_ratio = [{low}, {high}]: expected two positive ratios, low ≤ high"
+            ));
         }
         Ok(all)
     }
@@ -264,7 +291,10 @@ mod tests {
     fn what_is_wrong_in_a_file_is_named() {
         for (text, part) in [
             ("dataset = 'd'\ntask = 3", "x.toml: unknown key 'task': did you mean 'tasks'?"),
-            ("dataset = 'd'\ntasks = 2\n[transforms]\nflipp = true", "unknown key of [transforms] 'flipp': did you mean 'flip'?"),
+            (
+                "dataset = 'd'\ntasks = 2\n[transforms]\nflipp = true",
+                "unknown key of [transforms] 'flipp': did you mean 'flip'?",
+            ),
             ("dataset = 'd'", "state tasks, or base and increment"),
             ("dataset = 'd'\nbase = 3", "base and increment belong together"),
             ("dataset = 'd'\nbase = 3\nincrement = 2\ntasks = 4", "not both"),
@@ -273,8 +303,14 @@ mod tests {
             ("dataset = 'd'\ntasks = 'five'", "expected a number of tasks"),
             ("dataset = 'd'\ntasks = -1", "expected a number of tasks"),
             ("tasks = 2", "dataset"),
-            ("dataset = 'd'\ntasks = [['a'], ['b']]\nclass_order = 'seed:1'", "leave class_order out"),
-            ("dataset = 'd'\ntasks = 2\n[transforms]\ncrop_scale = [0.5, 0.1]", "transforms.crop_scale"),
+            (
+                "dataset = 'd'\ntasks = [['a'], ['b']]\nclass_order = 'seed:1'",
+                "leave class_order out",
+            ),
+            (
+                "dataset = 'd'\ntasks = 2\n[transforms]\ncrop_scale = [0.5, 0.1]",
+                "transforms.crop_scale",
+            ),
         ] {
             let message = ScenarioSpec::parse(text, "x.toml").expect_err(text).to_string();
             assert!(message.contains(part) && message.starts_with("x.toml: "), "{message}");
@@ -283,11 +319,19 @@ mod tests {
 
     #[test]
     fn every_form_of_tasks_is_understood() {
-        let tasks = |text: &str| ScenarioSpec::parse(&format!("dataset = 'd'\n{text}"), "x.toml").expect(text);
+        let tasks = |text: &str| {
+            ScenarioSpec::parse(&format!("dataset = 'd'\n{text}"), "x.toml").expect(text)
+        };
         assert_eq!(tasks("tasks = 4").tasks, Some(Tasks::Count(4)));
-        let lists = Tasks::Lists(vec![vec![ClassRef::Name("cat".into()), ClassRef::Number(3)], vec![ClassRef::Number(0)]]);
+        let lists = Tasks::Lists(vec![
+            vec![ClassRef::Name("cat".into()), ClassRef::Number(3)],
+            vec![ClassRef::Number(0)],
+        ]);
         assert_eq!(tasks("tasks = [['cat', 3], [0]]").tasks, Some(lists));
         assert_eq!(tasks("base = 50\nincrement = 10").base, Some(50));
-        assert_eq!(tasks("kind = 'domain-incremental'\ndomains = ['b', 'a']").domains.map(|d| d.len()), Some(2));
+        assert_eq!(
+            tasks("kind = 'domain-incremental'\ndomains = ['b', 'a']").domains.map(|d| d.len()),
+            Some(2)
+        );
     }
 }

@@ -30,29 +30,51 @@ impl TaskStream {
     /// [`Error::Usage`] for 0 images per class, or tasks and classes that do not fit;
     /// [`Error::Protocol`] for a class without images, or for an image that is both for training
     /// and for testing.
-    pub fn new(spec: &ScenarioSpec, options: &ScenarioOptions, dataset: Arc<dyn Dataset>, split: SplitId) -> Result<Self> {
-        for (flag, value) in [("--train-per-class", options.train_per_class), ("--test-per-class", options.test_per_class)] {
+    pub fn new(
+        spec: &ScenarioSpec,
+        options: &ScenarioOptions,
+        dataset: Arc<dyn Dataset>,
+        split: SplitId,
+    ) -> Result<Self> {
+        for (flag, value) in [
+            ("--train-per-class", options.train_per_class),
+            ("--test-per-class", options.test_per_class),
+        ] {
             if value == Some(0) {
-                return Err(Error::usage(format!("{flag} 0: at least one image per class is needed")));
+                return Err(Error::usage(format!(
+                    "{flag} 0: at least one image per class is needed"
+                )));
             }
         }
         if dataset.keyed_by_path() {
             refuse_leaks(&*dataset)?;
         }
-        let class_order = options.class_order.clone().unwrap_or_else(|| spec.class_order.clone()).resolved(dataset.class_names())?;
+        let class_order = options
+            .class_order
+            .clone()
+            .unwrap_or_else(|| spec.class_order.clone())
+            .resolved(dataset.class_names())?;
         let layout = Layout::new(spec, &class_order, &*dataset)?;
         let transforms = spec
             .transforms(options.image_size.or(spec.image_size).unwrap_or(DEFAULT_IMAGE_SIZE))
             .map_err(|what| Error::usage(format!("scenario {}: {what}", spec.name)))?;
         let mut hash = Sha256::new();
-        let unwritable = |e| Error::Protocol(format!("the transforms cannot be written as JSON: {e}"));
+        let unwritable =
+            |e| Error::Protocol(format!("the transforms cannot be written as JSON: {e}"));
         let transforms_text = serde_json::to_string(&transforms).map_err(unwritable)?;
-        hash.update(format!("cilbench data id 2\n{:?}\n{:?}\n{transforms_text}\n", layout.tasks, layout.domains));
-        let (train, mut lacking) = select(&*dataset, Split::Train, options.train_per_class, &layout, &mut hash)?;
-        let (test, lacking_tests) = select(&*dataset, Split::Test, options.test_per_class, &layout, &mut hash)?;
+        hash.update(format!(
+            "cilbench data id 2\n{:?}\n{:?}\n{transforms_text}\n",
+            layout.tasks, layout.domains
+        ));
+        let (train, mut lacking) =
+            select(&*dataset, Split::Train, options.train_per_class, &layout, &mut hash)?;
+        let (test, lacking_tests) =
+            select(&*dataset, Split::Test, options.test_per_class, &layout, &mut hash)?;
         lacking.extend(lacking_tests);
-        let used = [(Split::Train, &train), (Split::Test, &test)].map(|(split, lists)| marked(&*dataset, split, lists));
-        let domain_name = |task: usize| layout.domains.as_ref().map(|d| dataset.domain_names()[d[task]].clone());
+        let used = [(Split::Train, &train), (Split::Test, &test)]
+            .map(|(split, lists)| marked(&*dataset, split, lists));
+        let domain_name =
+            |task: usize| layout.domains.as_ref().map(|d| dataset.domain_names()[d[task]].clone());
         let tasks: Vec<Task> = train
             .into_iter()
             .zip(test)
@@ -70,7 +92,10 @@ impl TaskStream {
                     tasks: layout.tasks.len(),
                     classes: (first..first + classes.len()).collect(),
                     first_class: first,
-                    class_names: classes.iter().map(|c| dataset.class_names()[*c].clone()).collect(),
+                    class_names: classes
+                        .iter()
+                        .map(|c| dataset.class_names()[*c].clone())
+                        .collect(),
                     train_images: train.0.len(),
                     domain: domain_name(index),
                 };
@@ -145,23 +170,38 @@ fn select(
     }
     refuse_empty(dataset, side, layout, &taken)?;
     if let Some(empty) = lists.iter().position(|(indices, _)| indices.is_empty()) {
-        let domain = layout.domains.as_ref().map_or(String::new(), |d| format!(" (domain {})", dataset.domain_names()[d[empty]]));
-        return Err(Error::Protocol(format!("task {}{domain} has no {side} image; add some, or leave it out", empty + 1)));
+        let domain = layout
+            .domains
+            .as_ref()
+            .map_or(String::new(), |d| format!(" (domain {})", dataset.domain_names()[d[empty]]));
+        return Err(Error::Protocol(format!(
+            "task {}{domain} has no {side} image; add some, or leave it out",
+            empty + 1
+        )));
     }
     Ok((lists, lacks(dataset, split, layout, &taken)))
 }
 
 /// An error that names all classes without images. A domain may lack a class; a scenario may not.
-fn refuse_empty(dataset: &dyn Dataset, side: &str, layout: &Layout, taken: &[Vec<usize>]) -> Result<()> {
+fn refuse_empty(
+    dataset: &dyn Dataset,
+    side: &str,
+    layout: &Layout,
+    taken: &[Vec<usize>],
+) -> Result<()> {
     let images = |class: usize| taken.iter().map(|t| t[class]).sum::<usize>();
-    let mut empty: Vec<usize> = layout.tasks.iter().flatten().copied().filter(|c| images(*c) == 0).collect();
+    let mut empty: Vec<usize> =
+        layout.tasks.iter().flatten().copied().filter(|c| images(*c) == 0).collect();
     empty.sort_unstable();
     empty.dedup();
     let named = |class: &usize| format!("{class} ('{}')", dataset.class_names()[*class]);
     let hint = dataset.empty_class_hint().map_or(String::new(), |hint| format!("; {hint}"));
     match empty.as_slice() {
         [] => Ok(()),
-        [class] => Err(Error::Protocol(format!("class {} has no {side} image; add one or leave the class out{hint}", named(class)))),
+        [class] => Err(Error::Protocol(format!(
+            "class {} has no {side} image; add one or leave the class out{hint}",
+            named(class)
+        ))),
         _ => {
             let shown = empty.iter().take(10).map(named).collect::<Vec<_>>().join(", ");
             let more = if empty.len() > 10 { ", …" } else { "" };
@@ -183,8 +223,13 @@ fn lacks(dataset: &dyn Dataset, split: Split, layout: &Layout, taken: &[Vec<usiz
         class_name: dataset.class_names()[*label].clone(),
         split,
     };
-    let of = |task: usize| layout.tasks[task].iter().enumerate().filter(move |(_, label)| taken[task][**label] == 0);
-    (0..layout.tasks.len()).flat_map(|task| of(task).map(move |at| (task, at))).map(|(task, at)| lack(task, at)).collect()
+    let of = |task: usize| {
+        layout.tasks[task].iter().enumerate().filter(move |(_, label)| taken[task][**label] == 0)
+    };
+    (0..layout.tasks.len())
+        .flat_map(|task| of(task).map(move |at| (task, at)))
+        .map(|(task, at)| lack(task, at))
+        .collect()
 }
 
 /// For each image of a split, whether it is in one of these lists.

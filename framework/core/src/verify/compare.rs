@@ -1,4 +1,5 @@
-//! Comparing recorded quantities: relative errors in the Frobenius norm, the worst of each kind, against a tolerance.
+//! Comparing recorded quantities: relative errors in the Frobenius norm, the worst of each kind,
+//! against a tolerance.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +53,13 @@ impl Comparison {
         };
         self.compared.insert(name.to_owned());
         let tolerance = self.tolerance(quantity);
-        let fresh = Check { quantity: quantity.to_owned(), tensors: 0, worst: 0.0, at: name.to_owned(), tolerance };
+        let fresh = Check {
+            quantity: quantity.to_owned(),
+            tensors: 0,
+            worst: 0.0,
+            at: name.to_owned(),
+            tolerance,
+        };
         let check = self.checks.entry(quantity.to_owned()).or_insert(fresh);
         check.tensors += 1;
         // A NaN is the worst of all, and stays so: nothing is greater than it.
@@ -62,12 +69,24 @@ impl Comparison {
     }
 
     /// As [`Comparison::add`], for a tensor.
-    pub(super) fn tensor(&mut self, quantity: &str, name: &str, ours: &Tensor, theirs: &[f64]) -> Result<()> {
-        self.add(quantity, name, &ours.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?, theirs);
+    pub(super) fn tensor(
+        &mut self,
+        quantity: &str,
+        name: &str,
+        ours: &Tensor,
+        theirs: &[f64],
+    ) -> Result<()> {
+        self.add(
+            quantity,
+            name,
+            &ours.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?,
+            theirs,
+        );
         Ok(())
     }
 
-    /// f32: 1e-3, trained pairs under Adam 1e-2; f64: 1e-5 and 1e-3. Adam's first steps amplify the rounding of the stored weights.
+    /// f32: 1e-3, trained pairs under Adam 1e-2; f64: 1e-5 and 1e-3. Adam's first steps amplify the
+    /// rounding of the stored weights.
     fn tolerance(&self, quantity: &str) -> f64 {
         let pairs = self.adam && quantity.ends_with(".lora");
         match (self.dtype, pairs) {
@@ -105,7 +124,11 @@ mod tests {
         c.add("y", "e", &[1.0], &[1.0]);
         c.add("z", "f", &[1.0], &[1.0, 2.0]);
         let checks = c.finish();
-        assert!((checks[0].worst - 0.1 / 2f64.sqrt()).abs() < 1e-12 && checks[0].at == "b" && !checks[0].passed());
+        assert!(
+            (checks[0].worst - 0.1 / 2f64.sqrt()).abs() < 1e-12
+                && checks[0].at == "b"
+                && !checks[0].passed()
+        );
         assert!(!checks[1].passed() && !checks[2].passed());
     }
 }

@@ -1,4 +1,5 @@
-//! A fixture file: its configuration, images and recorded tensors, and the host that answers a method's calls from it.
+//! A fixture file: its configuration, images and recorded tensors, and the host that answers a
+//! method's calls from it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -46,8 +47,12 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let file = WeightsFile::parse(path, bytes)?;
-        let text = |key: &str| file.metadata(key).ok_or_else(|| file.error(format!("no metadata '{key}': this is no fixture")));
-        let settings = serde_json::from_str(text("config")?).map_err(|e| file.error(format!("metadata config: {e}")))?;
+        let text = |key: &str| {
+            file.metadata(key)
+                .ok_or_else(|| file.error(format!("no metadata '{key}': this is no fixture")))
+        };
+        let settings = serde_json::from_str(text("config")?)
+            .map_err(|e| file.error(format!("metadata config: {e}")))?;
         let mut words = text("method")?.split_whitespace();
         let method = words.next().unwrap_or_default().to_owned();
         let variant = words.map(crate::config::parse_setting).collect::<Result<_>>()?;
@@ -67,7 +72,8 @@ impl Fixture {
     pub(super) fn images(&self, split: &str, rows: &[usize]) -> Result<Tensor> {
         let rows: Vec<u32> = rows.iter().map(|r| *r as u32).collect();
         let images = self.file.tensor(&format!("{split}.images"), DType::U8, &Device::Cpu)?;
-        Ok((images.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.to_dtype(DType::F64)? / 255.0)?)
+        Ok((images.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?.to_dtype(DType::F64)?
+            / 255.0)?)
     }
 
     /// The frozen backbone's tensors.
@@ -78,7 +84,12 @@ impl Fixture {
                 tensors.insert(plain.to_owned(), self.file.tensor(name, DType::F32, &Device::Cpu)?);
             }
         }
-        Ok(WeightsFile::from_tensors("the fixture's backbone", self.file.hash.clone(), HashMap::new(), tensors))
+        Ok(WeightsFile::from_tensors(
+            "the fixture's backbone",
+            self.file.hash.clone(),
+            HashMap::new(),
+            tensors,
+        ))
     }
 
     /// The rows of a task's images in `train` or `test`, in file order.
@@ -116,29 +127,44 @@ impl<'a> FixtureHost<'a> {
         }
     }
 
-    /// The task's training images in file order, as batches; with `all` those of all tasks up to it.
+    /// The task's training images in file order, as batches; with `all` those of all tasks up to
+    /// it.
     fn batches(&self, batch_size: usize) -> Result<Vec<LoadedBatch>> {
         let first = if self.all { 0 } else { self.task };
-        let rows = (first..=self.task).map(|t| self.fixture.rows("train", t)).collect::<Result<Vec<_>>>()?.concat();
+        let rows = (first..=self.task)
+            .map(|t| self.fixture.rows("train", t))
+            .collect::<Result<Vec<_>>>()?
+            .concat();
         let labels = self.fixture.labels("train.labels")?;
         let positions: Vec<usize> = (0..rows.len()).collect();
         rows.chunks(batch_size)
             .zip(positions.chunks(batch_size))
             .map(|(rows, positions)| {
-                let images = self.fixture.images("train", rows)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-                Ok(LoadedBatch { images, labels: rows.iter().map(|r| labels[*r]).collect(), positions: positions.to_vec() })
+                let images = self
+                    .fixture
+                    .images("train", rows)?
+                    .to_dtype(DType::F32)?
+                    .flatten_all()?
+                    .to_vec1()?;
+                Ok(LoadedBatch {
+                    images,
+                    labels: rows.iter().map(|r| labels[*r]).collect(),
+                    positions: positions.to_vec(),
+                })
             })
             .collect()
     }
 
-    /// What `task<t>.draw.<name>`, (times, …), holds for this time that the name is drawn in the task; none if the file has no such tensor.
+    /// What `task<t>.draw.<name>`, (times, …), holds for this time that the name is drawn in the
+    /// task; none if the file has no such tensor.
     fn recorded(&mut self, name: &str, shape: &[usize], law: Law) -> Result<Option<Array>> {
         let tensor = format!("task{}.draw.{name}", self.task);
         let Some(found) = self.fixture.file.shape(&tensor) else { return Ok(None) };
         let time = self.drawn.entry((self.task, name.to_owned())).or_default();
         *time += 1;
         if found.len() != shape.len() + 1 || found[1..] != *shape || *time > found[0] {
-            let message = format!("'{tensor}' has {found:?}; the method drew {shape:?} for the {time}. time");
+            let message =
+                format!("'{tensor}' has {found:?}; the method drew {shape:?} for the {time}. time");
             return Err(self.fixture.file.error(message));
         }
         let dtype = if law == Law::Permutation { DType::I64 } else { DType::F64 };
@@ -148,15 +174,23 @@ impl<'a> FixtureHost<'a> {
 
     /// An epoch's slice of `task<t>.align.samples` or `.labels`.
     fn alignment(&self, name: &str) -> Result<Option<Array>> {
-        let Some((kind, epoch)) = name.strip_prefix("align.").and_then(|n| n.split_once('.')) else { return Ok(None) };
+        let Some((kind, epoch)) = name.strip_prefix("align.").and_then(|n| n.split_once('.'))
+        else {
+            return Ok(None);
+        };
         let tensor = format!("task{}.align.{kind}", self.task);
         let Some(shape) = self.fixture.file.shape(&tensor) else { return Ok(None) };
-        let epoch: usize = epoch.parse().map_err(|_| Error::Protocol(format!("'{name}' names no epoch")))?;
+        let epoch: usize =
+            epoch.parse().map_err(|_| Error::Protocol(format!("'{name}' names no epoch")))?;
         if epoch >= shape[0] {
-            return Err(self.fixture.file.error(format!("{tensor} has {} epochs; the method asked for epoch {epoch}", shape[0])));
+            return Err(self.fixture.file.error(format!(
+                "{tensor} has {} epochs; the method asked for epoch {epoch}",
+                shape[0]
+            )));
         }
         let dtype = if kind == "labels" { DType::I64 } else { DType::F64 };
-        Array::from_tensor(&self.fixture.file.tensor(&tensor, dtype, &Device::Cpu)?.get(epoch)?).map(Some)
+        Array::from_tensor(&self.fixture.file.tensor(&tensor, dtype, &Device::Cpu)?.get(epoch)?)
+            .map(Some)
     }
 }
 
@@ -172,12 +206,21 @@ impl Host for FixtureHost<'_> {
                     return Ok(Reply::Array(Array::from_i64(&(0..*n as i64).collect::<Vec<_>>())));
                 }
                 let Some(found) = self.fixture.file.shape(&name) else {
-                    return Err(self.fixture.file.error(format!("the method drew '{name}', which the file does not hold")));
+                    return Err(self
+                        .fixture
+                        .file
+                        .error(format!("the method drew '{name}', which the file does not hold")));
                 };
                 if found != shape {
-                    return Err(self.fixture.file.error(format!("the method drew '{name}' as {shape:?}, the file has {found:?}")));
+                    return Err(self.fixture.file.error(format!(
+                        "the method drew '{name}' as {shape:?}, the file has {found:?}"
+                    )));
                 }
-                Ok(Reply::Array(Array::from_tensor(&self.fixture.file.tensor(&name, DType::F32, &Device::Cpu)?)?))
+                Ok(Reply::Array(Array::from_tensor(&self.fixture.file.tensor(
+                    &name,
+                    DType::F32,
+                    &Device::Cpu,
+                )?)?))
             }
             Request::Given { name } => Ok(Reply::Given(self.alignment(&name)?)),
             Request::OpenPass { batch_size, .. } => {
@@ -186,7 +229,9 @@ impl Host for FixtureHost<'_> {
             }
             Request::NextBatch { pass } => {
                 let batches = self.passes.get_mut(pass as usize);
-                let next = batches.ok_or_else(|| Error::Protocol(format!("there is no pass {pass}")))?.next();
+                let next = batches
+                    .ok_or_else(|| Error::Protocol(format!("there is no pass {pass}")))?
+                    .next();
                 let size = self.fixture.settings.img;
                 Ok(Reply::Batch(next.map(|b| PlainBatch {
                     images: Array::from_f32([b.labels.len(), 3, size, size], &b.images),
@@ -199,14 +244,21 @@ impl Host for FixtureHost<'_> {
                 Ok(Reply::Done)
             }
             Request::Memory(request) => {
-                let (rows, labels) = (self.fixture.rows("train", self.task)?, self.fixture.labels("train.labels")?);
+                let (rows, labels) =
+                    (self.fixture.rows("train", self.task)?, self.fixture.labels("train.labels")?);
                 Ok(match self.memory.answer(request, self.task, &rows, &labels)? {
                     Answer::Done => Reply::Done,
                     Answer::Exemplars(exemplars) => Reply::Exemplars(exemplars),
                     Answer::Rows(rows, ids) => {
-                        let images = Array::from_tensor(&self.fixture.images("train", &rows)?.to_dtype(DType::F32)?)?;
+                        let images = Array::from_tensor(
+                            &self.fixture.images("train", &rows)?.to_dtype(DType::F32)?,
+                        )?;
                         let labels = rows.iter().map(|r| labels[*r]).collect();
-                        Reply::Batch(Some(PlainBatch { images, labels, positions: ids.into_iter().map(|id| id as usize).collect() }))
+                        Reply::Batch(Some(PlainBatch {
+                            images,
+                            labels,
+                            positions: ids.into_iter().map(|id| id as usize).collect(),
+                        }))
                     }
                 })
             }

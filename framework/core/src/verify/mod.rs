@@ -1,8 +1,11 @@
-//! Parity: replays recorded trajectories of other implementations, above all the authors' own code, through the public traits and compares every recorded quantity.
+//! Parity: replays recorded trajectories of other implementations, above all the authors' own code,
+//! through the public traits and compares every recorded quantity.
 //!
-//! A fixture is a safetensors file with the frozen backbone, the images, the initial weights, the features the classifier alignment drew, and what the
-//! authors' code, or an independent implementation, computed from them, in float64. The replay is nothing special: the same drive as a run, with a
-//! [`Host`](crate::context::Host) that answers draws with the file's values and keeps the probes.
+//! A fixture is a safetensors file with the frozen backbone, the images, the initial weights, the
+//! features the classifier alignment drew, and what the authors' code, or an independent
+//! implementation, computed from them, in float64. The replay is nothing special: the same drive as
+//! a run, with a [`Host`](crate::context::Host) that answers draws with the file's values and keeps
+//! the probes.
 
 mod compare;
 mod fixture;
@@ -46,10 +49,17 @@ impl Outcome {
 /// If the folder cannot be read or holds no such file.
 pub fn folder(path: &std::path::Path) -> Result<Vec<std::path::PathBuf>> {
     let entries = std::fs::read_dir(path).map_err(crate::Error::io(path))?;
-    let mut files: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))
+        .collect();
     files.sort();
     if files.is_empty() {
-        return Err(crate::Error::usage(format!("{}: there is no .safetensors file in this folder", path.display())));
+        return Err(crate::Error::usage(format!(
+            "{}: there is no .safetensors file in this folder",
+            path.display()
+        )));
     }
     Ok(files)
 }

@@ -1,4 +1,5 @@
-//! A local HTTP server that answers as the hub does, or as it should not; used by the tests of the library and of the command.
+//! A local HTTP server that answers as the hub does, or as it should not; used by the tests of the
+//! library and of the command.
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -60,8 +61,12 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, behaviour: &Behaviour)
         return;
     }
     let mut parts = line.split(' ');
-    let mut asked =
-        Asked { method: parts.next().unwrap_or_default().into(), path: parts.next().unwrap_or_default().into(), range: None, token: None };
+    let mut asked = Asked {
+        method: parts.next().unwrap_or_default().into(),
+        path: parts.next().unwrap_or_default().into(),
+        range: None,
+        token: None,
+    };
     loop {
         let mut header = String::new();
         if reader.read_line(&mut header).unwrap_or(0) == 0 || header.trim().is_empty() {
@@ -69,14 +74,21 @@ fn serve(mut stream: TcpStream, log: &Mutex<Vec<String>>, behaviour: &Behaviour)
         }
         let (name, value) = header.trim().split_once(": ").unwrap_or_default();
         match name.to_lowercase().as_str() {
-            "range" => asked.range = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
+            "range" => {
+                asked.range = value.trim_start_matches("bytes=").trim_end_matches('-').parse().ok()
+            }
             "authorization" => asked.token = Some(value.to_owned()),
             _ => {}
         }
     }
     let count = {
         let mut log = log.lock().expect("log");
-        log.push(format!("{} {}{}", asked.method, asked.path, asked.range.map_or(String::new(), |r| format!(" from {r}"))));
+        log.push(format!(
+            "{} {}{}",
+            asked.method,
+            asked.path,
+            asked.range.map_or(String::new(), |r| format!(" from {r}"))
+        ));
         log.len()
     };
     let answer = behaviour(&asked, count);
@@ -95,7 +107,8 @@ pub fn sha256(bytes: &[u8]) -> String {
     cilbench::hex(&Sha256::digest(bytes))
 }
 
-/// What a good hub answers for a file: a redirect with its hash and size for a large one, then the body, ranges understood.
+/// What a good hub answers for a file: a redirect with its hash and size for a large one, then the
+/// body, ranges understood.
 pub fn good(asked: &Asked, file: &str, body: &[u8]) -> Answer {
     let mut headers = vec![("x-repo-commit".to_owned(), COMMIT.to_owned())];
     if asked.path.ends_with(&format!("/{file}")) && asked.path.contains("/resolve/") {
@@ -105,8 +118,14 @@ pub fn good(asked: &Asked, file: &str, body: &[u8]) -> Answer {
         return Answer { status: 302, headers, ..Answer::default() };
     }
     match (asked.path.as_str(), asked.range) {
-        ("/cdn/blob", Some(from)) => Answer { status: 206, body: body[from..].to_vec(), ..Answer::default() },
+        ("/cdn/blob", Some(from)) => {
+            Answer { status: 206, body: body[from..].to_vec(), ..Answer::default() }
+        }
         ("/cdn/blob", None) => Answer { status: 200, body: body.to_vec(), ..Answer::default() },
-        _ => Answer { status: 404, headers: vec![("x-error-code".into(), "EntryNotFound".into())], ..Answer::default() },
+        _ => Answer {
+            status: 404,
+            headers: vec![("x-error-code".into(), "EntryNotFound".into())],
+            ..Answer::default()
+        },
     }
 }

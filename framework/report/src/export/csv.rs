@@ -5,14 +5,15 @@ use cilbench::{Error, Result};
 
 use crate::table::{Column, label, remarks};
 
-/// Every field of every row, or what tells boards apart and the chosen columns. A metric's column is
-/// followed by that of its deviation. Numbers have all their digits; what is not there is empty.
+/// Every field of every row, or what tells boards apart and the chosen columns. A metric's column
+/// is followed by that of its deviation. Numbers have all their digits; what is not there is empty.
 pub(super) fn csv(boards: &[Board], columns: Option<&[Column]>) -> Result<Vec<u8>> {
     let Some(columns) = columns else {
         let rows: Vec<Row> = boards.iter().flat_map(|b| b.rows.clone()).collect();
         return leaderboard::csv(&rows);
     };
-    let failed = |e: &dyn std::fmt::Display| Error::Protocol(format!("the CSV cannot be written: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Error::Protocol(format!("the CSV cannot be written: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(header(columns)).map_err(|e| failed(&e))?;
     for board in boards {
@@ -24,7 +25,8 @@ pub(super) fn csv(boards: &[Board], columns: Option<&[Column]>) -> Result<Vec<u8
 }
 
 fn header(columns: &[Column]) -> Vec<String> {
-    let mut names: Vec<String> = crate::output::CSV_START.trim_end_matches(',').split(',').map(str::to_owned).collect();
+    let mut names: Vec<String> =
+        crate::output::CSV_START.trim_end_matches(',').split(',').map(str::to_owned).collect();
     // The backbone is among the first columns already.
     for column in columns.iter().filter(|c| !matches!(c, Column::Backbone)) {
         let name = column.name().replace('-', "_");
@@ -36,7 +38,12 @@ fn header(columns: &[Column]) -> Vec<String> {
 }
 
 fn record(row: &Row, board: &[Row], columns: &[Column]) -> Vec<String> {
-    let mut cells = vec![row.scenario.clone(), row.data_id.clone(), row.backbone.clone(), row.weight_hash.clone()];
+    let mut cells = vec![
+        row.scenario.clone(),
+        row.data_id.clone(),
+        row.backbone.clone(),
+        row.weight_hash.clone(),
+    ];
     let number = |value: Option<f64>| value.map_or(String::new(), |v| v.to_string());
     for column in columns {
         match column {
@@ -52,7 +59,10 @@ fn record(row: &Row, board: &[Row], columns: &[Column]) -> Vec<String> {
             Column::Remarks => cells.push(remarks(row)),
             Column::Metric(metric) => {
                 let statistics = row.statistics.get(metric.name);
-                cells.extend([number(statistics.map(|s| s.mean)), number(statistics.and_then(|s| s.std))]);
+                cells.extend([
+                    number(statistics.map(|s| s.mean)),
+                    number(statistics.and_then(|s| s.std)),
+                ]);
             }
         }
     }

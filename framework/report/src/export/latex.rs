@@ -8,7 +8,8 @@ use crate::table::{Cell, Column, Mark, Table};
 pub(super) fn latex(tables: &[Table]) -> String {
     let mut out = format!("% {MARK} leaderboard; needs \\usepackage{{booktabs}}\n");
     for table in tables {
-        let kinds: String = table.columns.iter().map(|c| if c.is_text() { 'l' } else { 'r' }).collect();
+        let kinds: String =
+            table.columns.iter().map(|c| if c.is_text() { 'l' } else { 'r' }).collect();
         let heads: Vec<String> = table.columns.iter().map(|c| heading(*c)).collect();
         let _ = write!(
             out,
@@ -18,7 +19,11 @@ pub(super) fn latex(tables: &[Table]) -> String {
             heads.join(" & ")
         );
         for row in &table.rows {
-            let cells: Vec<String> = row.iter().zip(&table.columns).map(|(cell, column)| number(cell, *column)).collect();
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&table.columns)
+                .map(|(cell, column)| number(cell, *column))
+                .collect();
             let _ = writeln!(out, "{} \\\\", cells.join(" & "));
         }
         out += "\\bottomrule\n\\end{tabular}\n\\end{table}\n";

@@ -10,7 +10,8 @@ pub(super) fn markdown(tables: &[Table]) -> String {
     for table in tables {
         let _ = write!(out, "\n### {}\n\n", table.title);
         let heads: Vec<String> = table.columns.iter().map(|c| escape(c.heading())).collect();
-        let rules: Vec<&str> = table.columns.iter().map(|c| if c.is_text() { "---" } else { "--:" }).collect();
+        let rules: Vec<&str> =
+            table.columns.iter().map(|c| if c.is_text() { "---" } else { "--:" }).collect();
         let _ = writeln!(out, "| {} |\n| {} |", heads.join(" | "), rules.join(" | "));
         for row in &table.rows {
             let _ = writeln!(out, "| {} |", row.iter().map(cell).collect::<Vec<_>>().join(" | "));

@@ -35,8 +35,13 @@ pub enum Format {
 }
 
 /// The formats by ending.
-const ENDINGS: [(&str, Format); 5] =
-    [("csv", Format::Csv), ("md", Format::Markdown), ("tex", Format::Latex), ("html", Format::Html), ("json", Format::Json)];
+const ENDINGS: [(&str, Format); 5] = [
+    ("csv", Format::Csv),
+    ("md", Format::Markdown),
+    ("tex", Format::Latex),
+    ("html", Format::Html),
+    ("json", Format::Json),
+];
 
 impl Format {
     /// The format of a file, by its ending.
@@ -82,7 +87,8 @@ pub fn export(path: &Path, boards: &[Board], columns: Option<&[Column]>) -> Resu
 pub fn render(format: Format, boards: &[Board], columns: Option<&[Column]>) -> Result<Vec<u8>> {
     let gathered = boards.iter().flat_map(|b| &b.rows).any(|r| r.n_orders > 1);
     let usual = Column::usual(gathered);
-    let tables = || boards.iter().map(|b| Table::of(b, columns.unwrap_or(&usual))).collect::<Vec<_>>();
+    let tables =
+        || boards.iter().map(|b| Table::of(b, columns.unwrap_or(&usual))).collect::<Vec<_>>();
     match format {
         Format::Csv => csv::csv(boards, columns),
         Format::Json => json::json(boards),

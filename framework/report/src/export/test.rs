@@ -8,11 +8,13 @@ fn some() -> (tempfile::TempDir, Vec<Board>) {
     let folder = tempfile::tempdir().expect("folder");
     for (method, right) in [("a_b", 90), ("c", 60), ("d", 30)] {
         for seed in [0, 1] {
-            Made { seed, right: right + seed as usize, ..Made::new(method, right) }.write(folder.path());
+            Made { seed, right: right + seed as usize, ..Made::new(method, right) }
+                .write(folder.path());
         }
     }
     let (found, _) = find_runs(folder.path()).expect("find");
-    let boards = boards(&found, "last", &Options { gather_orders: false, test: true }).expect("boards");
+    let boards =
+        boards(&found, "last", &Options { gather_orders: false, test: true }).expect("boards");
     (folder, boards)
 }
 
@@ -41,8 +43,14 @@ fn a_csv_has_every_field_or_the_chosen_columns() {
     assert!(all.lines().next().expect("header").ends_with("best,machine"), "{all}");
     let few = text(Format::Csv, &boards, &["method", "last", "top-5", "p"]);
     let lines: Vec<&str> = few.lines().collect();
-    assert_eq!(lines[0], "scenario,data_id,backbone,weight_hash,method,last,last_std,top_5,top_5_std,p");
-    assert!(lines[1].starts_with("five,id-natural,vit-nano,0123456789abcdef,a_b,90.5,0.707"), "{few}");
+    assert_eq!(
+        lines[0],
+        "scenario,data_id,backbone,weight_hash,method,last,last_std,top_5,top_5_std,p"
+    );
+    assert!(
+        lines[1].starts_with("five,id-natural,vit-nano,0123456789abcdef,a_b,90.5,0.707"),
+        "{few}"
+    );
 }
 
 #[test]
@@ -50,7 +58,10 @@ fn latex_marks_the_best_and_the_second_and_says_which_test() {
     let (_folder, boards) = some();
     let tex = text(Format::Latex, &boards, &["method", "last", "forgetting"]);
     assert!(tex.contains("a\\_b & $\\mathbf{90.50} \\pm 0.71$"), "{tex}");
-    assert!(tex.contains("c & $\\underline{60.50} \\pm 0.71$") && tex.contains("d & $30.50 \\pm 0.71$"), "{tex}");
+    assert!(
+        tex.contains("c & $\\underline{60.50} \\pm 0.71$") && tex.contains("d & $30.50 \\pm 0.71$"),
+        "{tex}"
+    );
     assert!(tex.contains("\\toprule") && tex.contains("paired bootstrap (10000 draws"), "{tex}");
     assert!(tex.contains("adjusted by Holm") && tex.contains("last $\\uparrow$"), "{tex}");
 }
@@ -64,9 +75,13 @@ fn markdown_html_and_json_hold_the_same_rows() {
     let html = text(Format::Html, &boards, &["method", "last"]);
     assert!(html.contains("<strong>90.50</strong>") && html.contains("<u>60.50</u>"), "{html}");
     assert!(!html.contains("<script") && !html.contains("http"), "{html}");
-    let json: serde_json::Value = serde_json::from_str(&text(Format::Json, &boards, &[])).expect("JSON");
+    let json: serde_json::Value =
+        serde_json::from_str(&text(Format::Json, &boards, &[])).expect("JSON");
     let board = &json["boards"][0];
-    assert_eq!((&board["rows"][0]["method"], board["pairs"].as_array().map(Vec::len)), (&"a_b".into(), Some(3)));
+    assert_eq!(
+        (&board["rows"][0]["method"], board["pairs"].as_array().map(Vec::len)),
+        (&"a_b".into(), Some(3))
+    );
     assert_eq!(board["rows"][0]["statistics"]["last"]["n"], 2);
 }
 
@@ -93,7 +108,11 @@ fn gathered_class_orders_show_the_worst() {
         Made { order, ..Made::new("a", right) }.write(folder.path());
     }
     let (found, _) = find_runs(folder.path()).expect("find");
-    let boards = boards(&found, "last", &Options { gather_orders: true, test: true }).expect("boards");
+    let boards =
+        boards(&found, "last", &Options { gather_orders: true, test: true }).expect("boards");
     let markdown = text(Format::Markdown, &boards, &[]);
-    assert!(markdown.contains("60.00 (seed:1)") && markdown.contains("over class orders"), "{markdown}");
+    assert!(
+        markdown.contains("60.00 (seed:1)") && markdown.contains("over class orders"),
+        "{markdown}"
+    );
 }

@@ -12,7 +12,8 @@ use super::canvas::{Figure, GRID, INK, SERIES, SOFT, draw, text};
 /// If the figure cannot be drawn.
 pub fn bars(about: (&str, &str), axes: (&str, &str), values: &[f64]) -> Result<Figure> {
     let per_bin = values.len().div_ceil(60).max(1);
-    let binned: Vec<f64> = values.chunks(per_bin).map(|c| c.iter().sum::<f64>() / c.len() as f64).collect();
+    let binned: Vec<f64> =
+        values.chunks(per_bin).map(|c| c.iter().sum::<f64>() / c.len() as f64).collect();
     draw(about, (520, 260), |area| {
         let n = binned.len().max(1) as f64;
         let mut chart = ChartBuilder::on(area)

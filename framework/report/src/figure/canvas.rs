@@ -69,7 +69,9 @@ pub(super) fn draw(
         let paper = area.fill(&PAPER).map_err(Into::into);
         paper.and_then(|()| inside(&area)).and_then(|()| area.present().map_err(Into::into))
     };
-    drawn.map_err(|e: Box<dyn std::error::Error>| Error::Protocol(format!("figure {name} cannot be drawn: {e}")))?;
+    drawn.map_err(|e: Box<dyn std::error::Error>| {
+        Error::Protocol(format!("figure {name} cannot be drawn: {e}"))
+    })?;
     Ok(Figure { name: name.to_owned(), title: title.to_owned(), svg: lean(&svg) })
 }
 
@@ -83,8 +85,14 @@ fn lean(svg: &str) -> String {
 }
 
 /// A range of values with room at both ends, within `least` and `most`.
-pub(super) fn range(values: impl Iterator<Item = f64>, least: f64, most: f64) -> std::ops::Range<f64> {
-    let (low, high) = values.filter(|v| v.is_finite()).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+pub(super) fn range(
+    values: impl Iterator<Item = f64>,
+    least: f64,
+    most: f64,
+) -> std::ops::Range<f64> {
+    let (low, high) = values
+        .filter(|v| v.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
     if low > high {
         return least.max(0.0)..most.min(1.0).max(least.max(0.0) + 1.0);
     }

@@ -65,9 +65,12 @@ pub fn lines(figure: &Lines<'_>) -> Result<Figure> {
     draw(figure.about, (WIDTH, height), |area| {
         let (plot, _) = area.split_vertically(PLOT);
         let points = || figure.lines.iter().flat_map(|l| &l.points);
-        let places = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.0), b.max(p.0)));
+        let places =
+            points().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.0), b.max(p.0)));
         let places = if places.0 < places.1 { places.0..places.1 } else { 0.5..1.5 };
-        let values = points().map(|p| p.1).chain(figure.lines.iter().flat_map(|l| &l.band).flat_map(|b| [b.0, b.1]));
+        let values = points()
+            .map(|p| p.1)
+            .chain(figure.lines.iter().flat_map(|l| &l.band).flat_map(|b| [b.0, b.1]));
         let values = range(values, figure.limits.0, figure.limits.1);
         let (decimals, whole) = (digits(&values), figure.marks);
         let x_digits = if whole { 0 } else { digits(&places) };
@@ -95,14 +98,20 @@ pub fn lines(figure: &Lines<'_>) -> Result<Figure> {
             .draw()?;
         // The most important lines lie on top.
         for (line, color, marker) in styled.iter().rev() {
-            let band: Vec<(f64, f64)> = line.points.iter().zip(&line.band).map(|(p, b)| (p.0, b.0)).collect();
+            let band: Vec<(f64, f64)> =
+                line.points.iter().zip(&line.band).map(|(p, b)| (p.0, b.0)).collect();
             let back = line.points.iter().zip(&line.band).rev().map(|(p, b)| (p.0, b.1));
             if *color != OTHERS && !band.is_empty() {
-                chart.draw_series([Polygon::new(band.into_iter().chain(back).collect::<Vec<_>>(), color.mix(0.18).filled())])?;
+                chart.draw_series([Polygon::new(
+                    band.into_iter().chain(back).collect::<Vec<_>>(),
+                    color.mix(0.18).filled(),
+                )])?;
             }
             chart.draw_series([PathElement::new(line.points.clone(), color.stroke_width(2))])?;
             if line.points.len() <= 50 && *color != OTHERS {
-                line.points.iter().try_for_each(|p| sign(area, chart.backend_coord(p), *marker, *color))?;
+                line.points
+                    .iter()
+                    .try_for_each(|p| sign(area, chart.backend_coord(p), *marker, *color))?;
             }
         }
         for (i, (line, color, marker)) in named.iter().enumerate() {
@@ -116,9 +125,18 @@ pub fn lines(figure: &Lines<'_>) -> Result<Figure> {
 }
 
 /// An entry of the legend.
-fn entry(area: &Area<'_>, i: usize, name: &str, color: RGBColor, marker: Option<usize>) -> Result<(), Box<dyn std::error::Error>> {
+fn entry(
+    area: &Area<'_>,
+    i: usize,
+    name: &str,
+    color: RGBColor,
+    marker: Option<usize>,
+) -> Result<(), Box<dyn std::error::Error>> {
     let column = (WIDTH as usize - 40) / COLUMNS;
-    let (x, y) = ((24 + column * (i % COLUMNS)) as i32, (PLOT as usize + ROW as usize * (i / COLUMNS) + 12) as i32);
+    let (x, y) = (
+        (24 + column * (i % COLUMNS)) as i32,
+        (PLOT as usize + ROW as usize * (i / COLUMNS) + 12) as i32,
+    );
     area.draw(&PathElement::new(vec![(x, y), (x + 24, y)], color.stroke_width(2)))?;
     if let Some(marker) = marker {
         sign(area, (x + 12, y), marker, color)?;
@@ -131,11 +149,20 @@ fn entry(area: &Area<'_>, i: usize, name: &str, color: RGBColor, marker: Option<
 
 /// A name of at most so many letters.
 pub(super) fn shorten(name: &str, most: usize) -> String {
-    if name.chars().count() <= most { name.to_owned() } else { name.chars().take(most.saturating_sub(1)).chain(['…']).collect() }
+    if name.chars().count() <= most {
+        name.to_owned()
+    } else {
+        name.chars().take(most.saturating_sub(1)).chain(['…']).collect()
+    }
 }
 
 /// Draws the sign of a series, so that colour is not all that tells it apart.
-fn sign(area: &Area<'_>, at: (i32, i32), kind: usize, color: RGBColor) -> Result<(), Box<dyn std::error::Error>> {
+fn sign(
+    area: &Area<'_>,
+    at: (i32, i32),
+    kind: usize,
+    color: RGBColor,
+) -> Result<(), Box<dyn std::error::Error>> {
     let (x, y) = at;
     match kind {
         0 => area.draw(&Circle::new(at, 4, color.filled())),
@@ -143,7 +170,10 @@ fn sign(area: &Area<'_>, at: (i32, i32), kind: usize, color: RGBColor) -> Result
         2 => area.draw(&Rectangle::new([(x - 3, y - 3), (x + 4, y + 4)], color.filled())),
         3 => area.draw(&Cross::new(at, 4, color.stroke_width(2))),
         4 => area.draw(&Circle::new(at, 4, color.stroke_width(2))),
-        5 => area.draw(&Polygon::new(vec![(x, y - 5), (x + 5, y), (x, y + 5), (x - 5, y)], color.filled())),
+        5 => area.draw(&Polygon::new(
+            vec![(x, y - 5), (x + 5, y), (x, y + 5), (x - 5, y)],
+            color.filled(),
+        )),
         _ => area.draw(&Rectangle::new([(x - 3, y - 3), (x + 4, y + 4)], color.stroke_width(2))),
     }
     .map_err(Into::into)

@@ -45,14 +45,24 @@ pub fn map(cells: &Cells<'_>) -> Result<Figure> {
             let mut c = 0;
             while c < row.len() {
                 let written = n <= WRITTEN;
-                let same = row[c..].iter().take_while(|v| !written && level(v) == level(&row[c])).count().max(1);
+                let same = row[c..]
+                    .iter()
+                    .take_while(|v| !written && level(v) == level(&row[c]))
+                    .count()
+                    .max(1);
                 if let (Some(step), Some(value)) = (level(&row[c]), row[c]) {
-                    let corners = [(LEFT + at(c), TOP + at(r)), (LEFT + at(c + same), TOP + at(r + 1))];
+                    let corners =
+                        [(LEFT + at(c), TOP + at(r)), (LEFT + at(c + same), TOP + at(r + 1))];
                     area.draw(&Rectangle::new(corners, scale(step / STEPS).filled()))?;
                     if written {
-                        let middle = (LEFT + at(c) + (cell / 2.0) as i32, TOP + at(r) + (cell / 2.0) as i32);
+                        let middle =
+                            (LEFT + at(c) + (cell / 2.0) as i32, TOP + at(r) + (cell / 2.0) as i32);
                         let ink = if step / STEPS > 0.55 { INK_ON_LIGHT } else { INK_ON_DARK };
-                        area.draw(&Text::new(format!("{value:.0}"), middle, text(ink, HPos::Center)))?;
+                        area.draw(&Text::new(
+                            format!("{value:.0}"),
+                            middle,
+                            text(ink, HPos::Center),
+                        ))?;
                     }
                 }
                 c += same;
@@ -82,7 +92,11 @@ fn marks(
         area.draw(&Text::new(name, (LEFT - 8, TOP + middle), text(SOFT, HPos::Right)))?;
     }
     let middle = (n as f64 * cell / 2.0) as i32;
-    area.draw(&Text::new(cells.axes.0.to_owned(), (LEFT + middle, end + 36), text(INK, HPos::Center)))?;
+    area.draw(&Text::new(
+        cells.axes.0.to_owned(),
+        (LEFT + middle, end + 36),
+        text(INK, HPos::Center),
+    ))?;
     let up = text(INK, HPos::Center).transform(FontTransform::Rotate270);
     area.draw(&Text::new(cells.axes.1.to_owned(), (14, TOP + middle), up))?;
     Ok(())
@@ -107,9 +121,19 @@ fn binned(values: &[Vec<Option<f64>>]) -> (Vec<Vec<Option<f64>>>, usize) {
 /// The colour of a share from 0 to 1: cividis (Nuñez et al. 2018), which is even for every colour
 /// vision and in grey.
 fn scale(share: f64) -> RGBColor {
-    const STOPS: [(u8, u8, u8); 6] = [(0, 34, 78), (53, 69, 108), (102, 105, 112), (148, 142, 119), (200, 184, 102), (254, 232, 56)];
+    const STOPS: [(u8, u8, u8); 6] = [
+        (0, 34, 78),
+        (53, 69, 108),
+        (102, 105, 112),
+        (148, 142, 119),
+        (200, 184, 102),
+        (254, 232, 56),
+    ];
     let place = share.clamp(0.0, 1.0) * (STOPS.len() - 1) as f64;
-    let (low, part) = ((place as usize).min(STOPS.len() - 2), place - (place as usize).min(STOPS.len() - 2) as f64);
+    let (low, part) = (
+        (place as usize).min(STOPS.len() - 2),
+        place - (place as usize).min(STOPS.len() - 2) as f64,
+    );
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
     let (a, b) = (STOPS[low], STOPS[low + 1]);
     RGBColor(mix(a.0, b.0), mix(a.1, b.1), mix(a.2, b.2))
@@ -121,12 +145,15 @@ mod tests {
 
     #[test]
     fn large_maps_are_binned_and_stay_small() {
-        let values: Vec<Vec<Option<f64>>> = (0..345).map(|r| (0..345).map(|c| Some(((r * c) % 101) as f64)).collect()).collect();
+        let values: Vec<Vec<Option<f64>>> =
+            (0..345).map(|r| (0..345).map(|c| Some(((r * c) % 101) as f64)).collect()).collect();
         let (small, per_bin) = binned(&values);
         assert_eq!((small.len(), small[0].len(), per_bin), (29, 29, 12));
-        let first: f64 = (0..12).flat_map(|r| (0..12).map(move |c| ((r * c) % 101) as f64)).sum::<f64>() / 144.0;
+        let first: f64 =
+            (0..12).flat_map(|r| (0..12).map(move |c| ((r * c) % 101) as f64)).sum::<f64>() / 144.0;
         assert!((small[0][0].expect("a value") - first).abs() < 1e-9);
-        let figure = map(&Cells { about: ("a", "b"), axes: ("c", "d"), values, first: 0 }).expect("figure");
+        let figure =
+            map(&Cells { about: ("a", "b"), axes: ("c", "d"), values, first: 0 }).expect("figure");
         assert!(figure.svg.len() < 60_000, "{}", figure.svg.len());
         assert_eq!((scale(0.0), scale(1.0)), (RGBColor(0, 34, 78), RGBColor(254, 232, 56)));
     }

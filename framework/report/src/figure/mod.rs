@@ -27,7 +27,8 @@ impl Figure {
         let start = self.svg.find("<svg").unwrap_or(0);
         let rest = &self.svg[start..];
         let (open, body) = rest.split_at(rest.find('>').map_or(0, |i| i + 1));
-        let view = open.find("viewBox=\"").map_or("", |i| open[i..].split('"').nth(1).unwrap_or(""));
+        let view =
+            open.find("viewBox=\"").map_or("", |i| open[i..].split('"').nth(1).unwrap_or(""));
         let mut body = body.replace(" font-family=\"sans-serif\"", "");
         for (color, name) in canvas::variables() {
             let hex = format!("\"#{:02X}{:02X}{:02X}\"", color.0, color.1, color.2);
@@ -45,12 +46,16 @@ impl Figure {
 /// [`Error::Usage`] if the folder cannot be used; [`Error::Io`] if a file cannot be written.
 pub fn write_all(option: &str, folder: &Path, figures: &[Figure]) -> Result<()> {
     if folder.exists() && !folder.is_dir() {
-        return Err(Error::usage(format!("{option} {}: this is a file; name a folder", folder.display())));
+        return Err(Error::usage(format!(
+            "{option} {}: this is a file; name a folder",
+            folder.display()
+        )));
     }
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     for figure in figures {
         let svg = folder.join(format!("{}.svg", figure.name));
-        let text = figure.svg.replacen('>', &format!("><!-- {} report -->", crate::output::MARK), 1);
+        let text =
+            figure.svg.replacen('>', &format!("><!-- {} report -->", crate::output::MARK), 1);
         crate::output::write(option, &svg, text.as_bytes())?;
         crate::output::replace(&svg.with_extension("png"), &png(figure)?)?;
     }

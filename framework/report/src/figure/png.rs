@@ -30,12 +30,15 @@ fn fonts() -> Arc<fontdb::Database> {
 /// # Errors
 /// [`Error::Protocol`] if it cannot be rendered.
 pub fn png(figure: &Figure) -> Result<Vec<u8>> {
-    let failed = |e: &dyn std::fmt::Display| Error::Protocol(format!("figure {} cannot be rendered: {e}", figure.name));
-    let options = Options { fontdb: fonts(), font_family: "DejaVu Sans".to_owned(), ..Options::default() };
+    let failed = |e: &dyn std::fmt::Display| {
+        Error::Protocol(format!("figure {} cannot be rendered: {e}", figure.name))
+    };
+    let options =
+        Options { fontdb: fonts(), font_family: "DejaVu Sans".to_owned(), ..Options::default() };
     let tree = Tree::from_str(&figure.svg, &options).map_err(|e| failed(&e))?;
     let size = tree.size();
-    let mut picture =
-        Pixmap::new((size.width() * SCALE) as u32, (size.height() * SCALE) as u32).ok_or_else(|| failed(&"it has no size"))?;
+    let mut picture = Pixmap::new((size.width() * SCALE) as u32, (size.height() * SCALE) as u32)
+        .ok_or_else(|| failed(&"it has no size"))?;
     resvg::render(&tree, Transform::from_scale(SCALE, SCALE), &mut picture.as_mut());
     picture.encode_png().map_err(|e| failed(&e))
 }

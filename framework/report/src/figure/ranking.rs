@@ -68,10 +68,15 @@ pub fn ranking(about: (&str, &str), axis: &str, bars: &[Bar]) -> Result<Figure> 
                 SERIES[0]
             };
             if let Some((low, high)) = bar.interval {
-                chart.draw_series([PathElement::new(vec![(low, y), (high, y)], color.stroke_width(2))])?;
+                chart.draw_series([PathElement::new(
+                    vec![(low, y), (high, y)],
+                    color.stroke_width(2),
+                )])?;
             }
             if bar.runs.len() > 1 {
-                chart.draw_series(bar.runs.iter().map(|v| Circle::new((*v, y), 3, color.mix(0.45).filled())))?;
+                chart.draw_series(
+                    bar.runs.iter().map(|v| Circle::new((*v, y), 3, color.mix(0.45).filled())),
+                )?;
             }
             let filled = if bar.bound { color.stroke_width(2) } else { color.filled() };
             chart.draw_series([Circle::new((bar.value, y), 5, filled)])?;

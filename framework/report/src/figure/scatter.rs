@@ -33,7 +33,9 @@ const SIZE: (u32, u32) = (520, 360);
 /// The places of the dots that no other beats in both cost and value, by rising cost.
 pub fn front(dots: &[Dot]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..dots.len()).filter(|i| !dots[*i].bound).collect();
-    order.sort_by(|a, b| dots[*a].cost.total_cmp(&dots[*b].cost).then(dots[*b].value.total_cmp(&dots[*a].value)));
+    order.sort_by(|a, b| {
+        dots[*a].cost.total_cmp(&dots[*b].cost).then(dots[*b].value.total_cmp(&dots[*a].value))
+    });
     let mut best = f64::NEG_INFINITY;
     order.retain(|i| {
         let better = dots[*i].value > best;
@@ -50,7 +52,8 @@ pub fn front(dots: &[Dot]) -> Vec<usize> {
 pub fn scatter(figure: &Scatter<'_>) -> Result<Figure> {
     draw(figure.about, SIZE, |area| {
         let costs = || figure.dots.iter().map(|d| d.cost.log10());
-        let (low, high) = costs().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        let (low, high) =
+            costs().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
         // Room at the right for names; something to see where all cost the same.
         let room = ((high - low) * 0.06).max(0.05);
         let costs = low - room..high + 4.0 * room;
@@ -105,7 +108,9 @@ pub fn scatter(figure: &Scatter<'_>) -> Result<Figure> {
 fn marks(logarithms: &std::ops::Range<f64>) -> Vec<f64> {
     let within = |v: &f64| logarithms.contains(&v.log10());
     let powers = logarithms.start.floor() as i32..=logarithms.end.ceil() as i32;
-    for steps in [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0][..], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]] {
+    for steps in
+        [&[1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0][..], &[1.0, 2.0, 5.0], &[1.0, 3.0], &[1.0]]
+    {
         let all = powers.clone().flat_map(|p| steps.iter().map(move |s| s * 10f64.powi(p)));
         let all: Vec<f64> = all.filter(within).collect();
         if all.len() <= 7 {
@@ -116,15 +121,33 @@ fn marks(logarithms: &std::ops::Range<f64>) -> Vec<f64> {
 }
 
 /// Writes each dot's name beside it, where it covers neither a dot nor another name.
-fn names(area: &super::canvas::Area<'_>, dots: &[Dot], at: &[(i32, i32)]) -> Result<(), Box<dyn std::error::Error>> {
+fn names(
+    area: &super::canvas::Area<'_>,
+    dots: &[Dot],
+    at: &[(i32, i32)],
+) -> Result<(), Box<dyn std::error::Error>> {
     let mut taken: Vec<[i32; 4]> = at.iter().map(|(x, y)| [x - 6, y - 6, x + 6, y + 6]).collect();
     for (dot, (x, y)) in dots.iter().zip(at) {
         let width = (dot.name.chars().count() as f64 * 7.6) as i32;
-        let places = [(9, 0), (-9 - width, 0), (9, -13), (9, 13), (-9 - width, -13), (-9 - width, 13), (-width / 2, -17), (-width / 2, 17)];
+        let places = [
+            (9, 0),
+            (-9 - width, 0),
+            (9, -13),
+            (9, 13),
+            (-9 - width, -13),
+            (-9 - width, 13),
+            (-width / 2, -17),
+            (-width / 2, 17),
+        ];
         let free = places.into_iter().find_map(|(dx, dy)| {
             let rect = [x + dx, y + dy - 7, x + dx + width, y + dy + 7];
-            let inside = rect[0] > 60 && rect[2] < SIZE.0 as i32 && rect[1] > 4 && rect[3] < SIZE.1 as i32 - 50;
-            let clear = taken.iter().all(|t| rect[2] < t[0] || t[2] < rect[0] || rect[3] < t[1] || t[3] < rect[1]);
+            let inside = rect[0] > 60
+                && rect[2] < SIZE.0 as i32
+                && rect[1] > 4
+                && rect[3] < SIZE.1 as i32 - 50;
+            let clear = taken
+                .iter()
+                .all(|t| rect[2] < t[0] || t[2] < rect[0] || rect[3] < t[1] || t[3] < rect[1]);
             (inside && clear).then_some((rect, (x + dx, y + dy)))
         });
         // A name without a free place is left to the table.

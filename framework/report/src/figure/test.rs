@@ -9,17 +9,30 @@ fn line(name: &str, bound: bool) -> Line {
 fn some_lines(n: usize) -> Figure {
     let mut all: Vec<Line> = (0..n).map(|i| line(&format!("method <{i}>"), false)).collect();
     all.push(line("joint", true));
-    lines(&Lines { about: ("over", "A & b"), axes: ("tasks", "accuracy, %"), limits: (0.0, 100.0), marks: true, lines: all })
-        .expect("a figure")
+    lines(&Lines {
+        about: ("over", "A & b"),
+        axes: ("tasks", "accuracy, %"),
+        limits: (0.0, 100.0),
+        marks: true,
+        lines: all,
+    })
+    .expect("a figure")
 }
 
 #[test]
 fn a_figure_is_well_formed_and_names_what_has_a_colour() {
     let figure = some_lines(9);
-    assert!(figure.svg.contains("method &lt;5&gt;") && figure.svg.contains("3 others"), "{}", figure.svg);
+    assert!(
+        figure.svg.contains("method &lt;5&gt;") && figure.svg.contains("3 others"),
+        "{}",
+        figure.svg
+    );
     assert!(figure.svg.contains("joint") && !figure.svg.contains("method &lt;6&gt;"));
     let inline = figure.inline();
-    assert!(inline.starts_with("<svg viewBox=\"0 0 520") && inline.contains("aria-label=\"A &amp; b\""), "{inline}");
+    assert!(
+        inline.starts_with("<svg viewBox=\"0 0 520") && inline.contains("aria-label=\"A &amp; b\""),
+        "{inline}"
+    );
     assert!(inline.contains("var(--series-0)") && !inline.contains("font-family"), "{inline}");
 }
 
@@ -32,7 +45,12 @@ fn a_picture_shows_letters_without_fonts_of_the_system() {
         bare.svg.replace_range(start..end + 7, "");
     }
     let without = png(&bare).expect("a picture");
-    assert!(with.starts_with(b"\x89PNG") && with.len() > without.len() + 1000, "{} {}", with.len(), without.len());
+    assert!(
+        with.starts_with(b"\x89PNG") && with.len() > without.len() + 1000,
+        "{} {}",
+        with.len(),
+        without.len()
+    );
 }
 
 #[test]
@@ -50,8 +68,15 @@ fn files_are_written_as_svg_and_png_and_nothing_else_is_touched() {
 #[test]
 fn the_front_holds_what_nothing_beats() {
     let dot = |cost, value, bound| Dot { name: String::new(), cost, value, bound };
-    let dots = [dot(1.0, 50.0, false), dot(2.0, 40.0, false), dot(3.0, 60.0, false), dot(3.0, 55.0, false), dot(0.5, 99.0, true)];
+    let dots = [
+        dot(1.0, 50.0, false),
+        dot(2.0, 40.0, false),
+        dot(3.0, 60.0, false),
+        dot(3.0, 55.0, false),
+        dot(0.5, 99.0, true),
+    ];
     assert_eq!(scatter::front(&dots), [0, 2]);
-    let figure = Scatter { about: ("cost", "cost"), axes: ("seconds", "last, %"), dots: dots.into() };
+    let figure =
+        Scatter { about: ("cost", "cost"), axes: ("seconds", "last, %"), dots: dots.into() };
     assert!(scatter(&figure).is_ok());
 }

@@ -3,7 +3,9 @@
 use cilbench::Result;
 
 use super::group::{Group, Member, mean};
-use crate::figure::{Bar, Cells, Dot, Figure, Line, Lines, Scatter, bars, lines, map, ranking, scatter};
+use crate::figure::{
+    Bar, Cells, Dot, Figure, Line, Lines, Scatter, bars, lines, map, ranking, scatter,
+};
 
 /// The figures that show all rows of a group beside each other.
 pub(super) fn of_group(group: &Group<'_>) -> Result<Vec<Figure>> {
@@ -16,7 +18,12 @@ pub(super) fn of_group(group: &Group<'_>) -> Result<Vec<Figure>> {
 
 /// The figures of one row.
 pub(super) fn of_member(group: &Group<'_>, member: &Member<'_>) -> Result<Vec<Figure>> {
-    let name = format!("{}-{}-{}", group.slug, super::group::slug(&member.row.method), member.row.config_hash);
+    let name = format!(
+        "{}-{}-{}",
+        group.slug,
+        super::group::slug(&member.row.method),
+        member.row.config_hash
+    );
     let mut figures = Vec::new();
     figures.push(map(&Cells {
         about: (&format!("{name}-matrix"), &format!("{}: accuracy matrix, %", member.name)),
@@ -35,9 +42,18 @@ pub(super) fn of_member(group: &Group<'_>, member: &Member<'_>) -> Result<Vec<Fi
     }
     let title = format!("{}: accuracy of each class after the last task", member.name);
     let classes = member.by_class();
-    figures.push(bars((&format!("{name}-classes"), &title), ("class, as the model numbers it", "accuracy, %"), &classes)?);
+    figures.push(bars(
+        (&format!("{name}-classes"), &title),
+        ("class, as the model numbers it", "accuracy, %"),
+        &classes,
+    )?);
     if !member.losses.is_empty() {
-        let line = |l: &super::run::Loss| Line { name: l.name.clone(), points: l.points.clone(), band: vec![], bound: false };
+        let line = |l: &super::run::Loss| Line {
+            name: l.name.clone(),
+            points: l.points.clone(),
+            band: vec![],
+            bound: false,
+        };
         let seed = member.runs.first().map_or(0, |r| r.record.identity.seed);
         figures.push(lines(&Lines {
             about: (&format!("{name}-losses"), &format!("{}: losses of seed {seed}", member.name)),
@@ -56,7 +72,8 @@ fn sound<'a>(group: &'a Group<'a>) -> impl Iterator<Item = &'a Member<'a>> {
 
 /// The ranking by last accuracy, with intervals.
 fn places(group: &Group<'_>) -> Result<Figure> {
-    let intervals = group.board.significance.as_ref().map(|s| s.intervals.clone()).unwrap_or_default();
+    let intervals =
+        group.board.significance.as_ref().map(|s| s.intervals.clone()).unwrap_or_default();
     let bar = |(i, m): (usize, &Member<'_>)| Bar {
         name: m.name.clone(),
         value: m.row.last,
@@ -65,13 +82,17 @@ fn places(group: &Group<'_>) -> Result<Figure> {
         best: m.row.best,
         bound: m.row.bound,
     };
-    let bars: Vec<Bar> = group.members.iter().enumerate().filter(|(_, m)| m.is_sound()).map(bar).collect();
+    let bars: Vec<Bar> =
+        group.members.iter().enumerate().filter(|(_, m)| m.is_sound()).map(bar).collect();
     let title = "Last accuracy with 95 % bootstrap intervals; one small dot per seed";
     ranking((&format!("{}-ranking", group.slug), title), "last accuracy, %", &bars)
 }
 
 /// A line for each row through the mean over its runs of one value per task.
-fn per_task(group: &Group<'_>, value: impl Fn(&cilbench::results::Record, usize) -> Option<f64>) -> Vec<Line> {
+fn per_task(
+    group: &Group<'_>,
+    value: impl Fn(&cilbench::results::Record, usize) -> Option<f64>,
+) -> Vec<Line> {
     let line = |m: &Member<'_>| {
         let tasks = m.runs.iter().map(|r| r.record.tasks.len()).max().unwrap_or(0);
         let (mut points, mut band) = (Vec::new(), Vec::new());
@@ -79,7 +100,9 @@ fn per_task(group: &Group<'_>, value: impl Fn(&cilbench::results::Record, usize)
             let all: Vec<f64> = m.runs.iter().filter_map(|r| value(&r.record, t)).collect();
             let Some(mean) = mean(all.iter().copied()) else { continue };
             points.push(((t + 1) as f64, mean));
-            let ends = all.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
+            let ends = all
+                .iter()
+                .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(*v), b.max(*v)));
             band.push(ends);
         }
         let band = if m.runs.len() > 1 { band } else { Vec::new() };
@@ -152,11 +175,13 @@ fn costs(group: &Group<'_>) -> Result<Vec<Figure>> {
             Some(Dot { name: m.row.method.clone(), cost, value: m.row.last, bound: m.row.bound })
         };
         let here = |m: &&Member<'_>| anywhere || Some(m.row.machine.as_str()) == machine.as_deref();
-        let dots: Vec<Dot> = sound(group).filter(here).filter_map(dot).filter(|d| d.cost > 0.0).collect();
+        let dots: Vec<Dot> =
+            sound(group).filter(here).filter_map(dot).filter(|d| d.cost > 0.0).collect();
         if dots.is_empty() {
             continue;
         }
-        let on = machine.as_deref().filter(|_| !anywhere).map_or(String::new(), |m| format!("; {m}"));
+        let on =
+            machine.as_deref().filter(|_| !anywhere).map_or(String::new(), |m| format!("; {m}"));
         let title = format!("Cost against last accuracy, with the Pareto front{on}");
         figures.push(scatter(&Scatter {
             about: (&format!("{}-cost-{name}", group.slug), &title),

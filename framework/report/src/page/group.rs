@@ -38,7 +38,8 @@ pub(super) struct Group<'a> {
 impl<'a> Group<'a> {
     /// Reads what a board's runs hold.
     pub fn of(board: &'a Board, found: &'a [Found]) -> Self {
-        let by_path: BTreeMap<&Path, &Found> = found.iter().map(|f| (f.path.as_path(), f)).collect();
+        let by_path: BTreeMap<&Path, &Found> =
+            found.iter().map(|f| (f.path.as_path(), f)).collect();
         let members = board.rows.iter().map(|row| member(row, board, &by_path)).collect();
         let first = board.rows.first();
         let slug = first.map_or(String::new(), |r| {
@@ -50,21 +51,24 @@ impl<'a> Group<'a> {
 }
 
 fn member<'a>(row: &'a Row, board: &'a Board, by_path: &BTreeMap<&Path, &'a Found>) -> Member<'a> {
-    let mut runs: Vec<&Found> = row.paths.iter().filter_map(|p| by_path.get(p.as_path()).copied()).collect();
+    let mut runs: Vec<&Found> =
+        row.paths.iter().filter_map(|p| by_path.get(p.as_path()).copied()).collect();
     runs.sort_by_key(|r| r.record.identity.seed);
     let mut missing = Vec::new();
     let mut confusion: Option<Vec<Vec<u64>>> = None;
     for run in &runs {
         match run::confusion(run) {
             Ok(Some(counts)) => confusion = Some(run::added(confusion, counts)),
-            Ok(None) => missing.push(format!("{} holds no predictions of the last task.", run.path.display())),
+            Ok(None) => missing
+                .push(format!("{} holds no predictions of the last task.", run.path.display())),
             Err(error) => missing.push(error.to_string()),
         }
     }
-    let losses = runs.first().map_or(Ok(Vec::new()), |r| run::losses(&r.path)).unwrap_or_else(|error| {
-        missing.push(error.to_string());
-        Vec::new()
-    });
+    let losses =
+        runs.first().map_or(Ok(Vec::new()), |r| run::losses(&r.path)).unwrap_or_else(|error| {
+            missing.push(error.to_string());
+            Vec::new()
+        });
     Member { row, name: label(row, &board.rows), runs, confusion, losses, missing }
 }
 
@@ -77,13 +81,17 @@ impl Member<'_> {
     /// The mean accuracy matrix over its runs, percent; the cells above the diagonal are none.
     pub fn matrix(&self) -> Vec<Vec<Option<f64>>> {
         let tasks = self.runs.iter().map(|r| r.record.accuracy_matrix.len()).max().unwrap_or(0);
-        let cell = |t: usize, i: usize| mean(self.runs.iter().filter_map(|r| r.record.accuracy_matrix.get(t)?.get(i).copied()));
+        let cell = |t: usize, i: usize| {
+            mean(self.runs.iter().filter_map(|r| r.record.accuracy_matrix.get(t)?.get(i).copied()))
+        };
         (0..tasks).map(|t| (0..=t).map(|i| cell(t, i)).collect()).collect()
     }
 
     /// The mean accuracy of each class after the last task, percent.
     pub fn by_class(&self) -> Vec<f64> {
-        let last = |r: &&Found| r.record.tasks.last().map(|t| t.scores.by_class.clone()).unwrap_or_default();
+        let last = |r: &&Found| {
+            r.record.tasks.last().map(|t| t.scores.by_class.clone()).unwrap_or_default()
+        };
         let all: Vec<Vec<f64>> = self.runs.iter().map(last).collect();
         let classes = all.iter().map(Vec::len).max().unwrap_or(0);
         (0..classes).filter_map(|c| mean(all.iter().filter_map(|a| a.get(c).copied()))).collect()
@@ -98,7 +106,8 @@ pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 
 /// A text as a part of a file's name or of an address.
 pub(crate) fn slug(text: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+    let plain =
+        |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
     let all: String = text.replace('+', "p").chars().map(plain).collect();
     all.split('-').filter(|p| !p.is_empty()).collect::<Vec<_>>().join("-")
 }

@@ -43,7 +43,8 @@ pub fn report(found: &[Found], unread: &[String]) -> Result<Report> {
     let mut all = Vec::new();
     for group in &groups {
         let of_group = figures::of_group(group)?;
-        let of_members: Vec<Vec<Figure>> = group.members.iter().map(|m| figures::of_member(group, m)).collect::<Result<_>>()?;
+        let of_members: Vec<Vec<Figure>> =
+            group.members.iter().map(|m| figures::of_member(group, m)).collect::<Result<_>>()?;
         parts.push(view::group(group, &of_group, &of_members));
         all.extend(of_group);
         all.extend(of_members.into_iter().flatten());
@@ -53,7 +54,8 @@ pub fn report(found: &[Found], unread: &[String]) -> Result<Report> {
 }
 
 fn remarks(found: &[Found], boards: &[Board], unread: &[String]) -> Remarks {
-    let mut warnings: Vec<String> = unread.iter().map(|e| format!("Left out, it cannot be read: {e}")).collect();
+    let mut warnings: Vec<String> =
+        unread.iter().map(|e| format!("Left out, it cannot be read: {e}")).collect();
     for run in found {
         let path = run.path.display();
         if run.record.status != Status::Finished {
@@ -63,10 +65,14 @@ fn remarks(found: &[Found], boards: &[Board], unread: &[String]) -> Remarks {
             warnings.push(format!("Not finished ({status}, {done} of {all} tasks): {path}{error}"));
         }
         if !run.altered.is_empty() {
-            warnings.push(format!("Altered since it was written, and not ranked: {path} ({})", run.altered.join(", ")));
+            warnings.push(format!(
+                "Altered since it was written, and not ranked: {path} ({})",
+                run.altered.join(", ")
+            ));
         }
     }
-    let own: std::collections::BTreeSet<&String> = found.iter().flat_map(|f| &f.record.warnings).collect();
+    let own: std::collections::BTreeSet<&String> =
+        found.iter().flat_map(|f| &f.record.warnings).collect();
     warnings.extend(own.into_iter().cloned());
     let runs = boards.iter().flat_map(|b| &b.rows).map(|r| r.paths.len()).sum();
     Remarks { warnings, runs }

@@ -32,7 +32,8 @@ const POINTS: usize = 120;
 /// As of [`log`].
 pub(super) fn losses(folder: &Path) -> Result<Vec<Loss>> {
     let steps = log(folder)?;
-    let names: std::collections::BTreeSet<&String> = steps.iter().flat_map(BTreeMap::keys).collect();
+    let names: std::collections::BTreeSet<&String> =
+        steps.iter().flat_map(BTreeMap::keys).collect();
     Ok(names.into_iter().map(|name| curve(name, &steps)).collect())
 }
 
@@ -51,7 +52,9 @@ pub(crate) fn log(folder: &Path) -> Result<Vec<BTreeMap<String, f64>>> {
     for (number, line) in BufReader::new(file).lines().enumerate() {
         let line = line.map_err(Error::io(&path))?;
         let read = serde_json::from_str::<Line>(&line);
-        let line = read.map_err(|e| Error::file(&path, format!("line {} is not a step's losses: {e}", number + 1)))?;
+        let line = read.map_err(|e| {
+            Error::file(&path, format!("line {} is not a step's losses: {e}", number + 1))
+        })?;
         steps.push(line.losses);
     }
     Ok(steps)
@@ -64,7 +67,10 @@ fn curve(name: &str, steps: &[BTreeMap<String, f64>]) -> Loss {
         let middle = (i * part) as f64 + (part_of.len() - 1) as f64 / 2.0;
         Some((middle, super::group::mean(part_of.iter().filter_map(|s| s.get(name).copied()))?))
     };
-    Loss { name: name.to_owned(), points: steps.chunks(part).enumerate().filter_map(point).collect() }
+    Loss {
+        name: name.to_owned(),
+        points: steps.chunks(part).enumerate().filter_map(point).collect(),
+    }
 }
 
 /// How often images of each class were predicted as each class, after the last task.
@@ -77,7 +83,8 @@ pub(super) fn confusion(run: &Found) -> Result<Option<Vec<Vec<u64>>>> {
     let mut counts = vec![vec![0; classes]; classes];
     for p in predictions {
         let cell = counts.get_mut(p.label).and_then(|row| row.get_mut(p.prediction));
-        let what = || format!("its predictions name a class that its {classes} classes do not hold");
+        let what =
+            || format!("its predictions name a class that its {classes} classes do not hold");
         *cell.ok_or_else(|| Error::file(&run.path, what()))? += 1;
     }
     Ok(Some(counts))
@@ -93,14 +100,24 @@ pub(super) fn added(sum: Option<Vec<Vec<u64>>>, more: Vec<Vec<u64>>) -> Vec<Vec<
 }
 
 /// What does not change numbers, or is said elsewhere.
-const UNSAID: [&str; 8] = ["out", "seed", "seeds", "class_order", "class_orders", "checkpoint_minutes", "checkpoint_steps", "keep"];
+const UNSAID: [&str; 8] = [
+    "out",
+    "seed",
+    "seeds",
+    "class_order",
+    "class_orders",
+    "checkpoint_minutes",
+    "checkpoint_steps",
+    "keep",
+];
 
 /// The command that makes a run again: as it was given, with its seed and class order.
 pub(super) fn command(run: &Found) -> String {
     let identity = &run.record.identity;
     let mut words = vec!["cilbench".to_owned()];
     let given = std::fs::read(run.path.join("command.json")).ok();
-    let given: Option<serde_json::Map<String, serde_json::Value>> = given.and_then(|g| serde_json::from_slice(&g).ok());
+    let given: Option<serde_json::Map<String, serde_json::Value>> =
+        given.and_then(|g| serde_json::from_slice(&g).ok());
     let mut options = Vec::new();
     match given {
         Some(given) => {
@@ -176,7 +193,11 @@ mod tests {
             command(&found[0])
         };
         let bare = look();
-        assert!(bare.starts_with("cilbench run --method er --scenario five") && bare.contains("--set 'epochs=5'"), "{bare}");
+        assert!(
+            bare.starts_with("cilbench run --method er --scenario five")
+                && bare.contains("--set 'epochs=5'"),
+            "{bare}"
+        );
         let given = r#"{"method": "er", "set": ["rank=5", "targets=[\"k\"]"], "seeds": [1, 3], "dtype": "F64", "audit": true,
             "plugins": ["my plugin.so"], "activations": {"micro_batch": 8, "checkpoint_blocks": false}, "mean": [0.5, 0.25]}"#;
         std::fs::write(path.join("command.json"), given).expect("write");

@@ -15,7 +15,8 @@ pub(super) struct Settings {
 /// Sorts the settings of a group's rows.
 pub(super) fn settings(group: &Group<'_>) -> Settings {
     let all: Vec<BTreeMap<String, BTreeSet<String>>> = group.members.iter().map(of).collect();
-    let is_shared = |key: &String, value: &BTreeSet<String>| all.iter().all(|o| o.get(key) == Some(value));
+    let is_shared =
+        |key: &String, value: &BTreeSet<String>| all.iter().all(|o| o.get(key) == Some(value));
     let say = |(key, values): (&String, &BTreeSet<String>)| {
         let values: Vec<&str> = values.iter().map(String::as_str).collect();
         format!("{key} = {}", values.join(" or "))
@@ -24,7 +25,10 @@ pub(super) fn settings(group: &Group<'_>) -> Settings {
     let one_row = all.len() == 1;
     Settings {
         shared: first.iter().filter(|(k, v)| !one_row && is_shared(k, v)).map(say).collect(),
-        own: all.iter().map(|o| o.iter().filter(|(k, v)| one_row || !is_shared(k, v)).map(say).collect()).collect(),
+        own: all
+            .iter()
+            .map(|o| o.iter().filter(|(k, v)| one_row || !is_shared(k, v)).map(say).collect())
+            .collect(),
     }
 }
 

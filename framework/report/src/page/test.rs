@@ -15,7 +15,9 @@ fn data_ids_are_apart_and_altered_and_unfinished_runs_are_marked() {
     let b = Made::new("b", 60).write(folder.path());
     Made { order: "seed:1", ..Made::new("a", 70) }.write(folder.path());
     Made { tasks: 2, ..Made::new("stopped", 50) }.write(folder.path());
-    let text = std::fs::read_to_string(b.join("run.json")).expect("read").replace("\"last\": 60.0", "\"last\": 99.0");
+    let text = std::fs::read_to_string(b.join("run.json"))
+        .expect("read")
+        .replace("\"last\": 60.0", "\"last\": 99.0");
     std::fs::write(b.join("run.json"), text).expect("write");
     let broken = folder.path().join("broken");
     std::fs::create_dir(&broken).expect("folder");
@@ -51,7 +53,10 @@ fn runs_without_predictions_are_shown_without_what_needs_them() {
 fn fifty_large_runs_stay_below_five_megabytes() {
     let folder = tempfile::tempdir().expect("folder");
     let names: Vec<String> = (0..50).map(|i| format!("method-{i:02}")).collect();
-    names.iter().enumerate().for_each(|(i, name)| drop(Made::new(name, 20 + i).write(folder.path())));
+    names
+        .iter()
+        .enumerate()
+        .for_each(|(i, name)| drop(Made::new(name, 20 + i).write(folder.path())));
     let report = of(folder.path());
     assert!(report.html.len() < 5_000_000, "{}", report.html.len());
     assert!(report.figures.len() > 200);

@@ -16,7 +16,9 @@ use crate::table::{Column, Table, p_value, title};
 pub(super) fn page(groups: &[Group<'_>], parts: &[Markup], remarks: &Remarks) -> String {
     let (runs, boards) = (remarks.runs, groups.len());
     let name = match groups {
-        [one] => one.board.rows.first().map_or("cilbench report".to_owned(), |r| r.scenario.clone()),
+        [one] => {
+            one.board.rows.first().map_or("cilbench report".to_owned(), |r| r.scenario.clone())
+        }
         _ => "cilbench report".to_owned(),
     };
     let page = html! {
@@ -66,7 +68,18 @@ fn warnings(all: &[String]) -> Markup {
 /// A group's part of the page.
 pub(super) fn group(group: &Group<'_>, figures: &[Figure], of_members: &[Vec<Figure>]) -> Markup {
     let Some(first) = group.board.rows.first() else { return html! {} };
-    let names = ["rank", "method", "seeds", "last", "avg", "forgetting", "p", "seconds", "carried", "remarks"];
+    let names = [
+        "rank",
+        "method",
+        "seeds",
+        "last",
+        "avg",
+        "forgetting",
+        "p",
+        "seconds",
+        "carried",
+        "remarks",
+    ];
     let columns: Vec<Column> = names.iter().filter_map(|n| Column::find(n).ok()).collect();
     let more = [
         "method",
@@ -113,11 +126,18 @@ pub(super) fn group(group: &Group<'_>, figures: &[Figure], of_members: &[Vec<Fig
 fn headline(group: &Group<'_>) -> Markup {
     let rows = &group.board.rows;
     let competing = rows.iter().filter(|r| r.altered.is_empty() && !r.bound);
-    let Some((at, best)) = rows.iter().enumerate().find(|(_, r)| r.altered.is_empty() && !r.bound) else {
+    let Some((at, best)) = rows.iter().enumerate().find(|(_, r)| r.altered.is_empty() && !r.bound)
+    else {
         return html! {};
     };
-    let interval = group.board.significance.as_ref().and_then(|s| s.intervals.get(at).copied().flatten());
-    let alike: Vec<&str> = group.members.iter().filter(|m| m.row.best && m.row.last < best.last).map(|m| m.name.as_str()).collect();
+    let interval =
+        group.board.significance.as_ref().and_then(|s| s.intervals.get(at).copied().flatten());
+    let alike: Vec<&str> = group
+        .members
+        .iter()
+        .filter(|m| m.row.best && m.row.last < best.last)
+        .map(|m| m.name.as_str())
+        .collect();
     let next = competing.clone().find(|r| !r.best);
     html! {
         p.lead {
@@ -151,7 +171,8 @@ fn one(figure: &Figure) -> Markup {
 /// Which rows are missing from the figures of time and memory.
 fn machines(group: &Group<'_>) -> Markup {
     let common = common_machine(group);
-    let away = group.members.iter().filter(|m| Some(&m.row.machine) != common.as_ref() && m.is_sound());
+    let away =
+        group.members.iter().filter(|m| Some(&m.row.machine) != common.as_ref() && m.is_sound());
     let away: Vec<String> = away.map(|m| format!("{} ({})", m.name, m.row.machine)).collect();
     html! {
         @if !away.is_empty() {

@@ -61,10 +61,14 @@ impl Column {
     /// # Errors
     /// [`Error::Usage`] that names the one at fault.
     pub fn list(names: &[String]) -> Result<Vec<Self>> {
-        let columns: Vec<Self> = names.iter().map(|name| Self::find(name)).collect::<Result<_>>()?;
+        let columns: Vec<Self> =
+            names.iter().map(|name| Self::find(name)).collect::<Result<_>>()?;
         for (i, column) in columns.iter().enumerate() {
             if columns[..i].iter().any(|other| other.name() == column.name()) {
-                return Err(Error::usage(format!("--columns names {} twice; name each once", column.name())));
+                return Err(Error::usage(format!(
+                    "--columns names {} twice; name each once",
+                    column.name()
+                )));
             }
         }
         Ok(columns)
@@ -77,7 +81,8 @@ impl Column {
 
     /// What is exported where no columns are named.
     pub fn usual(gathered: bool) -> Vec<Self> {
-        let (before, after): (&[&str], &[&str]) = (&["rank", "method", "seeds"], &["last", "avg", "forgetting", "bwt"]);
+        let (before, after): (&[&str], &[&str]) =
+            (&["rank", "method", "seeds"], &["last", "avg", "forgetting", "bwt"]);
         let orders: &[&str] = if gathered { &["orders"] } else { &[] };
         let worst: &[&str] = if gathered { &["worst"] } else { &[] };
         let names = [before, orders, after, worst, &["carried", "remarks"]].concat();
@@ -102,7 +107,10 @@ impl Column {
 
     /// Whether its cells are text, not numbers.
     pub fn is_text(self) -> bool {
-        matches!(self, Self::Method | Self::Configuration | Self::Backbone | Self::Worst | Self::Remarks)
+        matches!(
+            self,
+            Self::Method | Self::Configuration | Self::Backbone | Self::Worst | Self::Remarks
+        )
     }
 
     fn word(self) -> &'static (&'static str, Self, &'static str) {
@@ -121,7 +129,8 @@ mod tests {
             assert_eq!(Column::find(name).expect("known").name(), name);
         }
         assert_eq!(Column::find("top_5").expect("known").name(), "top-5");
-        let error = Column::list(&["last".into(), "forgeting".into()]).err().expect("unknown").to_string();
+        let error =
+            Column::list(&["last".into(), "forgeting".into()]).err().expect("unknown").to_string();
         assert!(error.contains("'forgetting'"), "{error}");
         assert!(Column::list(&["last".into(), "last".into()]).is_err());
     }

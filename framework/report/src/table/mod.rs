@@ -46,8 +46,15 @@ pub struct Table {
 impl Table {
     /// The table of a board.
     pub fn of(board: &Board, columns: &[Column]) -> Self {
-        let rows = (0..board.rows.len()).map(|i| columns.iter().map(|c| cell(board, i, *c)).collect()).collect();
-        Self { title: title(board), caption: caption(board, columns), columns: columns.to_vec(), rows }
+        let rows = (0..board.rows.len())
+            .map(|i| columns.iter().map(|c| cell(board, i, *c)).collect())
+            .collect();
+        Self {
+            title: title(board),
+            caption: caption(board, columns),
+            columns: columns.to_vec(),
+            rows,
+        }
     }
 }
 
@@ -66,7 +73,10 @@ impl Table {
 pub fn title(board: &Board) -> String {
     let Some(first) = board.rows.first() else { return String::new() };
     let weights = first.weight_hash.get(..12).unwrap_or(&first.weight_hash);
-    format!("{} (data id {}), {} (weights {weights})", first.scenario, first.data_id, first.backbone)
+    format!(
+        "{} (data id {}), {} (weights {weights})",
+        first.scenario, first.data_id, first.backbone
+    )
 }
 
 /// The sentences under a table.
@@ -82,16 +92,24 @@ fn caption(board: &Board, columns: &[Column]) -> Vec<String> {
         says.push(format!("Numbers are mean ± standard deviation over {over}."));
     }
     let tests_shown = columns.iter().any(|c| matches!(c, Column::P) || c.name() == "last");
-    if let Some(test) = board.significance.as_ref().and_then(|s| s.caption()).filter(|_| tests_shown) {
-        says.push(format!("{test} Last accuracies that were not told apart from the best are marked like it."));
+    if let Some(test) =
+        board.significance.as_ref().and_then(|s| s.caption()).filter(|_| tests_shown)
+    {
+        says.push(format!(
+            "{test} Last accuracies that were not told apart from the best are marked like it."
+        ));
     }
     if !board.untested.is_empty() && tests_shown {
         says.push(format!("Not tested: {}.", board.untested.join("; ")));
     }
-    let machines: std::collections::BTreeSet<&str> = board.rows.iter().map(|r| r.machine.as_str()).collect();
+    let machines: std::collections::BTreeSet<&str> =
+        board.rows.iter().map(|r| r.machine.as_str()).collect();
     if machines.len() > 1 && columns.iter().any(|c| ["seconds", "memory"].contains(&c.name())) {
         let machines: Vec<&str> = machines.into_iter().collect();
-        says.push(format!("Seconds and memory are of different machines and do not compare: {}.", machines.join(" | ")));
+        says.push(format!(
+            "Seconds and memory are of different machines and do not compare: {}.",
+            machines.join(" | ")
+        ));
     }
     says
 }
@@ -108,7 +126,9 @@ fn cell(board: &Board, i: usize, column: Column) -> Cell {
         Column::Seeds => plain(row.n_seeds.to_string()),
         Column::Orders => plain(row.n_orders.to_string()),
         Column::Interval => or_dash(row.ci95.map(|c| format!("{c:.2}"))),
-        Column::Worst => or_dash(row.worst.map(|value| format!("{value:.2} ({})", row.worst_order))),
+        Column::Worst => {
+            or_dash(row.worst.map(|value| format!("{value:.2} ({})", row.worst_order)))
+        }
         Column::P => or_dash(row.p_best.map(p_value)),
         Column::Remarks => plain(remarks(row)),
         Column::Metric(metric) => number(board, i, metric),
@@ -137,7 +157,10 @@ fn number(board: &Board, i: usize, metric: &Metric) -> Cell {
     Cell {
         text: format!("{:.digits$}", statistics.mean),
         // Of what does not vary, such as bytes, there is nothing to say.
-        deviation: statistics.std.filter(|s| metric.percent || *s > 0.0).map(|s| format!("{s:.digits$}")),
+        deviation: statistics
+            .std
+            .filter(|s| metric.percent || *s > 0.0)
+            .map(|s| format!("{s:.digits$}")),
         mark,
     }
 }
@@ -151,11 +174,20 @@ pub fn label(row: &Row, board: &[Row]) -> String {
 /// The hyper-parameters in which a row differs from another of the same method on its board, and
 /// what else sets it apart.
 fn apart(row: &Row, board: &[Row]) -> String {
-    let parse = |r: &Row| serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&r.hyper_parameters).unwrap_or_default();
+    let parse = |r: &Row| {
+        serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&r.hyper_parameters)
+            .unwrap_or_default()
+    };
     let others: Vec<&Row> = board.iter().filter(|o| o.method == row.method).collect();
     let configs: Vec<_> = others.iter().map(|o| parse(o)).collect();
-    let differs = |(key, value): &(String, serde_json::Value)| configs.iter().any(|o| o.get(key) != Some(value));
-    let mut apart: Vec<String> = parse(row).into_iter().filter(differs).map(|(key, value)| format!("{key}={value}")).collect();
+    let differs = |(key, value): &(String, serde_json::Value)| {
+        configs.iter().any(|o| o.get(key) != Some(value))
+    };
+    let mut apart: Vec<String> = parse(row)
+        .into_iter()
+        .filter(differs)
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
     let mut also = |what: &str, field: fn(&Row) -> &String| {
         if others.iter().any(|o| field(o) != field(row)) {
             apart.push(format!("{what}{}", field(row)));
@@ -172,7 +204,11 @@ fn apart(row: &Row, board: &[Row]) -> String {
 pub fn remarks(row: &Row) -> String {
     let remarks = [
         if row.bound { "a bound: sees all images so far".to_owned() } else { String::new() },
-        if row.stored_images > 0 { format!("keeps {} images", row.stored_images) } else { String::new() },
+        if row.stored_images > 0 {
+            format!("keeps {} images", row.stored_images)
+        } else {
+            String::new()
+        },
         if row.altered.is_empty() { String::new() } else { format!("ALTERED: {}", row.altered) },
         if row.audited { "audited".to_owned() } else { String::new() },
         row.plugin.clone(),

@@ -68,10 +68,18 @@ fn bench(args: &BenchData) -> Result<()> {
         }
     }
     let mut out = table(&["threads", "images", "size", "images/s", "opening", "peak memory"]);
-    let peak = Machine::peak_memory().map_or("unknown".to_owned(), |m| format!("{:.0} MB", m as f64 / 1e6));
+    let peak = Machine::peak_memory()
+        .map_or("unknown".to_owned(), |m| format!("{:.0} MB", m as f64 / 1e6));
     let speed = format!("{:.0}", images as f64 / seconds);
     let threads = rayon::current_num_threads().to_string();
-    out.add_row([threads, images.to_string(), format!("{} px", transforms.image_size), speed, format!("{opened:.2} s"), peak]);
+    out.add_row([
+        threads,
+        images.to_string(),
+        format!("{} px", transforms.image_size),
+        speed,
+        format!("{opened:.2} s"),
+        peak,
+    ]);
     println!("{out}");
     Ok(())
 }

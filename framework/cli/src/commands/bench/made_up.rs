@@ -24,14 +24,18 @@ pub(super) fn weights(size: Size, image_size: usize) -> Result<WeightsFile> {
         ("norm.bias".into(), vec![dim]),
     ];
     for block in 0..12 {
-        let mut add = |name: &str, shape: Vec<usize>| shapes.push((format!("blocks.{block}.{name}"), shape));
+        let mut add =
+            |name: &str, shape: Vec<usize>| shapes.push((format!("blocks.{block}.{name}"), shape));
         for norm in ["norm1", "norm2"] {
             add(&format!("{norm}.weight"), vec![dim]);
             add(&format!("{norm}.bias"), vec![dim]);
         }
-        for (name, out, input) in
-            [("attn.qkv", 3 * dim, dim), ("attn.proj", dim, dim), ("mlp.fc1", 4 * dim, dim), ("mlp.fc2", dim, 4 * dim)]
-        {
+        for (name, out, input) in [
+            ("attn.qkv", 3 * dim, dim),
+            ("attn.proj", dim, dim),
+            ("mlp.fc1", 4 * dim, dim),
+            ("mlp.fc2", dim, 4 * dim),
+        ] {
             add(&format!("{name}.weight"), vec![out, input]);
             add(&format!("{name}.bias"), vec![out]);
         }
@@ -47,7 +51,12 @@ pub(super) fn weights(size: Size, image_size: usize) -> Result<WeightsFile> {
         };
         tensors.insert(name, Tensor::from_vec(values, shape, &Device::Cpu)?);
     }
-    Ok(WeightsFile::from_tensors("random weights", "random".into(), HashMap::from([("heads".into(), heads.to_string())]), tensors))
+    Ok(WeightsFile::from_tensors(
+        "random weights",
+        "random".into(),
+        HashMap::from([("heads".into(), heads.to_string())]),
+        tensors,
+    ))
 }
 
 /// A nearly normal number: the sum of twelve uniform ones.
@@ -65,8 +74,15 @@ pub(super) struct MadeUp {
 
 impl MadeUp {
     pub(super) fn new(classes: usize, per_class: usize, size: usize) -> Self {
-        let samples = (0..per_class * classes).map(|i| Sample { key: format!("{i:06}"), label: i % classes, domain: 0 }).collect();
-        Self { classes: (0..classes).map(|i| format!("class {i}")).collect(), domains: vec!["noise".into()], samples, size }
+        let samples = (0..per_class * classes)
+            .map(|i| Sample { key: format!("{i:06}"), label: i % classes, domain: 0 })
+            .collect();
+        Self {
+            classes: (0..classes).map(|i| format!("class {i}")).collect(),
+            domains: vec!["noise".into()],
+            samples,
+            size,
+        }
     }
 }
 

@@ -54,7 +54,9 @@ fn require_positive(flags: &[(&str, usize)]) -> Result<()> {
 /// The processor, or the GPU with the peak memory of its tensors.
 fn describe_processor(device: &Device) -> String {
     match device::gpu_name(device) {
-        Some(gpu) => format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(device))),
+        Some(gpu) => {
+            format!("{gpu}, its tensors at their peak {}", gigabytes(device::peak_memory(device)))
+        }
         None => Machine::here().processor,
     }
 }
@@ -65,14 +67,16 @@ fn network(args: &NetworkArgs, placement: &Placement) -> Result<Vit> {
         Some(path) => WeightsFile::read(path)?,
         None => made_up::weights(args.size, args.image_size)?,
     };
-    let options = BackboneOptions { image_size: Some(args.image_size), ..BackboneOptions::default() };
+    let options =
+        BackboneOptions { image_size: Some(args.image_size), ..BackboneOptions::default() };
     Vit::new("vit", &file, &options, placement.dtype, &placement.device)
 }
 
 /// Floating-point operations of a forward pass of one image. The last block computes queries,
 /// projection and MLP for the CLS token alone.
 fn forward_flops(info: &BackboneInfo) -> f64 {
-    let (d, n, blocks) = (info.dim as f64, ((info.image_size / info.patch).pow(2) + 1) as f64, info.blocks as f64);
+    let (d, n, blocks) =
+        (info.dim as f64, ((info.image_size / info.patch).pow(2) + 1) as f64, info.blocks as f64);
     let patches = (n - 1.0) * d * 3.0 * (info.patch as f64).powi(2);
     let block = 12.0 * d * d * n + 2.0 * n * n * d;
     let last = 2.0 * d * d * n + 10.0 * d * d + 2.0 * n * d;

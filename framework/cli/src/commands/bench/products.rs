@@ -1,5 +1,5 @@
-//! `cilbench bench products`: times each kind of matrix product of a step and of a task's end, beside
-//! a large one, on one thread.
+//! `cilbench bench products`: times each kind of matrix product of a step and of a task's end,
+//! beside a large one, on one thread.
 
 use cilbench::nn::Product;
 use cilbench::results::Machine;
@@ -36,9 +36,11 @@ const PART: usize = 160;
 const COLUMNS: usize = 64;
 
 fn products(args: &BenchProducts) -> Result<()> {
-    for (flag, value, least, most) in
-        [("--image-size", args.image_size, 16, 2048), ("--classes", args.classes, 1, 100_000), ("--rank", args.rank, 1, 192)]
-    {
+    for (flag, value, least, most) in [
+        ("--image-size", args.image_size, 16, 2048),
+        ("--classes", args.classes, 1, 100_000),
+        ("--rank", args.rank, 1, 192),
+    ] {
         if !(least..=most).contains(&value) {
             return Err(Error::usage(format!("{flag} {value}: from {least} to {most}")));
         }
@@ -56,16 +58,52 @@ fn products(args: &BenchProducts) -> Result<()> {
         ("x·W, forward (fc2)", (tokens, dim, 4 * dim), Product::LaidOut),
         ("g·W, backward (fc1)", (tokens, dim, 4 * dim), Product::Frozen),
         ("g·W, backward (fc2)", (tokens, 4 * dim, dim), Product::Frozen),
-        ("a head's q·kᵀ and g·vᵀ", (tokens, tokens, head), strided(by_rows(qkv), by_columns(qkv), tokens)),
-        ("a head's p·v and ds·k", (tokens, head, tokens), strided(by_rows(tokens), by_rows(qkv), dim)),
-        ("a head's pᵀ·g and dsᵀ·q", (tokens, head, tokens), strided(by_columns(tokens), by_rows(dim), qkv)),
-        ("LoRA, x·Aᵀ", (tokens, 2 * args.rank, dim), strided(by_rows(dim), by_columns(dim), 2 * args.rank)),
-        ("LoRA, low·Bᵀ", (tokens, dim, args.rank), strided(by_rows(2 * args.rank), by_columns(args.rank), qkv)),
-        ("LoRA, gᵀ·low (dB)", (dim, args.rank, tokens), strided(by_columns(qkv), by_rows(2 * args.rank), args.rank)),
-        ("LoRA, lowᵀ·x (dA)", (args.rank, dim, tokens), strided(by_columns(2 * args.rank), by_rows(dim), dim)),
+        (
+            "a head's q·kᵀ and g·vᵀ",
+            (tokens, tokens, head),
+            strided(by_rows(qkv), by_columns(qkv), tokens),
+        ),
+        (
+            "a head's p·v and ds·k",
+            (tokens, head, tokens),
+            strided(by_rows(tokens), by_rows(qkv), dim),
+        ),
+        (
+            "a head's pᵀ·g and dsᵀ·q",
+            (tokens, head, tokens),
+            strided(by_columns(tokens), by_rows(dim), qkv),
+        ),
+        (
+            "LoRA, x·Aᵀ",
+            (tokens, 2 * args.rank, dim),
+            strided(by_rows(dim), by_columns(dim), 2 * args.rank),
+        ),
+        (
+            "LoRA, low·Bᵀ",
+            (tokens, dim, args.rank),
+            strided(by_rows(2 * args.rank), by_columns(args.rank), qkv),
+        ),
+        (
+            "LoRA, gᵀ·low (dB)",
+            (dim, args.rank, tokens),
+            strided(by_columns(qkv), by_rows(2 * args.rank), args.rank),
+        ),
+        (
+            "LoRA, lowᵀ·x (dA)",
+            (args.rank, dim, tokens),
+            strided(by_columns(2 * args.rank), by_rows(dim), dim),
+        ),
         ("alignment, samples", (PART, COLUMNS, dim), strided(by_rows(dim), by_rows(COLUMNS), dim)),
-        ("alignment, logits", (PART, classes, dim), strided(by_rows(dim), by_rows(classes), classes)),
-        ("alignment, gradient", (dim, classes, PART), strided(by_columns(dim), by_rows(classes), classes)),
+        (
+            "alignment, logits",
+            (PART, classes, dim),
+            strided(by_rows(dim), by_rows(classes), classes),
+        ),
+        (
+            "alignment, gradient",
+            (dim, classes, PART),
+            strided(by_columns(dim), by_rows(classes), classes),
+        ),
         ("covariance of 500 rows", (dim, dim, 500), strided(by_columns(dim), by_rows(dim), dim)),
     ];
     let large = || strided(by_rows(768), by_rows(3072), 3072).speed((1576, 3072, 768));
@@ -77,10 +115,21 @@ fn products(args: &BenchProducts) -> Result<()> {
     let mut out = table(&["product", "rows × columns × depth", "GFLOP/s", "of a large one's"]);
     for (what, (m, n, k), speed) in speeds {
         let share = format!("{:.0} %", 100.0 * speed / reference);
-        out.add_row([what.to_owned(), format!("{m} × {n} × {k}"), format!("{:.0}", speed / 1e9), share]);
+        out.add_row([
+            what.to_owned(),
+            format!("{m} × {n} × {k}"),
+            format!("{:.0}", speed / 1e9),
+            share,
+        ]);
     }
-    println!("one image, one head or one part at a time, on one thread; f32, cpu; {}", Machine::here().processor);
+    println!(
+        "one image, one head or one part at a time, on one thread; f32, cpu; {}",
+        Machine::here().processor
+    );
     println!("{out}");
-    println!("A large product, 1576 × 3072 × 768 by the gemm crate: {:.0} GFLOP/s.", reference / 1e9);
+    println!(
+        "A large product, 1576 × 3072 × 768 by the gemm crate: {:.0} GFLOP/s.",
+        reference / 1e9
+    );
     Ok(())
 }

@@ -52,9 +52,16 @@ pub(crate) struct BenchStep {
 
 impl Execute for BenchStep {
     fn execute(&self, _: &GlobalArgs) -> Result<()> {
-        require_positive(&[("--task", self.task), ("--batch-size", self.batch_size), ("--steps", self.steps)])?;
+        require_positive(&[
+            ("--task", self.task),
+            ("--batch-size", self.batch_size),
+            ("--steps", self.steps),
+        ])?;
         if self.task > self.tasks {
-            return Err(Error::usage(format!("--task {}: there are {} tasks (--tasks)", self.task, self.tasks)));
+            return Err(Error::usage(format!(
+                "--task {}: there are {} tasks (--tasks)",
+                self.task, self.tasks
+            )));
         }
         let measured = measure(self)?;
         show(self, &measured);
@@ -102,7 +109,8 @@ fn measure(args: &BenchStep) -> Result<Measured> {
     let mut backbone = network(&args.network, &placement)?;
     backbone.keep_activations(args.activations.kept_images()?)?;
     let info = backbone.info().clone();
-    let mut player = entry.build(&config, Setup { backbone: Box::new(backbone), placement: placement.clone() })?;
+    let mut player = entry
+        .build(&config, Setup { backbone: Box::new(backbone), placement: placement.clone() })?;
     let (per_class, side) = (args.batch_size.div_ceil(CLASSES), args.network.image_size);
     let dataset = Arc::new(MadeUp::new(args.tasks * CLASSES, per_class, side));
     let spec = ScenarioSpec::even("bench", "made-up images", args.tasks);
@@ -130,12 +138,17 @@ fn measure(args: &BenchStep) -> Result<Measured> {
 
 fn show(args: &BenchStep, measured: &Measured) {
     let mut out = table(&["what", "images/s", "of the floor"]);
-    let text = |v: Option<f64>, unit: &str, digits: usize| v.map_or("–".to_owned(), |v| format!("{v:.digits$}{unit}"));
-    for (what, rate, passes) in [("training step", measured.train, 3.0), ("prediction", measured.predict, 1.0)] {
+    let text = |v: Option<f64>, unit: &str, digits: usize| {
+        v.map_or("–".to_owned(), |v| format!("{v:.digits$}{unit}"))
+    };
+    for (what, rate, passes) in
+        [("training step", measured.train, 3.0), ("prediction", measured.predict, 1.0)]
+    {
         let share = measured.of_floor(rate, passes).map(|f| 100.0 * f);
         out.add_row([what.to_owned(), text(rate, "", 2), text(share, " %", 0)]);
     }
-    let losses: Vec<String> = measured.found.losses.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
+    let losses: Vec<String> =
+        measured.found.losses.iter().map(|(n, v)| format!("{n} {v:.4}")).collect();
     println!(
         "{} on a ViT of {} blocks of width {}, {} px, batch {}, task {} of {}, {}, {}, {} threads; {}",
         args.method,

@@ -1,5 +1,5 @@
-//! `cilbench bench task-end`: times the work between tasks, each part beside the time that its matrix
-//! products alone would take.
+//! `cilbench bench task-end`: times the work between tasks, each part beside the time that its
+//! matrix products alone would take.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use cilbench::backbone::{Backbone, BackboneInfo};
 use cilbench::candle_core::{DType, Device};
-use cilbench::context::{Carried, Context, Drawn, Host, Law, Placement, PlainBatch, Reply, Request};
+use cilbench::context::{
+    Carried, Context, Drawn, Host, Law, Placement, PlainBatch, Reply, Request,
+};
 use cilbench::data::View;
 use cilbench::method::{Access, Model, Setup};
 use cilbench::parts::{AlignmentLoss, ClassifierAlignment, Heads, Learner, LoraConfig, Training};
@@ -105,7 +107,8 @@ struct Part(&'static str, f64, Option<f64>);
 fn show(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part]) {
     let mut out = table(&["what", "seconds", "of its products' speed"]);
     for Part(what, seconds, products) in parts {
-        let share = products.map_or("no products".to_owned(), |p| format!("{:.0} %", 100.0 * p / seconds));
+        let share =
+            products.map_or("no products".to_owned(), |p| format!("{:.0} %", 100.0 * p / seconds));
         out.add_row([(*what).to_owned(), format!("{seconds:.3}"), share]);
     }
     println!(
@@ -127,7 +130,13 @@ fn show(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part]) {
     );
 }
 
-fn record(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part], memory: Option<u64>, device: &Device) -> serde_json::Value {
+fn record(
+    args: &BenchTaskEnd,
+    info: &BackboneInfo,
+    parts: &[Part],
+    memory: Option<u64>,
+    device: &Device,
+) -> serde_json::Value {
     let row = |Part(what, s, p): &Part| serde_json::json!({ "what": what, "seconds": s, "product_seconds": p });
     serde_json::json!({
         "dim": info.dim,
@@ -148,18 +157,30 @@ fn record(args: &BenchTaskEnd, info: &BackboneInfo, parts: &[Part], memory: Opti
     })
 }
 
-fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placement) -> Result<Vec<Part>> {
+fn measure(
+    args: &BenchTaskEnd,
+    backbone: Box<dyn Backbone>,
+    placement: &Placement,
+) -> Result<Vec<Part>> {
     let (dtype, device) = (placement.dtype, &placement.device);
     let info = backbone.info().clone();
     let (dim, tokens) = (info.dim as f64, ((info.image_size / info.patch).pow(2) + 1) as f64);
     let speed = product_speed(dtype, device)?;
     // Covariances are factored in f64 on the host.
     let host_speed = product_speed(DType::F64, &Device::Cpu)?;
-    let options = ScenarioOptions { image_size: Some(args.network.image_size), ..ScenarioOptions::default() };
+    let options =
+        ScenarioOptions { image_size: Some(args.network.image_size), ..ScenarioOptions::default() };
     let dataset = Arc::new(MadeUp::new(1, 1, args.network.image_size));
-    let mut scenario = TaskStream::new(&ScenarioSpec::even("bench", "made-up images", 1), &options, dataset, "official".parse()?)?;
+    let mut scenario = TaskStream::new(
+        &ScenarioSpec::even("bench", "made-up images", 1),
+        &options,
+        dataset,
+        "official".parse()?,
+    )?;
     let transforms = scenario.info().transforms.clone();
-    let Some(first) = scenario.next_task()? else { return Err(Error::Protocol("the made-up scenario has no task".into())) };
+    let Some(first) = scenario.next_task()? else {
+        return Err(Error::Protocol("the made-up scenario has no task".into()));
+    };
     let mut memory = Memory::default();
     let draws = TaskHost::new(0, 0, Access::Stream, &first.train, &transforms, &mut memory);
     let mut host = Ready { draws, batches: Vec::new(), next: 0 };
@@ -185,15 +206,16 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     classifier.settle(&task, &mut ctx.carry())?;
     let seconds = clock(&mut || classifier.fit(&task, &features, &labels))?;
     // Both triangles of a covariance are counted, although only one is computed.
-    let products = 2.0 * args.images_per_class as f64 * dim.powi(2) / speed + dim.powi(3) / 3.0 / host_speed;
+    let products =
+        2.0 * args.images_per_class as f64 * dim.powi(2) / speed + dim.powi(3) / 3.0 / host_speed;
     parts.push(Part("class statistics", seconds, Some(classes * products)));
     drop(features);
 
     let mut heads = Heads::new(info.dim);
     heads.grow(&task, &mut ctx.carry())?;
     let seconds = clock(&mut || classifier.align(&heads, ctx))?;
-    // A drawn feature goes through its class's factor (counted in full, although half of it is zeros),
-    // the head, and the head's gradient.
+    // A drawn feature goes through its class's factor (counted in full, although half of it is
+    // zeros), the head, and the head's gradient.
     let drawn = (ClassifierAlignment::EPOCHS * classifier.samples_per_class()) as f64 * classes;
     let products = drawn * (2.0 * dim.powi(2) + 4.0 * dim * classes);
     parts.push(Part("classifier alignment", seconds, Some(products / speed)));
@@ -220,8 +242,16 @@ fn measure(args: &BenchTaskEnd, backbone: Box<dyn Backbone>, placement: &Placeme
     gpm.settle(info.blocks, &mut ctx.carry())?;
     let seconds = clock(&mut || gpm.design(&covariances, rank).map(drop))?;
     parts.push(Part("design of A (InfLoRA)", seconds, None));
-    parts.push(Part("bases after the first task (DualGPM)", clock(&mut || gpm.update(&covariances, 0.95))?, None));
-    parts.push(Part("bases after a later task (DualGPM)", clock(&mut || gpm.update(&covariances, 0.99))?, None));
+    parts.push(Part(
+        "bases after the first task (DualGPM)",
+        clock(&mut || gpm.update(&covariances, 0.95))?,
+        None,
+    ));
+    parts.push(Part(
+        "bases after a later task (DualGPM)",
+        clock(&mut || gpm.update(&covariances, 0.99))?,
+        None,
+    ));
 
     let mut score = || {
         ctx.pass(View::Test, BATCH, |batch| {
@@ -241,10 +271,16 @@ fn batches(args: &BenchTaskEnd, host: &mut dyn Host) -> Result<Vec<PlainBatch>> 
         let n = BATCH.min(args.images - start);
         let shape = vec![n, 3, args.network.image_size, args.network.image_size];
         let law = Law::Uniform { low: 0.0, high: 1.0 };
-        let Reply::Array(images) = host.answer(Request::Draw { name: "bench.images".into(), shape, law })? else {
+        let Reply::Array(images) =
+            host.answer(Request::Draw { name: "bench.images".into(), shape, law })?
+        else {
             return Err(Error::Protocol("a draw was answered with something else".into()));
         };
-        batches.push(PlainBatch { images, labels: vec![0; n], positions: (start..start + n).collect() });
+        batches.push(PlainBatch {
+            images,
+            labels: vec![0; n],
+            positions: (start..start + n).collect(),
+        });
     }
     Ok(batches)
 }

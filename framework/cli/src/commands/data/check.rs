@@ -37,10 +37,16 @@ fn check(args: &Check) -> Result<()> {
     let began = Instant::now();
     let (spec, Opened { dataset, split, .. }) = open_data(&args.data)?;
     let entry = data::find(&spec.dataset)?;
-    let options = ScenarioOptions { class_order: args.class_order.as_deref().map(str::parse).transpose()?, ..ScenarioOptions::default() };
+    let options = ScenarioOptions {
+        class_order: args.class_order.as_deref().map(str::parse).transpose()?,
+        ..ScenarioOptions::default()
+    };
     let stream = TaskStream::new(&spec, &options, dataset.clone(), split.clone())?;
     let info = stream.info();
-    println!("scenario {}: data set {}, split {split}, class order {}", info.name, info.dataset, info.class_order);
+    println!(
+        "scenario {}: data set {}, split {split}, class order {}",
+        info.name, info.dataset, info.class_order
+    );
     let mut out = table(&["task", "classes", "training", "test"]);
     let [mut train, mut test] = [0, 0];
     for (i, (a, b)) in info.images.iter().enumerate() {
@@ -53,7 +59,12 @@ fn check(args: &Check) -> Result<()> {
     println!("{out}");
     print_names(info, dataset.class_names());
     stream.notes().iter().for_each(|note| println!("note: {note}"));
-    println!("data id {} at {} px ({:.1} s)", info.data_id, info.transforms.image_size, began.elapsed().as_secs_f64());
+    println!(
+        "data id {} at {} px ({:.1} s)",
+        info.data_id,
+        info.transforms.image_size,
+        began.elapsed().as_secs_f64()
+    );
 
     let mut problems = 0;
     match entry.miscounted(&split, &*dataset) {
@@ -61,7 +72,9 @@ fn check(args: &Check) -> Result<()> {
             problems += 1;
             println!("counts: {what}");
         }
-        None if entry.about(&split).is_some_and(|about| about.images.is_some()) => println!("counts: as expected"),
+        None if entry.about(&split).is_some_and(|about| about.images.is_some()) => {
+            println!("counts: as expected")
+        }
         None => {}
     }
     let same = overlap(&*dataset).len();
@@ -72,7 +85,10 @@ fn check(args: &Check) -> Result<()> {
     problems += report("not there", &missing);
     let unused = dataset.missing(&|split, index| !stream.uses(split, index))?;
     if let Some(first) = unused.first() {
-        println!("note: {} listed image(s) that no task uses are not there, the first {first}", unused.len());
+        println!(
+            "note: {} listed image(s) that no task uses are not there, the first {first}",
+            unused.len()
+        );
     }
     if !args.fast {
         problems += check_all(&*dataset, &stream, missing.is_empty(), unused.is_empty());
@@ -103,7 +119,8 @@ fn check_all(dataset: &dyn Dataset, stream: &TaskStream, whole: bool, all_there:
     let used = |split: Split, index: usize| all_there || stream.uses(split, index);
     let count = |s: Split| dataset.samples(s).len();
     let bar = ProgressBar::new((count(Split::Train) + count(Split::Test)) as u64);
-    let style = ProgressStyle::with_template("  {bar:30} {pos}/{len} images, {elapsed} (left {eta})");
+    let style =
+        ProgressStyle::with_template("  {bar:30} {pos}/{len} images, {elapsed} (left {eta})");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     let checked = check_images(dataset, &used, &|| bar.inc(1));
     bar.finish_and_clear();
@@ -118,7 +135,11 @@ fn print_names(info: &ScenarioInfo, names: &[String]) {
     const WIDTH: usize = 100;
     let tasks = if info.domains.is_empty() { &info.tasks[..] } else { &info.tasks[..1] };
     for (i, classes) in tasks.iter().enumerate() {
-        let mut line = if info.domains.is_empty() { format!("task {}: ", i + 1) } else { "classes: ".to_owned() };
+        let mut line = if info.domains.is_empty() {
+            format!("task {}: ", i + 1)
+        } else {
+            "classes: ".to_owned()
+        };
         for (n, class) in classes.iter().enumerate() {
             let name = &names[*class];
             if n > 0 && line.chars().count() + name.chars().count() > WIDTH {

@@ -23,7 +23,9 @@ fn fetch(name: &str) -> Result<()> {
     let entry = data::find(name)?;
     let Some(source) = entry.hub else {
         return Err(match entry.files {
-            "" => Error::usage(format!("data set {name} is embedded in this program: there is nothing to download")),
+            "" => Error::usage(format!(
+                "data set {name} is embedded in this program: there is nothing to download"
+            )),
             files => Error::Unsupported(format!(
                 "data set {name} is not on the hub in the form that is needed here; get it yourself. It needs {files}"
             )),

@@ -12,7 +12,8 @@ use crate::plugins::PluginPolicy;
 
 #[derive(Subcommand)]
 pub(crate) enum DataCommand {
-    /// Count a scenario's classes and images, decode every image, and say what is missing or damaged
+    /// Count a scenario's classes and images, decode every image, and say what is missing or
+    /// damaged
     Check(check::Check),
     /// Download a data set from the Hugging Face hub into its cache, verified
     Fetch(fetch::Fetch),

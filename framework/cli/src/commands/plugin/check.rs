@@ -1,5 +1,5 @@
-//! `cilbench plugin check`: prints what a plugin is and whether its methods keep the rules. The plugin
-//! is opened in another process, which it may crash.
+//! `cilbench plugin check`: prints what a plugin is and whether its methods keep the rules. The
+//! plugin is opened in another process, which it may crash.
 
 use std::path::Path;
 
@@ -54,9 +54,15 @@ fn check(name: &str) -> Result<()> {
     out.add_row([named, place]);
     out.add_row(["methods", &methods.join(", ")]);
     println!("{out}\n");
-    let broken: Vec<&str> = methods.into_iter().filter(|name| check_rules(name).inspect_err(|e| eprintln!("{e}")).is_err()).collect();
+    let broken: Vec<&str> = methods
+        .into_iter()
+        .filter(|name| check_rules(name).inspect_err(|e| eprintln!("{e}")).is_err())
+        .collect();
     match broken.is_empty() {
         true => Ok(()),
-        false => Err(Error::Protocol(format!("{name}: these methods break rules: {}", broken.join(", ")))),
+        false => Err(Error::Protocol(format!(
+            "{name}: these methods break rules: {}",
+            broken.join(", ")
+        ))),
     }
 }

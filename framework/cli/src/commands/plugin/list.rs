@@ -21,10 +21,18 @@ fn list() -> Result<()> {
     for entry in method::all() {
         let method::Origin::Plugin { plugin, place } = &entry.origin else { continue };
         any = true;
-        out.add_row([entry.about.name, entry.about.version, &plugin.short(), &plugin.sha256, place]);
+        out.add_row([
+            entry.about.name,
+            entry.about.version,
+            &plugin.short(),
+            &plugin.sha256,
+            place,
+        ]);
     }
     if !any {
-        return Err(Error::usage("there is no plugin: name one with --plugin FILE, or a folder of them in CILBENCH_PLUGINS"));
+        return Err(Error::usage(
+            "there is no plugin: name one with --plugin FILE, or a folder of them in CILBENCH_PLUGINS",
+        ));
     }
     println!("{out}");
     Ok(())

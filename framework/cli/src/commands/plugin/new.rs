@@ -1,5 +1,5 @@
-//! `cilbench plugin new`: writes a crate for a method of the user's own. The method is the workspace's
-//! `plugins/my-method` under another name.
+//! `cilbench plugin new`: writes a crate for a method of the user's own. The method is the
+//! workspace's `plugins/my-method` under another name.
 
 use std::path::PathBuf;
 
@@ -51,11 +51,18 @@ fn create(args: &New) -> Result<()> {
     require_name(name)?;
     let folder = args.out.clone().unwrap_or_else(|| PathBuf::from(name));
     if folder.exists() {
-        return Err(Error::usage(format!("{}: this is there already; choose another folder with --out DIR", folder.display())));
+        return Err(Error::usage(format!(
+            "{}: this is there already; choose another folder with --out DIR",
+            folder.display()
+        )));
     }
     let home = home(args)?;
     let snake = name.replace('-', "_");
-    let rename = |text: &str| text.replace("my-method", name).replace("my_method", &snake).replace("MyMethod", &camel(name));
+    let rename = |text: &str| {
+        text.replace("my-method", name)
+            .replace("my_method", &snake)
+            .replace("MyMethod", &camel(name))
+    };
     let readme = if args.binary { BINARY_README } else { SOURCE_README };
     let mut files = vec![
         ("Cargo.toml", rename(&manifest(args.binary, &home))),
@@ -75,7 +82,11 @@ fn create(args: &New) -> Result<()> {
         std::fs::create_dir_all(parent).map_err(Error::io(parent))?;
         std::fs::write(&path, text).map_err(Error::io(&path))?;
     }
-    println!("written to {}: {}", folder.display(), files.iter().map(|(f, _)| *f).collect::<Vec<_>>().join(", "));
+    println!(
+        "written to {}: {}",
+        folder.display(),
+        files.iter().map(|(f, _)| *f).collect::<Vec<_>>().join(", ")
+    );
     println!("depends on cilbench by {home}");
     println!("\nTry next, in that folder:\n  cargo test --release");
     match args.binary {
@@ -96,12 +107,20 @@ fn library(name: &str) -> String {
 
 /// Refuses a name that cannot be both a method's and a crate's.
 fn require_name(name: &str) -> Result<()> {
-    let word = |w: &str| w.starts_with(|c: char| c.is_ascii_lowercase()) && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let word = |w: &str| {
+        w.starts_with(|c: char| c.is_ascii_lowercase())
+            && w.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
     if !name.split('-').all(word) || ["cilbench", "test", "core", "std", "main"].contains(&name) {
-        return Err(Error::usage(format!("plugin new {name}: a name consists of lower-case words joined by hyphens, as in my-method")));
+        return Err(Error::usage(format!(
+            "plugin new {name}: a name consists of lower-case words joined by hyphens, as in my-method"
+        )));
     }
     match method::all().iter().find(|e| e.about.name == name) {
-        Some(entry) => Err(Error::usage(format!("plugin new {name}: the name is taken: it is {}; choose another", entry.origin))),
+        Some(entry) => Err(Error::usage(format!(
+            "plugin new {name}: the name is taken: it is {}; choose another",
+            entry.origin
+        ))),
         None => Ok(()),
     }
 }
@@ -138,7 +157,9 @@ fn home(args: &New) -> Result<Home> {
             Ok(Home::Path(std::fs::canonicalize(path).map_err(Error::io(path))?))
         }
         (None, Some(url)) => Ok(Home::Git(url.clone())),
-        (None, None) => Err(Error::usage("plugin new: cilbench is in no registry yet: name its repository with --path DIR or --git URL")),
+        (None, None) => Err(Error::usage(
+            "plugin new: cilbench is in no registry yet: name its repository with --path DIR or --git URL",
+        )),
     }
 }
 
@@ -187,17 +208,34 @@ mod tests {
             create(&args("two-words2", &folder, binary)).expect("written");
             let text = |f: &str| std::fs::read_to_string(folder.join(f)).expect(f);
             let lib = text("src/lib.rs");
-            assert!(lib.starts_with(&LIB.replace("my-method", "two-words2").replace("MyMethod", "TwoWords2")), "{lib}");
+            assert!(
+                lib.starts_with(
+                    &LIB.replace("my-method", "two-words2").replace("MyMethod", "TwoWords2")
+                ),
+                "{lib}"
+            );
             assert_eq!(lib.contains("export_method!(TwoWords2)"), binary);
             assert_eq!(folder.join("src/main.rs").exists(), !binary);
             let manifest = text("Cargo.toml").parse::<cilbench::toml::Table>().expect("TOML");
             assert_eq!(manifest["package"]["name"].as_str(), Some("two-words2"));
-            assert_eq!(manifest.get("lib").and_then(|lib| lib.get("crate-type")).is_some(), binary, "{manifest}");
+            assert_eq!(
+                manifest.get("lib").and_then(|lib| lib.get("crate-type")).is_some(),
+                binary,
+                "{manifest}"
+            );
             for file in ["Cargo.toml", "README.md", "src/lib.rs", "tests/conformance.rs"] {
                 let text = text(file).to_lowercase();
-                assert!(!["my-method", "my_method", "mymethod"].iter().any(|n| text.contains(n)), "{file}");
+                assert!(
+                    !["my-method", "my_method", "mymethod"].iter().any(|n| text.contains(n)),
+                    "{file}"
+                );
             }
-            assert!(create(&args("two-words2", &folder, binary)).expect_err("there").to_string().contains("there already"));
+            assert!(
+                create(&args("two-words2", &folder, binary))
+                    .expect_err("there")
+                    .to_string()
+                    .contains("there already")
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! `cilbench run`: runs a method over a scenario, into one run folder for each seed and class order.
+//! `cilbench run`: runs a method over a scenario, into one run folder for each seed and class
+//! order.
 
 mod dry_run;
 mod report;
@@ -36,8 +37,10 @@ struct ResumeArgs {
 impl clap::Args for Run {
     fn augment_args(command: clap::Command) -> clap::Command {
         let command = RunArgs::augment_args(command);
-        let options: Vec<clap::Id> = command.get_arguments().map(|arg| arg.get_id().clone()).collect();
-        ResumeArgs::augment_args(command).mut_arg("resume", |resume| resume.conflicts_with_all(options))
+        let options: Vec<clap::Id> =
+            command.get_arguments().map(|arg| arg.get_id().clone()).collect();
+        ResumeArgs::augment_args(command)
+            .mut_arg("resume", |resume| resume.conflicts_with_all(options))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -135,7 +138,13 @@ fn run(args: &RunArgs) -> Result<()> {
     let mut records = Vec::new();
     for order in &sweep.orders {
         for seed in &sweep.seeds {
-            records.push(run_single(&prepared, &single(args, *seed, order.as_ref()), order.clone(), sweep.runs() > 1, stop)?);
+            records.push(run_single(
+                &prepared,
+                &single(args, *seed, order.as_ref()),
+                order.clone(),
+                sweep.runs() > 1,
+                stop,
+            )?);
         }
     }
     match records.as_slice() {
@@ -158,13 +167,25 @@ fn single(args: &RunArgs, seed: u64, order: Option<&ClassOrder>) -> RunArgs {
 }
 
 /// Runs one seed and one class order, into one folder.
-fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, several: bool, stop: &AtomicBool) -> Result<Record> {
+fn run_single(
+    prepared: &Prepared,
+    args: &RunArgs,
+    order: Option<ClassOrder>,
+    several: bool,
+    stop: &AtomicBool,
+) -> Result<Record> {
     let mut scenario = prepared.stream(order)?;
     let identity = prepared.identity(&scenario, args.sweep.seed);
     let out = run_folder(prepared, args, &identity, several)?;
     let (mut folder, finished) = RunFolder::open(&out, &identity)?;
-    let (method, id, backbone) = (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
-    eprintln!("{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}", identity.scenario.name, identity.seed, out.display());
+    let (method, id, backbone) =
+        (&identity.method, &identity.scenario.data_id, &identity.backbone.name);
+    eprintln!(
+        "{method} on {} (data id {id}), backbone {backbone}, seed {}, into {}",
+        identity.scenario.name,
+        identity.seed,
+        out.display()
+    );
     scenario.notes().iter().for_each(|note| eprintln!("note: {note}"));
     prepared.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
     if let Some(record) = finished {
@@ -192,13 +213,19 @@ fn run_single(prepared: &Prepared, args: &RunArgs, order: Option<ClassOrder>, se
     };
     let data_source = prepared.scenario.opened.source.clone();
     let record = Record { data_source, ..Record::new(identity, prepared.warnings.clone()) };
-    let record = execute(&plan, &mut scenario, &mut folder, record, &mut Display::new()).map_err(|error| in_folder(error, &out))?;
+    let record = execute(&plan, &mut scenario, &mut folder, record, &mut Display::new())
+        .map_err(|error| in_folder(error, &out))?;
     report::summarise(&record, &out);
     Ok(record)
 }
 
 /// The folder of a run. It is the one of `--out`, or a folder below it if there are several runs.
-fn run_folder(prepared: &Prepared, args: &RunArgs, identity: &Identity, several: bool) -> Result<PathBuf> {
+fn run_folder(
+    prepared: &Prepared,
+    args: &RunArgs,
+    identity: &Identity,
+    several: bool,
+) -> Result<PathBuf> {
     Ok(match &args.out {
         Some(out) if several => out.join(order_and_seed(identity)),
         Some(out) => out.clone(),
@@ -207,7 +234,11 @@ fn run_folder(prepared: &Prepared, args: &RunArgs, identity: &Identity, several:
 }
 
 /// The folder of a run below the folder of all runs.
-pub(crate) fn folder_below(runs: &Path, prepared: &Prepared, identity: &Identity) -> Result<PathBuf> {
+pub(crate) fn folder_below(
+    runs: &Path,
+    prepared: &Prepared,
+    identity: &Identity,
+) -> Result<PathBuf> {
     let configuration = runs.join(&identity.scenario.name).join(folder_name(prepared, identity)?);
     Ok(configuration.join(order_and_seed(identity)))
 }
@@ -258,7 +289,10 @@ mod tests {
         command.build();
         let run = command.find_subcommand("run").expect("the command run");
         let mut seen = 0;
-        for arg in run.get_arguments().filter(|a| !a.is_global_set() && !["resume", "help"].contains(&a.get_id().as_str())) {
+        for arg in run
+            .get_arguments()
+            .filter(|a| !a.is_global_set() && !["resume", "help"].contains(&a.get_id().as_str()))
+        {
             let name = format!("--{}", arg.get_long().expect("an option"));
             let value = match (arg.get_id().as_str(), arg.get_action()) {
                 (_, ArgAction::SetTrue) => None,
@@ -271,7 +305,12 @@ mod tests {
             seen += 1;
         }
         assert!(seen > 30, "{seen} options");
-        for global in [&["--threads", "2"][..], &["--offline"], &["--plugin", "x.so"], &["--plugin-timeout", "5"]] {
+        for global in [
+            &["--threads", "2"][..],
+            &["--offline"],
+            &["--plugin", "x.so"],
+            &["--plugin-timeout", "5"],
+        ] {
             let words = ["cilbench", "run", "--resume", "folder"].iter().chain(global);
             assert!(Args::try_parse_from(words).is_ok(), "{global:?} beside --resume");
         }

@@ -12,15 +12,36 @@ pub(super) fn summarise(record: &Record, folder: &Path) {
         show_accuracies(record);
     }
     let s = &record.summary;
-    let mut out = table(&["last", "avg", "forgetting", "bwt", "relation drift", "images/s", "trained", "carried"]);
+    let mut out = table(&[
+        "last",
+        "avg",
+        "forgetting",
+        "bwt",
+        "relation drift",
+        "images/s",
+        "trained",
+        "carried",
+    ]);
     let drift = record.relation_drift.map_or("–".to_owned(), |d| format!("{d:.4}"));
     let carried = format!("{:.2} MB", record.costs.carried_bytes as f64 / 1e6);
-    let [last, avg, forgetting, bwt] = [s.last, s.avg, s.forgetting, s.bwt].map(|v| format!("{v:.2}"));
+    let [last, avg, forgetting, bwt] =
+        [s.last, s.avg, s.forgetting, s.bwt].map(|v| format!("{v:.2}"));
     let speed = format!("{:.0}", record.costs.images_per_second);
-    out.add_row([last, avg, forgetting, bwt, drift, speed, record.costs.trained_parameters.to_string(), carried]);
+    out.add_row([
+        last,
+        avg,
+        forgetting,
+        bwt,
+        drift,
+        speed,
+        record.costs.trained_parameters.to_string(),
+        carried,
+    ]);
     println!("{out}");
     if record.audited {
-        println!("audited: after each task the method was rebuilt from its counted state alone, and scored the same");
+        println!(
+            "audited: after each task the method was rebuilt from its counted state alone, and scored the same"
+        );
     }
     record.warnings.iter().for_each(|w| println!("warning: {w}"));
     println!("written to {}", folder.display());
@@ -35,8 +56,14 @@ fn show_accuracies(record: &Record) {
     let mut out = table(&header.iter().map(String::as_str).collect::<Vec<_>>());
     for (t, task) in record.tasks.iter().enumerate() {
         let mut row = vec![format!("{}", t + 1)];
-        row.extend((0..tasks).map(|i| task.scores.by_task.get(i).map_or(String::new(), |a| format!("{a:.1}"))));
-        row.extend([format!("{:.2}", task.scores.accuracy), task.relation_drift.map_or(String::new(), |d| format!("{d:.3}"))]);
+        row.extend(
+            (0..tasks)
+                .map(|i| task.scores.by_task.get(i).map_or(String::new(), |a| format!("{a:.1}"))),
+        );
+        row.extend([
+            format!("{:.2}", task.scores.accuracy),
+            task.relation_drift.map_or(String::new(), |d| format!("{d:.3}")),
+        ]);
         out.add_row(row);
     }
     println!("\naccuracy (%) on each task's test images, {}\n{out}\n", record.identity.method);
@@ -49,8 +76,16 @@ pub(super) fn summarise_all(records: &[Record]) {
         let values: Vec<f64> = records.iter().map(|r| leaderboard::metric(r, name)).collect();
         if let Some(s) = Statistics::of(&values) {
             let show = |v: Option<f64>| v.map_or("–".to_owned(), |v| format!("{v:.2}"));
-            let interval = s.ci95.map_or("–".to_owned(), |ci| format!("{:.2} … {:.2}", s.mean - ci, s.mean + ci));
-            out.add_row([name.to_owned(), s.n.to_string(), show(Some(s.mean)), show(s.std), interval]);
+            let interval = s
+                .ci95
+                .map_or("–".to_owned(), |ci| format!("{:.2} … {:.2}", s.mean - ci, s.mean + ci));
+            out.add_row([
+                name.to_owned(),
+                s.n.to_string(),
+                show(Some(s.mean)),
+                show(s.std),
+                interval,
+            ]);
         }
     }
     println!("\n{out}");
@@ -62,9 +97,13 @@ pub(super) fn suggest_next(record: &Record) {
         return;
     }
     match record.identity.method == "sr2-lora" {
-        true => println!("\nTry next:\n  cilbench run --method lora        the same without protection against forgetting"),
+        true => println!(
+            "\nTry next:\n  cilbench run --method lora        the same without protection against forgetting"
+        ),
         false => println!("\nTry next:\n  cilbench run        SR²-LoRA, to compare with"),
     }
     println!("  cilbench leaderboard        the runs in ./runs, ranked");
-    println!("  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone");
+    println!(
+        "  cilbench run --scenario cifar100-10 --data-root DIR --weights FILE        a real data set and backbone"
+    );
 }

@@ -84,7 +84,8 @@ impl Cells {
         let (mut prepared, mut folders) = (HashMap::<String, Prepared>::new(), BTreeMap::new());
         let mut all = Vec::with_capacity(wanted.len());
         for wanted in &wanted {
-            let cell = cell(wanted, &places, &out, &mut prepared).map_err(|error| at(path, wanted.line, error))?;
+            let cell = cell(wanted, &places, &out, &mut prepared)
+                .map_err(|error| at(path, wanted.line, error))?;
             if let Some(line) = folders.insert(cell.folder.clone(), wanted.line) {
                 return Err(Error::usage(format!(
                     "{}: the cells of line {line} and line {} are the same run ({}): leave one out",
@@ -102,7 +103,9 @@ impl Cells {
     pub(crate) fn run_one(&self, number: usize, wait: u64) -> Result<()> {
         let cells = self.all.len();
         let cell = number.checked_sub(1).and_then(|i| self.all.get(i));
-        let cell = cell.ok_or_else(|| Error::usage(format!("--cell {number}: the plan has cells 1 to {cells}")))?;
+        let cell = cell.ok_or_else(|| {
+            Error::usage(format!("--cell {number}: the plan has cells 1 to {cells}"))
+        })?;
         run::run_waiting(&cell.args, std::time::Duration::from_secs(wait))
     }
 }
@@ -125,30 +128,46 @@ struct Places {
 }
 
 /// The plan's places, and those of the command line on top.
-fn named(plan: &BTreeMap<String, PathBuf>, base: &Path, flag: &str, given: &[String]) -> Result<BTreeMap<String, PathBuf>> {
-    let mut all: BTreeMap<_, _> = plan.iter().map(|(name, path)| (name.clone(), base.join(path))).collect();
+fn named(
+    plan: &BTreeMap<String, PathBuf>,
+    base: &Path,
+    flag: &str,
+    given: &[String],
+) -> Result<BTreeMap<String, PathBuf>> {
+    let mut all: BTreeMap<_, _> =
+        plan.iter().map(|(name, path)| (name.clone(), base.join(path))).collect();
     for text in given {
-        let (name, path) = text
-            .split_once('=')
-            .ok_or_else(|| Error::usage(format!("{flag} {text}: expected a name and a path, as in {flag} cifar100=DIR")))?;
+        let (name, path) = text.split_once('=').ok_or_else(|| {
+            Error::usage(format!(
+                "{flag} {text}: expected a name and a path, as in {flag} cifar100=DIR"
+            ))
+        })?;
         all.insert(name.to_owned(), PathBuf::from(path));
     }
     Ok(all)
 }
 
 /// A cell that is ready to run. What cells have in common is prepared once.
-fn cell(wanted: &Wanted, places: &Places, out: &Path, prepared: &mut HashMap<String, Prepared>) -> Result<Cell> {
+fn cell(
+    wanted: &Wanted,
+    places: &Places,
+    out: &Path,
+    prepared: &mut HashMap<String, Prepared>,
+) -> Result<Cell> {
     let mut args = RunArgs::defaults()?;
     fill(&mut args, wanted, places)?;
     let experiment = &args.experiment;
     // The class order decides nothing that is prepared.
     let mut shared = experiment.clone();
     shared.scenario.class_order = None;
-    let key = serde_json::to_string(&shared).map_err(|e| Error::Protocol(format!("the cell cannot be written as JSON: {e}")))?;
+    let key = serde_json::to_string(&shared)
+        .map_err(|e| Error::Protocol(format!("the cell cannot be written as JSON: {e}")))?;
     if !prepared.contains_key(&key) {
         prepared.insert(key.clone(), Prepared::new(&shared)?);
     }
-    let Some(ready) = prepared.get(&key) else { return Err(Error::Protocol("a prepared cell is gone".into())) };
+    let Some(ready) = prepared.get(&key) else {
+        return Err(Error::Protocol("a prepared cell is gone".into()));
+    };
     let stream = ready.stream(experiment.scenario.class_order()?)?;
     let identity = ready.identity(&stream, args.sweep.seed);
     let folder = run::folder_below(out, ready, &identity)?;
@@ -170,7 +189,8 @@ fn fill(args: &mut RunArgs, wanted: &Wanted, places: &Places) -> Result<()> {
         scenario.scenario.clone_from(name);
     }
     let spec = cilbench::scenario::find(&scenario.scenario)?;
-    scenario.source.data_root = places.data.get(&spec.dataset).or_else(|| places.data.get(&spec.name)).cloned();
+    scenario.source.data_root =
+        places.data.get(&spec.dataset).or_else(|| places.data.get(&spec.name)).cloned();
     scenario.source.split.clone_from(&options.split);
     scenario.class_order.clone_from(&wanted.class_order);
     scenario.image_size = options.image_size;
@@ -180,9 +200,9 @@ fn fill(args: &mut RunArgs, wanted: &Wanted, places: &Places) -> Result<()> {
     backbone.backbone.clone_from(&wanted.backbone);
     backbone.weights = match &wanted.weights {
         None => None,
-        Some(name) => Some(
-            places.weights.get(name).cloned().ok_or_else(|| Error::unknown("weights", name, places.weights.keys().map(String::as_str)))?,
-        ),
+        Some(name) => Some(places.weights.get(name).cloned().ok_or_else(|| {
+            Error::unknown("weights", name, places.weights.keys().map(String::as_str))
+        })?),
     };
     backbone.heads = options.heads;
     backbone.mean.clone_from(&options.mean);
@@ -191,11 +211,13 @@ fn fill(args: &mut RunArgs, wanted: &Wanted, places: &Places) -> Result<()> {
         experiment.device.device.clone_from(device);
     }
     if let Some(dtype) = &options.dtype {
-        experiment.device.dtype = clap::ValueEnum::from_str(dtype, true).map_err(|e| Error::usage(format!("dtype = \"{dtype}\": {e}")))?;
+        experiment.device.dtype = clap::ValueEnum::from_str(dtype, true)
+            .map_err(|e| Error::usage(format!("dtype = \"{dtype}\": {e}")))?;
     }
     args.sweep.seed = wanted.seed;
     args.audit = options.audit.unwrap_or(false);
     args.checkpoints.keep = options.keep.unwrap_or(args.checkpoints.keep);
-    args.checkpoints.checkpoint_minutes = options.checkpoint_minutes.unwrap_or(args.checkpoints.checkpoint_minutes);
+    args.checkpoints.checkpoint_minutes =
+        options.checkpoint_minutes.unwrap_or(args.checkpoints.checkpoint_minutes);
     Ok(())
 }

@@ -86,7 +86,8 @@ impl Execute for Sweep {
 
 /// The cells as a table, with where each stands.
 fn show(cells: &Cells, dry_run: bool) -> Result<()> {
-    let mut out = table(&["cell", "method", "scenario", "backbone", "seed", "order", "folder", "state"]);
+    let mut out =
+        table(&["cell", "method", "scenario", "backbone", "seed", "order", "folder", "state"]);
     let mut missing = 0;
     for (i, cell) in cells.all.iter().enumerate() {
         let standing = cell.standing()?;
@@ -105,7 +106,9 @@ fn show(cells: &Cells, dry_run: bool) -> Result<()> {
     println!("{out}");
     let all = cells.all.len();
     match dry_run {
-        true => println!("every cell was checked; {missing} of {all} would run; nothing was written"),
+        true => {
+            println!("every cell was checked; {missing} of {all} would run; nothing was written")
+        }
         false => println!("{} of {all} cells are finished", all - missing),
     }
     Ok(())

@@ -133,7 +133,8 @@ impl Plan {
     /// [`Error::Usage`] with the line, and the nearest key for an unknown one.
     pub(crate) fn read(path: &Path) -> Result<(Self, Vec<Wanted>)> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let plan: Self = toml::from_str(&text).map_err(|e| Error::usage(explained(path, &e.to_string())))?;
+        let plan: Self =
+            toml::from_str(&text).map_err(|e| Error::usage(explained(path, &e.to_string())))?;
         let cells = plan.expand(&text);
         if cells.is_empty() {
             let text = "the plan has no cell: state [grid] with method = [\"…\"], or a [[cell]]";
@@ -151,7 +152,9 @@ impl Plan {
                     for backbone in each(&grid.backbone) {
                         for weights in each(&grid.weights) {
                             for class_order in optional(&grid.class_order) {
-                                for seed in if grid.seed.is_empty() { &[0][..] } else { &grid.seed[..] } {
+                                for seed in
+                                    if grid.seed.is_empty() { &[0][..] } else { &grid.seed[..] }
+                                {
                                     cells.push(Wanted {
                                         method: method.get_ref().clone(),
                                         scenario: scenario.clone(),
@@ -197,7 +200,10 @@ impl Plan {
                 options.set.insert(key.clone(), value.clone());
                 options
             };
-            all = all.iter().flat_map(|options| values.iter().map(move |value| with(options, value))).collect();
+            all = all
+                .iter()
+                .flat_map(|options| values.iter().map(move |value| with(options, value)))
+                .collect();
         }
         all
     }
@@ -231,7 +237,9 @@ impl Options {
 
 impl Exclude {
     fn matches(&self, cell: &Wanted) -> bool {
-        let agrees = |stated: &Option<String>, value: Option<&String>| stated.as_ref().is_none_or(|s| Some(s) == value);
+        let agrees = |stated: &Option<String>, value: Option<&String>| {
+            stated.as_ref().is_none_or(|s| Some(s) == value)
+        };
         agrees(&self.method, Some(&cell.method))
             && agrees(&self.scenario, cell.scenario.as_ref())
             && agrees(&self.backbone, cell.backbone.as_ref())
@@ -291,7 +299,9 @@ mod tests {
         )
         .expect("a plan");
         assert_eq!(cells.len(), 2 * 3 * 2 - 2 + 1);
-        let seeds = |method: &str| cells.iter().filter(|c| c.method == method).map(|c| c.seed).collect::<Vec<_>>();
+        let seeds = |method: &str| {
+            cells.iter().filter(|c| c.method == method).map(|c| c.seed).collect::<Vec<_>>()
+        };
         assert_eq!(seeds("joint"), [0, 1, 0, 1]);
         let ranks: Vec<_> = cells[..6].iter().map(|c| c.options.set["rank"].as_integer()).collect();
         assert_eq!(ranks, [2, 2, 2, 4, 4, 4].map(Some));
@@ -301,9 +311,12 @@ mod tests {
 
     #[test]
     fn a_key_that_is_not_known_is_named_with_its_line_and_the_nearest_one() {
-        let error = read("[grid]\nmethod = [\"lora\"]\nseeds = [0]\n").expect_err("a typo").to_string();
+        let error =
+            read("[grid]\nmethod = [\"lora\"]\nseeds = [0]\n").expect_err("a typo").to_string();
         assert!(error.contains("line 3") && error.contains("did you mean 'seed'?"), "{error}");
-        let error = read("[run]\nepochs = \"two\"\n[grid]\nmethod = [\"lora\"]\n").expect_err("a text").to_string();
+        let error = read("[run]\nepochs = \"two\"\n[grid]\nmethod = [\"lora\"]\n")
+            .expect_err("a text")
+            .to_string();
         assert!(error.contains("line 2"), "{error}");
         assert!(read("").expect_err("nothing").to_string().contains("no cell"));
     }

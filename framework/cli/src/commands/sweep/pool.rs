@@ -42,15 +42,21 @@ pub(crate) fn run(sweep: &Sweep, cells: &Cells, global: &GlobalArgs) -> Result<(
         }
     }
     let (all, logs) = (cells.all.len(), cells.out.join("sweep-logs"));
-    eprintln!("{all} cells, {} finished, {} to run, {} at a time", all - missing.len(), missing.len(), sweep.jobs);
+    eprintln!(
+        "{all} cells, {} finished, {} to run, {} at a time",
+        all - missing.len(),
+        missing.len(),
+        sweep.jobs
+    );
     if missing.is_empty() {
         return Ok(());
     }
     std::fs::create_dir_all(&logs).map_err(Error::io(&logs))?;
     let stop = signals::watch(None)?;
     let threads = (global.threads.unwrap_or_else(rayon::current_num_threads) / sweep.jobs).max(1);
-    let devices: Vec<String> =
-        std::env::var("CUDA_VISIBLE_DEVICES").map(|list| list.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    let devices: Vec<String> = std::env::var("CUDA_VISIBLE_DEVICES")
+        .map(|list| list.split(',').map(str::to_owned).collect())
+        .unwrap_or_default();
     let start = |number: usize, slot: usize| -> Result<Running> {
         let log = logs.join(format!("cell-{number}.log"));
         let file = File::create(&log).map_err(Error::io(&log))?;
@@ -68,11 +74,25 @@ pub(crate) fn run(sweep: &Sweep, cells: &Cells, global: &GlobalArgs) -> Result<(
 }
 
 /// This program again, for one cell.
-pub(super) fn this_program(sweep: &Sweep, number: usize, threads: usize, global: &GlobalArgs) -> Result<Command> {
+pub(super) fn this_program(
+    sweep: &Sweep,
+    number: usize,
+    threads: usize,
+    global: &GlobalArgs,
+) -> Result<Command> {
     let program = std::env::current_exe().map_err(Error::io("this program"))?;
     let mut command = Command::new(program);
-    command.arg("sweep").arg(&sweep.plan).args(["--cell", &number.to_string(), "--threads", &threads.to_string()]);
-    for (flag, values) in [("--data-root", &sweep.data_root), ("--weights", &sweep.weights), ("--plugin", &global.plugin)] {
+    command.arg("sweep").arg(&sweep.plan).args([
+        "--cell",
+        &number.to_string(),
+        "--threads",
+        &threads.to_string(),
+    ]);
+    for (flag, values) in [
+        ("--data-root", &sweep.data_root),
+        ("--weights", &sweep.weights),
+        ("--plugin", &global.plugin),
+    ] {
         values.iter().for_each(|value| {
             command.arg(flag).arg(value);
         });
@@ -129,7 +149,9 @@ fn pool(
     bar.finish_and_clear();
     if stop.load(Ordering::Relaxed) {
         let left = waiting.len() + ended.iter().filter(|e| e.code != Some(0)).count();
-        return Err(Error::Interrupted(format!("with {left} cells left; the same command goes on from here")));
+        return Err(Error::Interrupted(format!(
+            "with {left} cells left; the same command goes on from here"
+        )));
     }
     Ok(ended)
 }
@@ -161,8 +183,12 @@ fn time_left(elapsed: Duration, ended: usize, left: usize) -> String {
 fn overview(cells: &Cells, running: &[Running]) -> String {
     let one = |running: &Running| {
         let Cell { args, identity, .. } = &cells.all[running.number - 1];
-        let state = cells.all[running.number - 1].standing().map(|s| s.to_string()).unwrap_or_default();
-        format!("{} on {} seed {} ({state})", args.experiment.method, identity.scenario.name, identity.seed)
+        let state =
+            cells.all[running.number - 1].standing().map(|s| s.to_string()).unwrap_or_default();
+        format!(
+            "{} on {} seed {} ({state})",
+            args.experiment.method, identity.scenario.name, identity.seed
+        )
     };
     running.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -172,17 +198,31 @@ fn report(cells: &Cells, ended: &[Ended]) -> Result<()> {
     let failed: Vec<&Ended> = ended.iter().filter(|e| e.code != Some(0)).collect();
     for cell in &failed {
         let text = std::fs::read_to_string(&cell.log).unwrap_or_default();
-        let last = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        let how = cell.code.map_or("was killed".to_owned(), |code| format!("ended with exit code {code}"));
+        let last =
+            text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+        let how = cell
+            .code
+            .map_or("was killed".to_owned(), |code| format!("ended with exit code {code}"));
         let folder = cells.all[cell.number - 1].folder.display();
-        eprintln!("cell {} {how}: {last}\n  log {}, run folder {folder}", cell.number, cell.log.display());
+        eprintln!(
+            "cell {} {how}: {last}\n  log {}, run folder {folder}",
+            cell.number,
+            cell.log.display()
+        );
     }
     let finished = ended.len() - failed.len();
     if failed.is_empty() {
-        eprintln!("{finished} cells finished; `cilbench leaderboard {}` ranks them", cells.out.display());
+        eprintln!(
+            "{finished} cells finished; `cilbench leaderboard {}` ranks them",
+            cells.out.display()
+        );
         return Ok(());
     }
-    Err(Error::Protocol(format!("{} of {} cells did not finish; the same command tries them again", failed.len(), ended.len())))
+    Err(Error::Protocol(format!(
+        "{} of {} cells did not finish; the same command tries them again",
+        failed.len(),
+        ended.len()
+    )))
 }
 
 #[cfg(test)]

@@ -42,7 +42,16 @@ fn one() -> usize {
 
 impl Default for Slurm {
     fn default() -> Self {
-        Self { partition: None, time: None, memory: None, cpus: 1, gpus: None, at_a_time: None, lines: Vec::new(), before: Vec::new() }
+        Self {
+            partition: None,
+            time: None,
+            memory: None,
+            cpus: 1,
+            gpus: None,
+            at_a_time: None,
+            lines: Vec::new(),
+            before: Vec::new(),
+        }
     }
 }
 
@@ -74,7 +83,10 @@ pub(crate) fn submit(sweep: &Sweep, cells: &Cells, global: &GlobalArgs) -> Resul
     std::fs::write(&file, &script).map_err(Error::io(&file))?;
     let answer = sbatch(&array(&missing, asked.at_a_time), &script)?;
     println!("{answer}: {} of {} cells, script {}", missing.len(), cells.all.len(), file.display());
-    println!("`cilbench sweep {} --list` shows where each stands, `squeue` the queue", sweep.plan.display());
+    println!(
+        "`cilbench sweep {} --list` shows where each stands, `squeue` the queue",
+        sweep.plan.display()
+    );
     Ok(())
 }
 
@@ -99,7 +111,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 /// A word of a shell.
 fn quoted(word: &str) -> Result<String> {
     let quoted = shlex::try_quote(word);
-    quoted.map(|q| q.into_owned()).map_err(|_| Error::usage(format!("'{word}' has a zero byte in it")))
+    quoted
+        .map(|q| q.into_owned())
+        .map_err(|_| Error::usage(format!("'{word}' has a zero byte in it")))
 }
 
 /// The job script. An element that ends with 75 has written a checkpoint and is queued again.
@@ -153,10 +167,17 @@ fn script(sweep: &Sweep, asked: &Slurm, logs: &Path, global: &GlobalArgs) -> Res
 
 /// Submits a script; gives what `sbatch` answered.
 fn sbatch(array: &str, script: &str) -> Result<String> {
-    let spawned =
-        Command::new("sbatch").args(["--array", array]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = spawned
-        .map_err(|e| Error::usage(format!("--launcher slurm: sbatch cannot be started ({e}): is this a machine that submits jobs?")))?;
+    let spawned = Command::new("sbatch")
+        .args(["--array", array])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = spawned.map_err(|e| {
+        Error::usage(format!(
+            "--launcher slurm: sbatch cannot be started ({e}): is this a machine that submits jobs?"
+        ))
+    })?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(script.as_bytes()).map_err(Error::io("sbatch"))?;
     }

@@ -50,7 +50,9 @@ pub(super) fn map(file: &WeightsFile, key: Option<&str>) -> Result<Mapped> {
     let mut plain: BTreeMap<String, &str> = BTreeMap::new();
     for name in file.names() {
         if let Some(other) = plain.insert(plain_name(name), name) {
-            return Err(file.error(format!("'{other}' and '{name}' are the same tensor of the network")));
+            return Err(
+                file.error(format!("'{other}' and '{name}' are the same tensor of the network"))
+            );
         }
     }
     let found = choose(file, &plain, key)?;
@@ -69,7 +71,9 @@ pub(super) fn map(file: &WeightsFile, key: Option<&str>) -> Result<Mapped> {
             continue;
         };
         let stored = &file.stored()[*original];
-        collected.take(renamed(found.convention, rest), original, stored).map_err(|e| file.error(e))?;
+        collected
+            .take(renamed(found.convention, rest), original, stored)
+            .map_err(|e| file.error(e))?;
     }
     let mut mapped = collected.finish(file, notes)?;
     mapped.missing = join(&mut mapped.tensors)?;
@@ -114,7 +118,10 @@ fn candidates(plain: &BTreeMap<String, &str>) -> Vec<Candidate> {
     }
     // A hole is to be reported as one: half of what tells a network is enough.
     for convention in CONVENTIONS {
-        let ends = convention.blocks.iter().chain((convention.patch != "conv1.weight").then_some(&convention.patch));
+        let ends = convention
+            .blocks
+            .iter()
+            .chain((convention.patch != "conv1.weight").then_some(&convention.patch));
         for end in ends {
             for prefix in plain.keys().filter_map(|name| prefix(name, end)) {
                 if !found.iter().any(|c| c.prefix == prefix) {
@@ -126,9 +133,14 @@ fn candidates(plain: &BTreeMap<String, &str>) -> Vec<Candidate> {
     found
 }
 
-fn choose(file: &WeightsFile, plain: &BTreeMap<String, &str>, key: Option<&str>) -> Result<Candidate> {
+fn choose(
+    file: &WeightsFile,
+    plain: &BTreeMap<String, &str>,
+    key: Option<&str>,
+) -> Result<Candidate> {
     let mut found = candidates(plain);
-    let all: BTreeSet<String> = found.iter().map(|c| c.prefix.trim_end_matches('.').to_owned()).collect();
+    let all: BTreeSet<String> =
+        found.iter().map(|c| c.prefix.trim_end_matches('.').to_owned()).collect();
     if let Some(key) = key {
         let below = format!("{}.", key.trim_end_matches('.'));
         let root = below == ".";
@@ -240,7 +252,9 @@ impl Collected {
         }
         match self.used.insert(name.clone(), (original.to_owned(), stored.clone())) {
             None => Ok(()),
-            Some((other, _)) => Err(format!("'{other}' and '{original}' are both {name} of the network")),
+            Some((other, _)) => {
+                Err(format!("'{other}' and '{original}' are both {name} of the network"))
+            }
         }
     }
 
@@ -256,7 +270,8 @@ impl Collected {
         for (first, count) in by_first {
             notes.push(format!("left out: {first} (beside the network, {})", tensors(count)));
         }
-        let mut mapped = Mapped { tensors: BTreeMap::new(), unknown: Vec::new(), missing: Vec::new(), notes };
+        let mut mapped =
+            Mapped { tensors: BTreeMap::new(), unknown: Vec::new(), missing: Vec::new(), notes };
         let mut buffers = 0;
         for (name, (original, stored)) in self.used {
             if let Some((_, what)) = FOREIGN.iter().find(|(part, _)| holds(&name, part)) {
@@ -288,7 +303,8 @@ fn tensors(count: usize) -> String {
 
 /// Whether a ViT may have a tensor of this name, before joining.
 fn is_known(name: &str) -> bool {
-    const WHOLE: &[&str] = &["cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"];
+    const WHOLE: &[&str] =
+        &["cls_token", "dist_token", "reg_token", "pos_embed", "attn_pool.latent"];
     const LAYERS: &[&str] = &[
         "patch_embed.proj",
         "norm_pre",
@@ -302,13 +318,26 @@ fn is_known(name: &str) -> bool {
         "attn_pool.mlp.fc1",
         "attn_pool.mlp.fc2",
     ];
-    const BLOCK: &[&str] =
-        &["norm1", "norm2", "attn.qkv", "attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc1", "mlp.fc1_g", "mlp.fc1_x", "mlp.fc2"];
+    const BLOCK: &[&str] = &[
+        "norm1",
+        "norm2",
+        "attn.qkv",
+        "attn.q",
+        "attn.k",
+        "attn.v",
+        "attn.proj",
+        "mlp.fc1",
+        "mlp.fc1_g",
+        "mlp.fc1_x",
+        "mlp.fc2",
+    ];
     if WHOLE.contains(&name) {
         return true;
     }
-    let layer =
-        |name: &str, known: &[&str]| name.rsplit_once('.').is_some_and(|(l, p)| known.contains(&l) && (p == "weight" || p == "bias"));
+    let layer = |name: &str, known: &[&str]| {
+        name.rsplit_once('.')
+            .is_some_and(|(l, p)| known.contains(&l) && (p == "weight" || p == "bias"))
+    };
     match name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.')) {
         Some((number, rest)) => {
             let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
@@ -318,19 +347,22 @@ fn is_known(name: &str) -> bool {
     }
 }
 
-/// Joins q, k and v, and the two halves of a gated layer; gives the names of parts that are missing.
-/// Where only the keys have no bias, in no block, it is zero: it would not change the attention.
+/// Joins q, k and v, and the two halves of a gated layer; gives the names of parts that are
+/// missing. Where only the keys have no bias, in no block, it is zero: it would not change the
+/// attention.
 fn join(tensors: &mut BTreeMap<String, Tensor>) -> Result<Vec<String>> {
     let keys_biased = tensors.keys().any(|n| n.ends_with(".attn.k.bias"));
     let mut missing = Vec::new();
     for (whole, parts) in JOINED {
         for (block, end) in places(tensors, parts) {
-            let names: Vec<String> = parts.iter().map(|part| format!("{block}{part}{end}")).collect();
+            let names: Vec<String> =
+                parts.iter().map(|part| format!("{block}{part}{end}")).collect();
             let mut found: Vec<Option<Tensor>> = names.iter().map(|n| tensors.remove(n)).collect();
             if end == ".bias" && parts.len() == 3 && !keys_biased {
                 found[1] = found[0].as_ref().map(Tensor::zeros_like).transpose()?;
             }
-            let lacking = names.iter().zip(&found).filter(|(_, t)| t.is_none()).map(|(n, _)| n.clone());
+            let lacking =
+                names.iter().zip(&found).filter(|(_, t)| t.is_none()).map(|(n, _)| n.clone());
             missing.extend(lacking);
             let found: Vec<Tensor> = found.into_iter().flatten().collect();
             if found.len() == parts.len() {
@@ -382,7 +414,10 @@ fn reshape(tensors: &mut BTreeMap<String, Tensor>) -> Result<()> {
             let dim = rows / 3;
             tensors.remove(&format!("attn_pool.qkv.{end}"));
             tensors.insert(format!("attn_pool.q.{end}"), whole.narrow(0, 0, dim)?.contiguous()?);
-            tensors.insert(format!("attn_pool.kv.{end}"), whole.narrow(0, dim, 2 * dim)?.contiguous()?);
+            tensors.insert(
+                format!("attn_pool.kv.{end}"),
+                whole.narrow(0, dim, 2 * dim)?.contiguous()?,
+            );
         }
     }
     Ok(())

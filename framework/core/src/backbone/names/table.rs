@@ -32,7 +32,11 @@ pub(super) const CONVENTIONS: &[Convention] = &[
     Convention {
         name: "Hugging Face transformers (ViT, DeiT, MAE, DINOv2)",
         patch: "embeddings.patch_embeddings.projection.weight",
-        blocks: &["encoder.layer.0.layernorm_before.weight", "encoder.layer.0.norm1.weight", "layers.0.layernorm_before.weight"],
+        blocks: &[
+            "encoder.layer.0.layernorm_before.weight",
+            "encoder.layer.0.norm1.weight",
+            "layers.0.layernorm_before.weight",
+        ],
         rules: &[
             ("embeddings.cls_token", "cls_token"),
             ("embeddings.distillation_token", "dist_token"),
@@ -130,8 +134,14 @@ pub(super) const CONVENTIONS: &[Convention] = &[
             ("conv_proj", "patch_embed.proj"),
             ("encoder.layers.encoder_layer_{}.ln_1", "blocks.{}.norm1"),
             ("encoder.layers.encoder_layer_{}.ln_2", "blocks.{}.norm2"),
-            ("encoder.layers.encoder_layer_{}.self_attention.in_proj_weight", "blocks.{}.attn.qkv.weight"),
-            ("encoder.layers.encoder_layer_{}.self_attention.in_proj_bias", "blocks.{}.attn.qkv.bias"),
+            (
+                "encoder.layers.encoder_layer_{}.self_attention.in_proj_weight",
+                "blocks.{}.attn.qkv.weight",
+            ),
+            (
+                "encoder.layers.encoder_layer_{}.self_attention.in_proj_bias",
+                "blocks.{}.attn.qkv.bias",
+            ),
             ("encoder.layers.encoder_layer_{}.self_attention.out_proj", "blocks.{}.attn.proj"),
             ("encoder.layers.encoder_layer_{}.mlp.linear_1", "blocks.{}.mlp.fc1"),
             ("encoder.layers.encoder_layer_{}.mlp.linear_2", "blocks.{}.mlp.fc2"),
@@ -160,13 +170,16 @@ pub(super) const CONVENTIONS: &[Convention] = &[
 ];
 
 /// Tensors that are one in timm's networks: what they are made of, in order.
-pub(super) const JOINED: &[(&str, &[&str])] = &[("attn.qkv", &["attn.q", "attn.k", "attn.v"]), ("mlp.fc1", &["mlp.fc1_g", "mlp.fc1_x"])];
+pub(super) const JOINED: &[(&str, &[&str])] =
+    &[("attn.qkv", &["attn.q", "attn.k", "attn.v"]), ("mlp.fc1", &["mlp.fc1_g", "mlp.fc1_x"])];
 
 /// Parts of names that wrappers (compilation, sharding, checkpointing) put in between.
-pub(super) const WRAPPERS: &[&str] = &["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
+pub(super) const WRAPPERS: &[&str] =
+    &["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"];
 
 /// Copies of a network beside it: the copy's part of the name, and the original's.
-pub(super) const COPIES: &[(&str, &str)] = &[("momentum_encoder", "base_encoder"), ("encoder_k", "encoder_q"), ("ema", "")];
+pub(super) const COPIES: &[(&str, &str)] =
+    &[("momentum_encoder", "base_encoder"), ("encoder_k", "encoder_q"), ("ema", "")];
 
 /// First parts of names, below a network's own prefix, of what is no part of the features.
 pub(super) const LEFT_OUT: &[(&str, &str)] = &[
@@ -198,13 +211,19 @@ pub(super) const LEFT_OUT: &[(&str, &str)] = &[
 pub(super) const FOREIGN: &[(&str, &str)] = &[
     ("lora_A", "LoRA pairs without their network; merge them into it first"),
     ("lora_down", "LoRA pairs without their network; merge them into it first"),
-    ("relative_position_bias_table", "relative position biases (BEiT, Swin), which are not supported"),
+    (
+        "relative_position_bias_table",
+        "relative position biases (BEiT, Swin), which are not supported",
+    ),
     ("relative_position_bias", "relative position biases (BEiT, Swin), which are not supported"),
     ("q_norm", "norms of queries and keys, which are not supported"),
     ("rope", "rotary positions (DINOv3, EVA-02), which are not supported"),
     ("layer1.0.conv1", "a ResNet; cilbench's backbones are plain ViTs"),
     ("stages.0", "ConvNeXt or the like; cilbench's backbones are plain ViTs"),
-    ("patch_embed.backbone", "a hybrid with a convolutional network before it, which is not supported"),
+    (
+        "patch_embed.backbone",
+        "a hybrid with a convolutional network before it, which is not supported",
+    ),
     ("patch_embed.proj.0", "a stem of several convolutions, which is not supported"),
     ("layers.0.blocks.0", "Swin or the like; cilbench's backbones are plain ViTs"),
     ("embeddings.word_embeddings", "a language model; cilbench's backbones are ViTs of images"),

@@ -21,7 +21,10 @@ fn network() -> BTreeMap<String, Tensor> {
         ("patch_embed.proj.bias".into(), vec![DIM]),
     ];
     let mut layer = |name: String, rows: usize, columns: Option<usize>| {
-        shapes.push((format!("{name}.weight"), [Some(rows), columns].into_iter().flatten().collect()));
+        shapes.push((
+            format!("{name}.weight"),
+            [Some(rows), columns].into_iter().flatten().collect(),
+        ));
         shapes.push((format!("{name}.bias"), vec![rows]));
     };
     layer("norm".into(), DIM, None);
@@ -65,7 +68,13 @@ fn a_hole_is_reported_as_a_hole() {
     let block = refused(|t| t.retain(|name, _| !name.starts_with("blocks.1.")));
     assert!(block.contains("missing: blocks.1.* (12 tensors)"), "{block}");
     assert!(!block.contains("unknown"), "{block}");
-    for name in ["blocks.1.norm2.weight", "blocks.0.attn.qkv.bias", "norm.bias", "patch_embed.proj.weight", "cls_token"] {
+    for name in [
+        "blocks.1.norm2.weight",
+        "blocks.0.attn.qkv.bias",
+        "norm.bias",
+        "patch_embed.proj.weight",
+        "cls_token",
+    ] {
         let message = refused(|t| drop(t.remove(name)));
         assert!(message.contains(&format!("missing: {name}")), "{message}");
         assert!(!message.contains("unknown"), "{message}");
@@ -94,7 +103,8 @@ fn a_missing_part_of_a_joined_tensor_is_named() {
 fn unknown_tensors_are_named_one_line_per_prefix() {
     let one = refused(|t| drop(t.insert("unheard.of".into(), normal(&[2]))));
     assert!(one.contains("unknown: unheard.of [2]"), "{one}");
-    let many = refused(|t| (0..9).for_each(|i| drop(t.insert(format!("unheard.{i}"), normal(&[2])))));
+    let many =
+        refused(|t| (0..9).for_each(|i| drop(t.insert(format!("unheard.{i}"), normal(&[2])))));
     assert!(many.contains("unknown: unheard.* (9 tensors, such as unheard.0)"), "{many}");
     assert_eq!(many.lines().count(), 2, "{many}");
 }
@@ -123,10 +133,14 @@ fn heads_decoders_copies_and_counters_are_left_out_with_a_note() {
 
 #[test]
 fn two_networks_are_chosen_from_by_key() {
-    let both = || prefixed("model.", network()).into_iter().chain(prefixed("model_ema.", network())).collect();
+    let both = || {
+        prefixed("model.", network()).into_iter().chain(prefixed("model_ema.", network())).collect()
+    };
     let message = build(both(), None).err().expect("two").to_string();
     assert!(message.contains("2 networks, below model and model_ema"), "{message}");
-    let ids: Vec<String> = ["model", "model_ema"].map(|key| build(both(), Some(key)).expect("one").info().weight_id.clone()).into();
+    let ids: Vec<String> = ["model", "model_ema"]
+        .map(|key| build(both(), Some(key)).expect("one").info().weight_id.clone())
+        .into();
     assert_ne!(ids[0], ids[1]);
     let root = || network().into_iter().chain(prefixed("other.", network())).collect();
     assert!(build(root(), None).err().expect("two").to_string().contains("below . and other"));
@@ -136,9 +150,14 @@ fn two_networks_are_chosen_from_by_key() {
 #[test]
 fn values_that_no_weights_have_are_named() {
     let with = |name: &str, tensor: Tensor| refused(|t| drop(t.insert(name.to_owned(), tensor)));
-    let full = |value: f64, dtype: DType| Tensor::full(value, DIM, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("full");
+    let full = |value: f64, dtype: DType| {
+        Tensor::full(value, DIM, &Device::Cpu).and_then(|t| t.to_dtype(dtype)).expect("full")
+    };
     let nan = with("norm.bias", full(f64::NAN, DType::F32));
-    assert!(nan.contains("tensor 'norm.bias' has a value that is NaN: the file is damaged"), "{nan}");
+    assert!(
+        nan.contains("tensor 'norm.bias' has a value that is NaN: the file is damaged"),
+        "{nan}"
+    );
     let large = with("norm.bias", full(1e300, DType::F64));
     assert!(large.contains("tensor 'norm.bias' has a value of 1e300"), "{large}");
     let infinite = with("norm.bias", full(f64::INFINITY, DType::F16));
@@ -149,7 +168,8 @@ fn values_that_no_weights_have_are_named() {
     }
     let zero = with("norm.weight", full(0.0, DType::F32));
     assert!(zero.contains("tensor 'norm.weight' is zero in all its values"), "{zero}");
-    let half = Tensor::cat(&[normal(&[3, DIM]), normal(&[3, DIM]).zeros_like().expect("zeros")], 0).expect("half");
+    let half = Tensor::cat(&[normal(&[3, DIM]), normal(&[3, DIM]).zeros_like().expect("zeros")], 0)
+        .expect("half");
     let half = with("blocks.2.attn.proj.weight", half);
     assert!(half.contains("'blocks.2.attn.proj.weight' is zero in its second half"), "{half}");
     // Biases may be zero.
@@ -166,8 +186,13 @@ fn other_networks_are_called_by_name() {
     assert!(named(&["base_model.model.blocks.0.attn.qkv.lora_A.weight"]).contains("LoRA pairs"));
     assert!(named(&["embeddings.word_embeddings.weight"]).contains("a language model"));
     let other = named(&["a.weight", "b.weight"]);
-    assert!(other.contains("2 tensors, such as a.weight, b.weight") && other.contains("torchvision"), "{other}");
-    let beit = refused(|t| drop(t.insert("blocks.0.attn.relative_position_bias_table".into(), normal(&[2]))));
+    assert!(
+        other.contains("2 tensors, such as a.weight, b.weight") && other.contains("torchvision"),
+        "{other}"
+    );
+    let beit = refused(|t| {
+        drop(t.insert("blocks.0.attn.relative_position_bias_table".into(), normal(&[2])))
+    });
     assert!(beit.contains("relative position biases"), "{beit}");
     let rotary = refused(|t| drop(t.remove("pos_embed")));
     assert!(rotary.contains("rotary positions"), "{rotary}");
@@ -179,10 +204,25 @@ fn positions_and_image_sizes_that_fit_no_grid_are_refused() {
     assert!(positions.contains("pos_embed [1, 7, 6] does not make a square grid"), "{positions}");
     let sized = |size: usize| {
         let file = WeightsFile::from_tensors("file", String::new(), HashMap::new(), network());
-        let options = BackboneOptions { heads: Some(2), image_size: Some(size), ..BackboneOptions::default() };
-        Vit::new("vit", &file, &options, DType::F32, &Device::Cpu).err().map(|e| e.to_string()).unwrap_or_default()
+        let options = BackboneOptions {
+            heads: Some(2),
+            image_size: Some(size),
+            ..BackboneOptions::default()
+        };
+        Vit::new("vit", &file, &options, DType::F32, &Device::Cpu)
+            .err()
+            .map(|e| e.to_string())
+            .unwrap_or_default()
     };
-    assert!(sized(7).contains("no multiple of the backbone's patch size, 2: use 6 or 8"), "{}", sized(7));
-    assert!(sized(1_000_000).contains("does not fit into memory: use 512 at most"), "{}", sized(1_000_000));
+    assert!(
+        sized(7).contains("no multiple of the backbone's patch size, 2: use 6 or 8"),
+        "{}",
+        sized(7)
+    );
+    assert!(
+        sized(1_000_000).contains("does not fit into memory: use 512 at most"),
+        "{}",
+        sized(1_000_000)
+    );
     assert_eq!(sized(12), "");
 }

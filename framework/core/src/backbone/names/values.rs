@@ -25,7 +25,9 @@ pub(super) fn check(file: &WeightsFile, tensors: &BTreeMap<String, Tensor>) -> R
             let beyond = |v: &&f64| v.is_finite() && v.abs() > f64::from(f32::MAX);
             if let Some(value) = values.iter().find(beyond) {
                 let what = "is beyond what f32 holds: the file is damaged, or no network's";
-                return Err(file.error(format!("tensor '{name}' has a value of {value:e}, which {what}")));
+                return Err(
+                    file.error(format!("tensor '{name}' has a value of {value:e}, which {what}"))
+                );
             }
         }
         let values = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;

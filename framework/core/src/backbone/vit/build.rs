@@ -70,12 +70,23 @@ impl Vit {
     /// # Errors
     /// Lists missing, unknown and mis-shaped tensors; [`Error::Usage`](crate::Error::Usage) for an
     /// image size or a number of heads that does not fit.
-    pub fn new(name: &str, file: &WeightsFile, options: &BackboneOptions, dtype: DType, device: &Device) -> Result<Self> {
+    pub fn new(
+        name: &str,
+        file: &WeightsFile,
+        options: &BackboneOptions,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let mapped = names::map(file, options.weights_key.as_deref())?;
         let layout = Layout::read(file, &mapped)?;
         let stated = file.parsed("image_size")?;
         let image_size = layout::image_size(&layout, options.image_size.or(stated))?;
-        let sizes = Sizes { dim: layout.dim, depth: layout.depth, gated: layout.gated, norm_pre: layout.norm_pre };
+        let sizes = Sizes {
+            dim: layout.dim,
+            depth: layout.depth,
+            gated: layout.gated,
+            norm_pre: layout.norm_pre,
+        };
         let known = facts::gather(file, options, sizes)?;
         let load = Loader { file, mapped: &mapped, dtype, device, eps: known.eps };
         let blocks = (0..layout.depth).map(|i| load.block(i, layout.layer_scale));
@@ -83,8 +94,14 @@ impl Vit {
         let dim = layout.dim;
         let patch = load.linear("patch_embed.proj")?;
         let patch = Linear { weight: patch.weight.flatten_from(1)?, ..patch };
-        let old = mapped.tensors.get("pos_embed").ok_or_else(|| file.error("missing: pos_embed"))?;
-        let position = position::resize(&old.to_dtype(DType::F64)?, layout.placed, layout.grid, image_size / layout.patch)?;
+        let old =
+            mapped.tensors.get("pos_embed").ok_or_else(|| file.error("missing: pos_embed"))?;
+        let position = position::resize(
+            &old.to_dtype(DType::F64)?,
+            layout.placed,
+            layout.grid,
+            image_size / layout.patch,
+        )?;
         let none = || Tensor::zeros((1, 1, dim), dtype, device);
         let identity = || -> Result<Norm> {
             let weight = Tensor::ones(dim, dtype, device)?;
@@ -118,11 +135,20 @@ fn normalisation(known: &Known, dtype: DType, device: &Device) -> Result<Option<
     if known.mean == [0.0; 3] && known.std == [1.0; 3] {
         return Ok(None);
     }
-    let channel = |v: [f64; 3]| -> Result<Tensor> { Ok(Tensor::new(&v, device)?.to_dtype(dtype)?.reshape((1, 3, 1, 1))?) };
+    let channel = |v: [f64; 3]| -> Result<Tensor> {
+        Ok(Tensor::new(&v, device)?.to_dtype(dtype)?.reshape((1, 3, 1, 1))?)
+    };
     Ok(Some((channel(known.mean)?, channel(known.std)?)))
 }
 
-fn info(name: &str, file: &WeightsFile, mapped: &Mapped, layout: &Layout, known: &Known, image_size: usize) -> Result<BackboneInfo> {
+fn info(
+    name: &str,
+    file: &WeightsFile,
+    mapped: &Mapped,
+    layout: &Layout,
+    known: &Known,
+    image_size: usize,
+) -> Result<BackboneInfo> {
     let pretrained_on = file.metadata("pretrained_on").unwrap_or_default();
     let pretrained_on = pretrained_on.split(',').map(|s| s.trim().to_owned());
     let notes = mapped.notes.iter().chain(&known.notes).cloned().collect();
@@ -160,8 +186,8 @@ fn weight_id(mapped: &Mapped, layout: &Layout, known: &Known) -> Result<String> 
     Ok(crate::hex(&hash.finalize()))
 }
 
-/// The name of the patch embedding's weight, a matrix in the network and (dim, 3, patch, patch) in a
-/// file.
+/// The name of the patch embedding's weight, a matrix in the network and (dim, 3, patch, patch) in
+/// a file.
 pub(super) fn as_in_a_file(name: &str, tensor: &Tensor, patch: usize) -> Result<Tensor> {
     if name != PATCH_WEIGHT {
         return Ok(tensor.detach());

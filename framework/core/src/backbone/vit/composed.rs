@@ -10,7 +10,11 @@ use crate::nn;
 
 impl Vit {
     /// Features, one operation after the other.
-    pub(in crate::backbone) fn composed(&self, images: &Tensor, mut pass: Pass) -> Result<Features> {
+    pub(in crate::backbone) fn composed(
+        &self,
+        images: &Tensor,
+        mut pass: Pass,
+    ) -> Result<Features> {
         let mut x = self.embed(images, pass.train_weights)?;
         // Tokens in front that become features; extra tokens are put behind them.
         let front = match self.layout.pool {
@@ -41,7 +45,13 @@ impl Vit {
     }
 
     /// Features of a distilled network: after every block, the mean of its two normalised tokens.
-    fn averaged(&self, tokens: &[Tensor], last: &Tensor, extra: usize, pass: &Pass) -> Result<Features> {
+    fn averaged(
+        &self,
+        tokens: &[Tensor],
+        last: &Tensor,
+        extra: usize,
+        pass: &Pass,
+    ) -> Result<Features> {
         let train = pass.train_weights;
         let stacked = Tensor::stack(tokens, 1)?.contiguous()?;
         let blocks = self.norm.forward(&stacked, train)?.mean(2)?;
@@ -82,12 +92,14 @@ impl Vit {
             None => images.clone(),
         };
         let g = size / p;
-        let patches = images.reshape((batch, 3, g, p, g, p))?.permute((0, 2, 4, 1, 3, 5))?.contiguous()?;
+        let patches =
+            images.reshape((batch, 3, g, p, g, p))?.permute((0, 2, 4, 1, 3, 5))?.contiguous()?;
         let patches = self.patch.plain(&patches.reshape((batch, g * g, 3 * p * p))?, train)?;
         let cls = self.layout.cls.then_some(&self.cls_token);
         let mut placed = Vec::new();
         let mut free = Vec::new();
-        for token in [cls, self.dist_token.as_ref(), self.registers.as_ref()].into_iter().flatten() {
+        for token in [cls, self.dist_token.as_ref(), self.registers.as_ref()].into_iter().flatten()
+        {
             let (n, width) = (token.dim(1)?, self.info.dim);
             let token = weight(token, train).broadcast_as((batch, n, width))?.contiguous()?;
             // Positions are for the first tokens, up to some number of them.
@@ -119,7 +131,13 @@ impl Vit {
     }
 
     /// A whole block on all tokens, or its output for the first `only` of them, (batch, only, dim).
-    fn block(&self, x: &Tensor, index: usize, only: Option<usize>, pass: &mut Pass) -> Result<Tensor> {
+    fn block(
+        &self,
+        x: &Tensor,
+        index: usize,
+        only: Option<usize>,
+        pass: &mut Pass,
+    ) -> Result<Tensor> {
         let block = &self.blocks[index];
         let (dim, heads) = (self.info.dim, self.info.heads);
         let train = pass.train_weights;
@@ -136,7 +154,9 @@ impl Vit {
             (x.narrow(1, 0, only)?.contiguous()?, nn::attention_cls(&q, &k, &v, heads)?)
         } else {
             let mut qkv = block.qkv.plain(&normed, train)?;
-            if let Some(pair) = pass.low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten() {
+            if let Some(pair) =
+                pass.low_rank.map(|p| p.stacked_qkv(index, dim)).transpose()?.flatten()
+            {
                 qkv = (qkv + pair.apply(&normed)?)?;
             }
             (x.clone(), nn::attention(&qkv, heads)?)

@@ -8,7 +8,10 @@ use candle_core::{DType, Tensor};
 use super::{Block, Vit};
 use crate::backbone::layers::Linear;
 use crate::backbone::{Features, Pass, Projection};
-use crate::nn::{self, AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair, TrunkPass, Workspace};
+use crate::nn::{
+    self, AttentionPart, BlockWeights, EmbeddingWeights, LinearWeights, Trunk, TrunkPair,
+    TrunkPass, Workspace,
+};
 use crate::{Error, Result};
 
 /// The frozen trunk in the backbone's type. This is the one place where it is chosen.
@@ -92,9 +95,17 @@ impl Vit {
         let blocks: Vec<_> = self.blocks.iter().map(block).collect();
         let (heads, eps, fused) = (self.info.heads, self.norm.eps, &self.fused);
         let trunk = match self.cls_token.dtype() {
-            DType::F32 => AnyTrunk::F32(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f32)?.into()),
-            DType::F64 => AnyTrunk::F64(Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f64)?.into()),
-            other => return Err(Error::Unsupported(format!("a backbone in {other:?} on the CPU: use f32 or f64"))),
+            DType::F32 => AnyTrunk::F32(
+                Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f32)?.into(),
+            ),
+            DType::F64 => AnyTrunk::F64(
+                Trunk::new(&embedding, &blocks, heads, eps, &fused.workspace_f64)?.into(),
+            ),
+            other => {
+                return Err(Error::Unsupported(format!(
+                    "a backbone in {other:?} on the CPU: use f32 or f64"
+                )));
+            }
         };
         // Unfrozen weights may change at any time, so their layout serves one pass only.
         Ok(if self.unfrozen { trunk } else { self.fused.trunk.get_or_init(|| trunk).clone() })
@@ -119,19 +130,47 @@ impl Vit {
         }
         let (all, kept_images) = (pass.cls_tokens, self.fused.kept_images);
         let Some(tap) = &mut pass.attention_inputs else {
-            let whole = TrunkPass { first: 0, blocks: depth, keep: 1 + extra, every_block: all, pairs: &pairs, kept_images };
+            let whole = TrunkPass {
+                first: 0,
+                blocks: depth,
+                keep: 1 + extra,
+                every_block: all,
+                pairs: &pairs,
+                kept_images,
+            };
             let out = trunk.forward(&x, whole)?;
             let cls = out.narrow(2, 0, 1)?.squeeze(2)?;
-            return self.features(&cls, &out.narrow(1, out.dim(1)? - 1, 1)?.squeeze(1)?, extra, &pass);
+            return self.features(
+                &cls,
+                &out.narrow(1, out.dim(1)? - 1, 1)?.squeeze(1)?,
+                extra,
+                &pass,
+            );
         };
         // The caller wants to see the inputs of each attention, so the blocks run one by one.
         let mut tokens = Vec::new();
         for first in 0..depth {
             tap(first, &self.blocks[first].norm1.forward(&x, false)?)?;
             let last = first + 1 == depth;
-            let here: Vec<_> = pairs.iter().filter(|p| p.block == first).map(|p| TrunkPair { block: 0, ..p.clone() }).collect();
+            let here: Vec<_> = pairs
+                .iter()
+                .filter(|p| p.block == first)
+                .map(|p| TrunkPair { block: 0, ..p.clone() })
+                .collect();
             let keep = if last { 1 + extra } else { x.dim(1)? };
-            x = trunk.forward(&x, TrunkPass { first, blocks: 1, keep, every_block: false, pairs: &here, kept_images })?.squeeze(1)?;
+            x = trunk
+                .forward(
+                    &x,
+                    TrunkPass {
+                        first,
+                        blocks: 1,
+                        keep,
+                        every_block: false,
+                        pairs: &here,
+                        kept_images,
+                    },
+                )?
+                .squeeze(1)?;
             if all || last {
                 tokens.push(x.narrow(1, 0, 1)?);
             }

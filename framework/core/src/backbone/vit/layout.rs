@@ -134,7 +134,9 @@ impl Layout {
         list.add_if(self.distilled, "dist_token", &[1, 1, dim]);
         list.add_if(self.registers > 0, "reg_token", &[1, self.registers, dim]);
         list.add_if(self.patch_bias, "patch_embed.proj.bias", &[dim]);
-        for (there, name) in [(self.norm_pre, "norm_pre"), (self.norm, "norm"), (self.fc_norm, "fc_norm")] {
+        for (there, name) in
+            [(self.norm_pre, "norm_pre"), (self.norm, "norm"), (self.fc_norm, "fc_norm")]
+        {
             if there {
                 list.norm(name, dim);
             }
@@ -146,7 +148,11 @@ impl Layout {
             list.add(&name("attn.qkv.weight"), &[3 * dim, dim]);
             list.add_if(self.qkv_bias, &name("attn.qkv.bias"), &[3 * dim]);
             list.linear(&name("attn.proj"), dim, dim);
-            list.linear(&name("mlp.fc1"), if self.gated { 2 * self.hidden } else { self.hidden }, dim);
+            list.linear(
+                &name("mlp.fc1"),
+                if self.gated { 2 * self.hidden } else { self.hidden },
+                dim,
+            );
             list.linear(&name("mlp.fc2"), dim, self.hidden);
             for gamma in ["ls1.gamma", "ls2.gamma"] {
                 list.add_if(self.layer_scale, &name(gamma), &[dim]);
@@ -160,13 +166,16 @@ impl Layout {
         if self.pool == Pool::Attention {
             super::pool::expected(&mut expected, self.dim, mapped);
         }
-        let mut missing: Vec<String> = mapped.missing.iter().map(|n| format!("missing: {n}")).collect();
+        let mut missing: Vec<String> =
+            mapped.missing.iter().map(|n| format!("missing: {n}")).collect();
         let mut problems = Vec::new();
         let mut holes: BTreeMap<usize, usize> = BTreeMap::new();
         for (name, shape) in &expected {
             match mapped.shape(name) {
                 Some(found) if found == shape => {}
-                Some(found) => problems.push(format!("wrong shape: {name} is {found:?}, expected {shape:?}")),
+                Some(found) => {
+                    problems.push(format!("wrong shape: {name} is {found:?}, expected {shape:?}"))
+                }
                 None if whole_block_missing(mapped, name) => {
                     *holes.entry(block_of(name).unwrap_or(0)).or_default() += 1;
                 }
@@ -175,11 +184,13 @@ impl Layout {
                 None => missing.push(format!("missing: {name} {shape:?}")),
             }
         }
-        let holes = holes.iter().map(|(b, count)| format!("missing: blocks.{b}.* ({count} tensors)"));
+        let holes =
+            holes.iter().map(|(b, count)| format!("missing: blocks.{b}.* ({count} tensors)"));
         missing.extend(holes);
         missing.append(&mut problems);
         let known = mapped.tensors.iter().filter(|(n, _)| !expected.contains_key(*n));
-        let unknown = known.map(|(n, t)| (n.clone(), t.dims().to_vec())).chain(mapped.unknown.clone());
+        let unknown =
+            known.map(|(n, t)| (n.clone(), t.dims().to_vec())).chain(mapped.unknown.clone());
         missing.extend(grouped(unknown.collect()));
         if missing.is_empty() {
             return Ok(());
@@ -195,7 +206,11 @@ impl Layout {
 
     /// Whether the network is the plain one: a CLS token, and nothing else beside the patches.
     pub fn is_plain(&self) -> bool {
-        self.pool == Pool::Cls && self.registers == 0 && self.placed == 1 && !self.norm_pre && !self.gated
+        self.pool == Pool::Cls
+            && self.registers == 0
+            && self.placed == 1
+            && !self.norm_pre
+            && !self.gated
     }
 }
 
@@ -205,7 +220,8 @@ fn patches(file: &WeightsFile, mapped: &Mapped) -> Result<(usize, usize)> {
     let shape = mapped.shape(name).ok_or_else(|| file.error(format!("missing: {name}")))?;
     match shape {
         [dim, 3, patch, width] if patch == width && *dim > 0 && *patch > 0 => Ok((*dim, *patch)),
-        _ => Err(file.error(format!("wrong shape: {name} is {shape:?}, expected [dim, 3, patch, patch]"))),
+        _ => Err(file
+            .error(format!("wrong shape: {name} is {shape:?}, expected [dim, 3, patch, patch]"))),
     }
 }
 
@@ -218,7 +234,8 @@ fn whole_block_missing(mapped: &Mapped, name: &str) -> bool {
     let Some(block) = block_of(name) else { return false };
     let begin = format!("blocks.{block}.");
     let after = mapped.tensors.range(begin.clone()..).next();
-    !after.is_some_and(|(n, _)| n.starts_with(&begin)) && !mapped.missing.iter().any(|m| m.starts_with(&begin))
+    !after.is_some_and(|(n, _)| n.starts_with(&begin))
+        && !mapped.missing.iter().any(|m| m.starts_with(&begin))
 }
 
 /// Whether `part` is a part of the joined tensor `whole`, `blocks.0.attn.k.bias` of `….qkv.bias`.
@@ -236,7 +253,10 @@ fn same_layer(part: &str, whole: &str) -> bool {
 fn grouped(unknown: Vec<(String, Vec<usize>)>) -> Vec<String> {
     let mut groups: BTreeMap<String, Vec<(String, Vec<usize>)>> = BTreeMap::new();
     for (name, shape) in unknown {
-        groups.entry(name.split('.').next().unwrap_or_default().to_owned()).or_default().push((name, shape));
+        groups
+            .entry(name.split('.').next().unwrap_or_default().to_owned())
+            .or_default()
+            .push((name, shape));
     }
     let lines = groups.into_iter().flat_map(|(first, names)| match &names[..] {
         [(name, _), .., _] if names.len() > 4 => {
@@ -285,7 +305,10 @@ pub(super) fn image_size(layout: &Layout, asked: Option<usize>) -> Result<usize>
     if size == 0 || !size.is_multiple_of(patch) {
         let near = [(size / patch).max(1) * patch, (size / patch + 1).saturating_mul(patch)];
         let or = if near[0] == near[1] { String::new() } else { format!(" or {}", near[1]) };
-        return Err(Error::usage(format!("image size {size} is no multiple of the backbone's patch size, {patch}: use {}{or}", near[0])));
+        return Err(Error::usage(format!(
+            "image size {size} is no multiple of the backbone's patch size, {patch}: use {}{or}",
+            near[0]
+        )));
     }
     let grid = size / patch;
     if grid.saturating_mul(grid) > MAX_TOKENS {

@@ -29,7 +29,13 @@ pub(super) struct AttentionPool {
 pub(super) fn expected(list: &mut BTreeMap<String, Vec<usize>>, dim: usize, mapped: &Mapped) {
     let rows = mapped.shape("attn_pool.mlp.fc1.weight").and_then(|s| s.first().copied());
     let hidden = rows.unwrap_or(4 * dim);
-    let layers = [("q", dim, dim), ("kv", 2 * dim, dim), ("proj", dim, dim), ("mlp.fc1", hidden, dim), ("mlp.fc2", dim, hidden)];
+    let layers = [
+        ("q", dim, dim),
+        ("kv", 2 * dim, dim),
+        ("proj", dim, dim),
+        ("mlp.fc1", hidden, dim),
+        ("mlp.fc2", dim, hidden),
+    ];
     for (name, rows, columns) in layers {
         list.insert(format!("attn_pool.{name}.weight"), vec![rows, columns]);
         list.insert(format!("attn_pool.{name}.bias"), vec![rows]);
@@ -66,7 +72,13 @@ impl AttentionPool {
     }
 
     /// Pools patches (batch, tokens, dim) to (batch, dim).
-    pub fn forward(&self, x: &Tensor, info: &BackboneInfo, activation: Activation, train: bool) -> Result<Tensor> {
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        info: &BackboneInfo,
+        activation: Activation,
+        train: bool,
+    ) -> Result<Tensor> {
         let (batch, _, dim) = x.dims3()?;
         let latent = weight(&self.latent, train).broadcast_as((batch, 1, dim))?.contiguous()?;
         let q = self.q.plain(&latent, train)?;

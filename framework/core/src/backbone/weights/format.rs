@@ -31,7 +31,8 @@ const OTHERS: &[(&[u8], &str)] = &[
 
 /// Reads a file of any format.
 pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
-    let is = |begin: &[u8]| if begin.is_empty() { bytes.is_empty() } else { bytes.starts_with(begin) };
+    let is =
+        |begin: &[u8]| if begin.is_empty() { bytes.is_empty() } else { bytes.starts_with(begin) };
     if let Some((_, what)) = OTHERS.iter().find(|(begin, _)| is(begin)) {
         return Err(Error::file(path, *what));
     }

@@ -86,7 +86,12 @@ impl WeightsFile {
 
     /// Tensors that are in memory already; `name` stands for the file in messages, `hash`
     /// identifies them.
-    pub fn from_tensors(name: &str, hash: String, metadata: HashMap<String, String>, tensors: BTreeMap<String, Tensor>) -> Self {
+    pub fn from_tensors(
+        name: &str,
+        hash: String,
+        metadata: HashMap<String, String>,
+        tensors: BTreeMap<String, Tensor>,
+    ) -> Self {
         let tensors = tensors.into_iter().map(|(name, t)| (name, Stored::Tensor(t))).collect();
         Self { path: name.into(), hash, metadata, tensors, notes: Vec::new() }
     }
@@ -106,7 +111,8 @@ impl WeightsFile {
     /// # Errors
     /// Names file, key and value if it cannot be parsed.
     pub fn parsed<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>> {
-        let bad = |text: &str| self.error(format!("metadata {key} = '{text}' cannot be understood"));
+        let bad =
+            |text: &str| self.error(format!("metadata {key} = '{text}' cannot be understood"));
         self.metadata(key).map(|text| text.trim().parse().map_err(|_| bad(text))).transpose()
     }
 

@@ -17,11 +17,14 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
     };
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(&e))?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| bad(&e))?;
-    let mut contents = Contents { metadata: header.metadata().clone().unwrap_or_default(), ..Contents::default() };
+    let mut contents =
+        Contents { metadata: header.metadata().clone().unwrap_or_default(), ..Contents::default() };
     for (name, view) in file.tensors() {
         let shape = view.shape().to_vec();
         let stored = match plain(view.dtype()) {
-            Some(dtype) => Stored::Tensor(Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?),
+            Some(dtype) => {
+                Stored::Tensor(Tensor::from_raw_buffer(view.data(), dtype, &shape, &Device::Cpu)?)
+            }
             None => Stored::Unusable { shape, why: unusable(&format!("{:?}", view.dtype())) },
         };
         contents.tensors.insert(name, stored);

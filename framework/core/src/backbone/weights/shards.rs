@@ -34,14 +34,19 @@ pub(super) fn read(path: &Path, bytes: &[u8], index: &Index) -> Result<WeightsFi
     let folder = path.parent().unwrap_or(Path::new(""));
     let files: BTreeSet<&String> = index.weight_map.values().collect();
     let mut hash = Sha256::new_with_prefix(bytes);
-    let mut whole = WeightsFile::from_tensors("", String::new(), Default::default(), BTreeMap::new());
+    let mut whole =
+        WeightsFile::from_tensors("", String::new(), Default::default(), BTreeMap::new());
     whole.path = path.to_path_buf();
     for file in files {
         let mut parts = Path::new(file).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            return Err(Error::file(path, format!("'{file}' is no name of a file beside the index")));
+            return Err(Error::file(
+                path,
+                format!("'{file}' is no name of a file beside the index"),
+            ));
         }
-        let held: BTreeSet<&str> = index.weight_map.iter().filter(|(_, f)| *f == file).map(|(n, _)| n.as_str()).collect();
+        let held: BTreeSet<&str> =
+            index.weight_map.iter().filter(|(_, f)| *f == file).map(|(n, _)| n.as_str()).collect();
         let at = folder.join(file);
         if !at.is_file() {
             let (n, all) = (held.len(), index.weight_map.len());
@@ -51,7 +56,10 @@ pub(super) fn read(path: &Path, bytes: &[u8], index: &Index) -> Result<WeightsFi
         let shard = WeightsFile::parse(&at, &read_bytes(&at)?)?;
         hash.update(format!("{file} {}\n", shard.hash));
         if let Some(name) = held.iter().find(|n| shard.shape(n).is_none()) {
-            let what = format!("the index {} says that '{name}' is in it, which is not so", path.display());
+            let what = format!(
+                "the index {} says that '{name}' is in it, which is not so",
+                path.display()
+            );
             return Err(Error::file(&at, format!("{what}; get both anew")));
         }
         whole.metadata.extend(shard.metadata);
@@ -67,7 +75,9 @@ pub(super) fn refuse_lone_shard(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let Some((stem, ending)) = name.rsplit_once('.') else { return Ok(()) };
     let mut parts = stem.rsplitn(4, '-');
-    let (Some(count), Some("of"), Some(number), Some(begin)) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(count), Some("of"), Some(number), Some(begin)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Ok(());
     };
     let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
@@ -76,7 +86,8 @@ pub(super) fn refuse_lone_shard(path: &Path) -> Result<()> {
     }
     let index = format!("{begin}.{ending}.index.json");
     let there = path.with_file_name(&index).is_file();
-    let what = if there { "name that" } else { "download it and all shards into one folder, and name it" };
+    let what =
+        if there { "name that" } else { "download it and all shards into one folder, and name it" };
     let all = count.trim_start_matches('0');
     Err(Error::file(path, format!("it is one of {all} shards; their index is {index}: {what}")))
 }

@@ -19,7 +19,8 @@ fn named(name: &str) -> PathBuf {
 
 fn zip(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
-    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     for (name, bytes) in entries {
         zip.start_file(*name, stored).expect("entry");
         zip.write_all(bytes).expect("bytes");
@@ -32,8 +33,14 @@ fn what_is_no_weights_file_is_called_by_name() {
     for (bytes, expected) in [
         (&b""[..], "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", "Git LFS pointer"),
-        (b"<!doctype html><title>Sign in to the hub</title>", "a web page (HTML or XML), not weights: \u{201c}Sign in to the hub\u{201d}"),
-        (b"{\"error\": \"Repository not found\"}", "a JSON text, not weights: \u{201c}{\"error\": \"Repository not found\"}\u{201d}"),
+        (
+            b"<!doctype html><title>Sign in to the hub</title>",
+            "a web page (HTML or XML), not weights: \u{201c}Sign in to the hub\u{201d}",
+        ),
+        (
+            b"{\"error\": \"Repository not found\"}",
+            "a JSON text, not weights: \u{201c}{\"error\": \"Repository not found\"}\u{201d}",
+        ),
         (b"Entry not found", "a text, not weights: \u{201c}Entry not found\u{201d}"),
         (b"GGUF\x03\0\0\0", "GGUF"),
         (b"\x1f\x8b\x08\0", "gzip"),
@@ -59,11 +66,16 @@ fn archives_that_are_no_checkpoint_and_code_are_refused_by_name() {
 
 #[test]
 fn types_without_arithmetic_are_named_when_they_are_used() {
-    for (dtype, name) in [(Dtype::F8_E4M3, "F8_E4M3"), (Dtype::BOOL, "BOOL"), (Dtype::F8_E5M2, "F8_E5M2")] {
+    for (dtype, name) in
+        [(Dtype::F8_E4M3, "F8_E4M3"), (Dtype::BOOL, "BOOL"), (Dtype::F8_E5M2, "F8_E5M2")]
+    {
         let view = TensorView::new(dtype, vec![4], &[0u8; 4]).expect("view");
         let bytes = safetensors::serialize([("pos_embed", view)], None).expect("serialise");
         let file = WeightsFile::parse(Path::new("weights"), &bytes).expect("a whole file");
-        let message = file.tensor("pos_embed", DType::F32, &Device::Cpu).expect_err("no arithmetic").to_string();
+        let message = file
+            .tensor("pos_embed", DType::F32, &Device::Cpu)
+            .expect_err("no arithmetic")
+            .to_string();
         assert!(message.contains(&format!("tensor 'pos_embed' is of type {name}")), "{message}");
     }
 }
@@ -73,7 +85,10 @@ fn no_part_and_no_flipped_bit_of_a_checkpoint_brings_the_reader_down() {
     for name in ["plain.pt", "before-1.6.pth", "timm.safetensors"] {
         let whole = std::fs::read(named(name)).expect("file");
         for end in (0..whole.len()).step_by(101) {
-            assert!(WeightsFile::parse(Path::new(name), &whole[..end]).is_err(), "{name} up to {end}");
+            assert!(
+                WeightsFile::parse(Path::new(name), &whole[..end]).is_err(),
+                "{name} up to {end}"
+            );
         }
         for at in (0..whole.len()).step_by(7) {
             let mut bytes = whole.clone();
@@ -98,7 +113,10 @@ fn pipes_folders_and_lone_shards_are_refused() {
         assert!(read(&pipe).contains("a pipe or a device"));
     }
     let shard = read(&named("model-00001-of-00002.safetensors"));
-    assert!(shard.contains("one of 2 shards") && shard.contains("model.safetensors.index.json"), "{shard}");
+    assert!(
+        shard.contains("one of 2 shards") && shard.contains("model.safetensors.index.json"),
+        "{shard}"
+    );
     let index = "model.safetensors.index.json";
     for file in [index, "model-00001-of-00002.safetensors"] {
         std::fs::copy(named(file), folder.path().join(file)).expect("copy");

@@ -13,7 +13,8 @@ use crate::pickle::{Node, Pickle, Value};
 use crate::{Error, Result};
 
 /// Top-level entries of a training checkpoint that are no network; their tensors are not read.
-const TRAINING: &[&str] = &["optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "scaler"];
+const TRAINING: &[&str] =
+    &["optimizer", "optimizers", "optimizer_states", "optimizer_state_dict", "optim", "scaler"];
 
 /// Dictionaries within each other are followed so deep.
 const DEPTH: usize = 16;
@@ -41,7 +42,8 @@ trait Storages {
 /// Reads the zip form: `data.pkl` and one file per storage.
 pub(super) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Contents> {
     let fail = |what: String| Error::file(path, what);
-    let mut zip = zip::ZipArchive::new(Cursor::new(bytes)).map_err(|e| fail(format!("not a whole zip archive ({e}); get it anew")))?;
+    let mut zip = zip::ZipArchive::new(Cursor::new(bytes))
+        .map_err(|e| fail(format!("not a whole zip archive ({e}); get it anew")))?;
     let names = zip.file_names().map(|n| n.map(|n| n.into_owned())).collect::<Result<Vec<_>, _>>();
     let names = names.map_err(|e| fail(format!("not a whole zip archive ({e}); get it anew")))?;
     let Some(root) = names.iter().find_map(|n| n.strip_suffix("data.pkl")) else {
@@ -53,7 +55,8 @@ pub(super) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Contents> {
         };
         return Err(fail(what.to_owned()));
     };
-    if names.iter().any(|n| n.starts_with(&format!("{root}code/")) || n.ends_with("constants.pkl")) {
+    if names.iter().any(|n| n.starts_with(&format!("{root}code/")) || n.ends_with("constants.pkl"))
+    {
         let what = "it is a TorchScript archive, which holds code; save its tensors in Python: \
                     torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')";
         return Err(fail(what.to_owned()));
@@ -62,9 +65,12 @@ pub(super) fn read_zip(path: &Path, bytes: &[u8]) -> Result<Contents> {
     let mut storages = Zip { zip: &mut zip, root };
     let data = storages.entry("data.pkl").map_err(&fail)?;
     if storages.entry("byteorder").is_ok_and(|order| order.starts_with(b"big")) {
-        return Err(fail("its numbers are big-endian, which is not supported; save it anew".into()));
+        return Err(fail(
+            "its numbers are big-endian, which is not supported; save it anew".into(),
+        ));
     }
-    let pickle = Pickle::parse(&data).map_err(|e| fail(format!("not a readable checkpoint: {e}")))?;
+    let pickle =
+        Pickle::parse(&data).map_err(|e| fail(format!("not a readable checkpoint: {e}")))?;
     contents(path, &pickle, &mut storages)
 }
 
@@ -78,7 +84,9 @@ impl Zip<'_, '_> {
     /// its end.
     fn entry(&mut self, name: &str) -> Result<Vec<u8>, String> {
         let whole = format!("{}{name}", self.root);
-        let bad = |e: &dyn std::fmt::Display| format!("its part {whole} cannot be read ({e}); get it anew");
+        let bad = |e: &dyn std::fmt::Display| {
+            format!("its part {whole} cannot be read ({e}); get it anew")
+        };
         let mut file = self.zip.by_name(&whole).map_err(|e| bad(&e))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| bad(&e))?;
@@ -90,7 +98,10 @@ impl Storages for Zip<'_, '_> {
     fn read(&mut self, key: &str, bytes: usize) -> Result<Vec<u8>, String> {
         let data = self.entry(&format!("data/{key}"))?;
         if data.len() < bytes {
-            return Err(format!("its storage {key} has {} of {bytes} bytes; get it anew", data.len()));
+            return Err(format!(
+                "its storage {key} has {} of {bytes} bytes; get it anew",
+                data.len()
+            ));
         }
         Ok(data)
     }
@@ -117,16 +128,22 @@ pub(super) fn read_legacy(path: &Path, bytes: &[u8]) -> Result<Contents> {
     let keys = keys.root().texts().map_err(fail)?;
     let views = views(path, &object)?;
     let mut storages = Legacy { bytes, places: HashMap::new() };
-    let widths: HashMap<&str, usize> = views.all.iter().filter_map(|(_, v)| Some((v.storage.as_str(), width(&v.dtype)?))).collect();
+    let widths: HashMap<&str, usize> = views
+        .all
+        .iter()
+        .filter_map(|(_, v)| Some((v.storage.as_str(), width(&v.dtype)?)))
+        .collect();
     for key in &keys {
         let count = bytes.get(at..at.saturating_add(8)).and_then(|b| b.try_into().ok());
         let count = count.map(i64::from_le_bytes).and_then(|n| usize::try_from(n).ok());
         at = at.saturating_add(8);
         // A storage that no tensor is in still takes its place.
-        let width = widths.get(key.as_str()).copied().or_else(|| views.passed_over.get(key).copied());
+        let width =
+            widths.get(key.as_str()).copied().or_else(|| views.passed_over.get(key).copied());
         let bytes_of = count.zip(width).and_then(|(n, w)| n.checked_mul(w));
         let end = bytes_of.and_then(|n| at.checked_add(n)).filter(|end| *end <= bytes.len());
-        let end = end.ok_or_else(|| fail(format!("its storage {key} ends too early; get it anew")))?;
+        let end =
+            end.ok_or_else(|| fail(format!("its storage {key} ends too early; get it anew")))?;
         storages.places.insert(key.clone(), (at, end));
         at = end;
     }
@@ -143,7 +160,10 @@ impl Storages for Legacy<'_> {
         let (begin, end) = self.places.get(key).ok_or(format!("its storage {key} is missing"))?;
         let data = &self.bytes[*begin..*end];
         if data.len() < bytes {
-            return Err(format!("its storage {key} has {} of {bytes} bytes; get it anew", data.len()));
+            return Err(format!(
+                "its storage {key} has {} of {bytes} bytes; get it anew",
+                data.len()
+            ));
         }
         Ok(data.to_vec())
     }
@@ -186,7 +206,9 @@ fn walk(views: &mut Views, name: &str, node: Node, depth: usize, skip: bool) -> 
     let join = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
     if let Some(entries) = node.entries() {
         for (key, value) in entries {
-            let Some(key) = key.text().or_else(|| key.size().map(|n| n.to_string())) else { continue };
+            let Some(key) = key.text().or_else(|| key.size().map(|n| n.to_string())) else {
+                continue;
+            };
             let training = depth == 0 && TRAINING.contains(&key.as_str());
             let before = views.passed_over.len();
             walk(views, &join(&key), value, depth + 1, skip || training)?;
@@ -204,7 +226,9 @@ fn walk(views: &mut Views, name: &str, node: Node, depth: usize, skip: bool) -> 
                 views.passed_over.insert(view.storage, width(&view.dtype).unwrap_or(1));
             }
             Ok(view) => views.all.push((name.to_owned(), view)),
-            Err(why) => views.unusable.push((name.to_owned(), Stored::Unusable { shape: vec![], why })),
+            Err(why) => {
+                views.unusable.push((name.to_owned(), Stored::Unusable { shape: vec![], why }))
+            }
         }
     } else if let Some((_, Some(state))) = node.parts() {
         // A whole module: its parameters and buffers, then its modules.
@@ -222,11 +246,15 @@ fn tensor(node: Node) -> Option<Result<View, String>> {
     let name = &node.object()?.name;
     let (arguments, _) = node.parts()?;
     match &**name {
-        "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => tensor(*arguments.first()?),
-        "torch._tensor._rebuild_from_type_v2" => match (arguments.first()?.value, arguments.get(2)?) {
-            (Value::Name(name), inner) => view(name, &inner.items()?),
-            _ => None,
-        },
+        "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state" => {
+            tensor(*arguments.first()?)
+        }
+        "torch._tensor._rebuild_from_type_v2" => {
+            match (arguments.first()?.value, arguments.get(2)?) {
+                (Value::Name(name), inner) => view(name, &inner.items()?),
+                _ => None,
+            }
+        }
         name => view(name, &arguments),
     }
 }
@@ -337,25 +365,33 @@ impl View {
         let unusable = |why: &str| Stored::Unusable { shape: shape.clone(), why: why.to_owned() };
         let count = shape.iter().try_fold(1usize, |n, s| n.checked_mul(*s));
         let available = storage.len() / width;
-        let Some(count) = count.filter(|n| *n <= available && shape.len() == self.stride.len()) else {
+        let Some(count) = count.filter(|n| *n <= available && shape.len() == self.stride.len())
+        else {
             return Ok(unusable("is larger than its storage, or damaged"));
         };
         if count == 0 {
             return Ok(Stored::Tensor(Tensor::zeros(shape, dtype, &Device::Cpu)?));
         }
-        let last =
-            shape.iter().zip(&self.stride).try_fold(self.offset, |at, (size, stride)| at.checked_add((size - 1).checked_mul(*stride)?));
+        let last = shape.iter().zip(&self.stride).try_fold(self.offset, |at, (size, stride)| {
+            at.checked_add((size - 1).checked_mul(*stride)?)
+        });
         if last.is_none_or(|last| last >= available) {
             return Ok(unusable("reaches beyond its storage"));
         }
         if self.is_contiguous() {
             let bytes = &storage[self.offset * width..(self.offset + count) * width];
-            return Ok(Stored::Tensor(Tensor::from_raw_buffer(bytes, dtype, &shape, &Device::Cpu)?));
+            return Ok(Stored::Tensor(Tensor::from_raw_buffer(
+                bytes,
+                dtype,
+                &shape,
+                &Device::Cpu,
+            )?));
         }
         let mut bytes = Vec::with_capacity(count * width);
         let mut index = vec![0; shape.len()];
         for _ in 0..count {
-            let at = index.iter().zip(&self.stride).map(|(i, s)| i * s).sum::<usize>() + self.offset;
+            let at =
+                index.iter().zip(&self.stride).map(|(i, s)| i * s).sum::<usize>() + self.offset;
             bytes.extend_from_slice(&storage[at * width..(at + 1) * width]);
             for (i, size) in index.iter_mut().zip(&shape).rev() {
                 *i += 1;

@@ -34,10 +34,25 @@ const NAMES: [(&str, &[&str]); 4] = [
     ),
     (
         "label",
-        &["class", "class_id", "class_name", "classname", "category", "category_id", "label_id", "label_name", "labels", "target", "y"],
+        &[
+            "class",
+            "class_id",
+            "class_name",
+            "classname",
+            "category",
+            "category_id",
+            "label_id",
+            "label_name",
+            "labels",
+            "target",
+            "y",
+        ],
     ),
     ("domain", &["style", "source", "environment", "domain_id", "domain_name"]),
-    ("split", &["set", "subset", "partition", "phase", "mode", "usage", "fold", "is_train", "train_test"]),
+    (
+        "split",
+        &["set", "subset", "partition", "phase", "mode", "usage", "fold", "is_train", "train_test"],
+    ),
 ];
 
 /// The columns of a manifest.
@@ -61,14 +76,18 @@ impl Columns {
     }
 
     fn named(cells: &[&str], random: bool, blanks: bool) -> Result<Self, String> {
-        let renames: Vec<String> = cells.iter().filter_map(|c| Some(format!("{c} to {}", meant(c)?))).collect();
+        let renames: Vec<String> =
+            cells.iter().filter_map(|c| Some(format!("{c} to {}", meant(c)?))).collect();
         if !renames.is_empty() {
             return Err(format!("this header has other names: rename {}", renames.join(", ")));
         }
         let known = NAMES.map(|(name, _)| name);
         for (i, cell) in cells.iter().enumerate() {
             if cell.is_empty() {
-                return Err(format!("column {} has no name; if it is a row number (pandas: index=False leaves it out), remove it", i + 1));
+                return Err(format!(
+                    "column {} has no name; if it is a row number (pandas: index=False leaves it out), remove it",
+                    i + 1
+                ));
             }
             if !known.iter().any(|k| k.eq_ignore_ascii_case(cell)) {
                 return Err(Error::unknown("column", cell, known).to_string());
@@ -78,12 +97,20 @@ impl Columns {
             }
         }
         let find = |name: &str| cells.iter().position(|c| c.eq_ignore_ascii_case(name));
-        let need = |name: &str| find(name).ok_or_else(|| format!("there is no column '{name}'; add it"));
+        let need =
+            |name: &str| find(name).ok_or_else(|| format!("there is no column '{name}'; add it"));
         let split = find("split");
         if split.is_none() && !random {
             return Err("there is no column 'split' (train or test); add it, or choose split = \"random-80-20\"".into());
         }
-        Ok(Self { count: cells.len(), path: need("path")?, label: need("label")?, domain: find("domain"), split, blanks })
+        Ok(Self {
+            count: cells.len(),
+            path: need("path")?,
+            label: need("label")?,
+            domain: find("domain"),
+            split,
+            blanks,
+        })
     }
 
     fn counted(count: usize, random: bool, blanks: bool) -> Result<Self, String> {
@@ -91,7 +118,11 @@ impl Columns {
             (2, true) => (None, None),
             (3, _) => (None, Some(2)),
             (4, _) => (Some(2), Some(3)),
-            (n, true) => return Err(format!("{n} columns; expected path,label or path,label[,domain],split")),
+            (n, true) => {
+                return Err(format!(
+                    "{n} columns; expected path,label or path,label[,domain],split"
+                ));
+            }
             (n, false) => return Err(format!("{n} columns; expected path,label[,domain],split")),
         };
         Ok(Self { count, path: 0, label: 1, domain, split, blanks })
@@ -105,17 +136,26 @@ impl Columns {
         };
         if let Some(cell) = cells.iter().find(|c| c.contains('\n')) {
             let begin: String = cell.chars().take(30).collect();
-            return Err(format!("a quote is opened and not closed on the same line: \"{}…", begin.replace('\n', " ")));
+            return Err(format!(
+                "a quote is opened and not closed on the same line: \"{}…",
+                begin.replace('\n', " ")
+            ));
         }
         if cells.len() != self.count {
-            return Err(format!("{} columns, where the first line has {}{quotes}", cells.len(), self.count));
+            return Err(format!(
+                "{} columns, where the first line has {}{quotes}",
+                cells.len(),
+                self.count
+            ));
         }
         let [path, label] = [cells[self.path], cells[self.label]];
         if path.is_empty() || label.is_empty() {
             return Err("the path or the label is empty".into());
         }
         if is_path(label) || (self.blanks && label.contains('/')) {
-            return Err(format!("'{label}' stands where the label should, and looks like a path{quotes}"));
+            return Err(format!(
+                "'{label}' stands where the label should, and looks like a path{quotes}"
+            ));
         }
         if label.parse::<i128>().is_ok_and(|n| n < 0) {
             return Err(format!("label {label} is out of range: labels are numbered from 0"));
@@ -134,23 +174,25 @@ fn side(cell: &str) -> Result<Split, String> {
     match cell.to_lowercase().as_str() {
         "train" | "training" => Ok(Split::Train),
         "test" | "testing" => Ok(Split::Test),
-        "val" | "valid" | "validation" => {
-            Err(format!("split '{cell}': expected train or test; an image for validation belongs to one of them: say to which"))
-        }
+        "val" | "valid" | "validation" => Err(format!(
+            "split '{cell}': expected train or test; an image for validation belongs to one of them: say to which"
+        )),
         _ => Err(format!("split '{cell}': expected train or test")),
     }
 }
 
 /// Whether a first line names columns: by two of their names, ours or others'.
 fn is_header(cells: &[&str]) -> bool {
-    let plain = |c: &&str| NAMES.iter().any(|(name, _)| name.eq_ignore_ascii_case(c)) || meant(c).is_some();
+    let plain =
+        |c: &&str| NAMES.iter().any(|(name, _)| name.eq_ignore_ascii_case(c)) || meant(c).is_some();
     cells.iter().filter(|c| plain(c)).count() >= 2
 }
 
 /// What a column of another program is called here.
 fn meant(cell: &str) -> Option<&'static str> {
     let cell = cell.trim_start_matches('#').trim().to_lowercase().replace(['-', ' '], "_");
-    let other = |(name, others): &(&'static str, &[&str])| others.contains(&cell.as_str()).then_some(*name);
+    let other =
+        |(name, others): &(&'static str, &[&str])| others.contains(&cell.as_str()).then_some(*name);
     NAMES.iter().find_map(other)
 }
 

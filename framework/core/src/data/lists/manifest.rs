@@ -24,18 +24,36 @@ pub fn read_manifest(file: &Path, root: &Path, split: &SplitId) -> Result<FileSe
     let text = read_text(file)?;
     let random = matches!(split, SplitId::Random(_));
     let folder = Root::new(root);
-    let rows = rows(&text, file, random, &folder).map_err(|(line, what)| Error::file(file, format!("line {line}: {what}")))?;
+    let rows = rows(&text, file, random, &folder)
+        .map_err(|(line, what)| Error::file(file, format!("line {line}: {what}")))?;
     if rows.is_empty() {
-        return Err(Error::file(file, "it names no image; expected lines path,label[,domain],split"));
+        return Err(Error::file(
+            file,
+            "it names no image; expected lines path,label[,domain],split",
+        ));
     }
     let one = |what: String| Error::file(file, what);
     refuse_both_forms(&rows, &folder).map_err(one)?;
     let labels = numbered(rows.iter().map(|r| (r.label.as_str(), r.line)), "class").map_err(one)?;
-    let domains = numbered(rows.iter().map(|r| (r.domain.as_str(), r.line)), "domain").map_err(one)?;
-    let set = FileSet::new(labels.names, domains.names, vec![root.to_path_buf()], vec![file.to_path_buf()]).hinting(labels.hint);
-    let images = rows.into_iter().zip(labels.numbers).zip(domains.numbers).map(|((row, label), domain)| {
-        (row.split, (Sample { key: row.path, label, domain }, Place { folder: 0, list: Some(0), line: row.line }))
-    });
+    let domains =
+        numbered(rows.iter().map(|r| (r.domain.as_str(), r.line)), "domain").map_err(one)?;
+    let set = FileSet::new(
+        labels.names,
+        domains.names,
+        vec![root.to_path_buf()],
+        vec![file.to_path_buf()],
+    )
+    .hinting(labels.hint);
+    let images =
+        rows.into_iter().zip(labels.numbers).zip(domains.numbers).map(|((row, label), domain)| {
+            (
+                row.split,
+                (
+                    Sample { key: row.path, label, domain },
+                    Place { folder: 0, list: Some(0), line: row.line },
+                ),
+            )
+        });
     Ok(set.with_split(images.collect::<Vec<(Split, _)>>(), split))
 }
 
@@ -72,7 +90,12 @@ impl Separator {
 
     fn reader(self, text: &str) -> csv::Reader<&[u8]> {
         let mut builder = csv::ReaderBuilder::new();
-        builder.has_headers(false).flexible(true).trim(csv::Trim::All).delimiter(self.byte()).from_reader(text.as_bytes())
+        builder
+            .has_headers(false)
+            .flexible(true)
+            .trim(csv::Trim::All)
+            .delimiter(self.byte())
+            .from_reader(text.as_bytes())
     }
 
     /// The cells of a record; several blanks are one.
@@ -89,7 +112,11 @@ type Form = (Separator, Columns, bool);
 
 /// The rows of a manifest, or the line and what is wrong with it.
 fn rows(text: &str, file: &Path, random: bool, root: &Root) -> Result<Vec<Row>, At> {
-    let Some((separator, columns, header)) = columns(text, Separator::promised(file), random, root)? else { return Ok(Vec::new()) };
+    let Some((separator, columns, header)) =
+        columns(text, Separator::promised(file), random, root)?
+    else {
+        return Ok(Vec::new());
+    };
     let mut reader = separator.reader(text);
     let (mut rows, mut record, mut first) = (Vec::new(), csv::StringRecord::new(), true);
     while reader.read_record(&mut record).map_err(|e| (0, format!("cannot be parsed: {e}")))? {
@@ -118,7 +145,9 @@ fn columns(text: &str, promised: Separator, random: bool, root: &Root) -> Result
         let found = Columns::of(&cells, random, blanks).and_then(|(columns, header)| {
             let glued = |c: &&str| blanks && (c.ends_with([',', ';']) || c.contains('\t'));
             match cells.iter().find(|c| glued(c)) {
-                Some(cell) => Err(format!("'{cell}': separate the cells either by blanks or by commas")),
+                Some(cell) => {
+                    Err(format!("'{cell}': separate the cells either by blanks or by commas"))
+                }
                 None if header => Ok((columns, true)),
                 None => columns.row(&cells, line, root).map(|_| (columns, false)),
             }
@@ -126,7 +155,9 @@ fn columns(text: &str, promised: Separator, random: bool, root: &Root) -> Result
         match found {
             Ok((columns, header)) => return Ok(Some((separator, columns, header))),
             // The reading with the most cells is what was meant.
-            Err(what) if worst.as_ref().is_none_or(|(count, ..)| cells.len() > *count) => worst = Some((cells.len(), line, what)),
+            Err(what) if worst.as_ref().is_none_or(|(count, ..)| cells.len() > *count) => {
+                worst = Some((cells.len(), line, what))
+            }
             Err(_) => {}
         }
     }
@@ -149,13 +180,20 @@ fn first_record(text: &str, separator: Separator) -> Option<(csv::StringRecord, 
 /// An error if a file outside of the root is named by an absolute path on one line and by `..` on
 /// another.
 fn refuse_both_forms(rows: &[Row], root: &Root) -> Result<(), String> {
-    let absolute: HashMap<&str, u32> = rows.iter().filter(|r| r.path.starts_with('/')).map(|r| (r.path.as_str(), r.line)).collect();
+    let absolute: HashMap<&str, u32> = rows
+        .iter()
+        .filter(|r| r.path.starts_with('/'))
+        .map(|r| (r.path.as_str(), r.line))
+        .collect();
     if absolute.is_empty() {
         return Ok(());
     }
     for row in rows.iter().filter(|r| r.path.starts_with("../")) {
         if let Some(line) = absolute.get(root.absolute(&row.path).as_str()) {
-            return Err(format!("lines {line} and {} name the same file, {}; take one of them off the list", row.line, row.path));
+            return Err(format!(
+                "lines {line} and {} name the same file, {}; take one of them off the list",
+                row.line, row.path
+            ));
         }
     }
     Ok(())
@@ -169,24 +207,41 @@ mod tests {
     fn manifest(name: &str, text: &str, split: &str) -> Result<FileSet> {
         let root = tempfile::tempdir().expect("folder");
         let file = root.path().join(name);
-        std::fs::write(&file, text.replace("ROOT", &root.path().display().to_string())).expect("file");
+        std::fs::write(&file, text.replace("ROOT", &root.path().display().to_string()))
+            .expect("file");
         read_manifest(&file, root.path(), &split.parse().expect("split"))
     }
 
     fn keys(set: &FileSet) -> Vec<&str> {
-        [Split::Train, Split::Test].into_iter().flat_map(|s| set.samples(s)).map(|s| s.key.as_str()).collect()
+        [Split::Train, Split::Test]
+            .into_iter()
+            .flat_map(|s| set.samples(s))
+            .map(|s| s.key.as_str())
+            .collect()
     }
 
     #[test]
     fn manifests_of_every_form_are_read() {
-        let a = manifest("m.csv", "a.jpg,cat,train\nb.jpg,dog,test\n", "manifest").expect("three columns");
+        let a = manifest("m.csv", "a.jpg,cat,train\nb.jpg,dog,test\n", "manifest")
+            .expect("three columns");
         assert_eq!(a.class_names(), ["cat", "dog"]);
         assert_eq!((a.samples(Split::Train)[0].label, a.samples(Split::Test)[0].label), (0, 1));
-        let b = manifest("m.txt", "x/a.jpg 1 photo train\nx/b.jpg 0 sketch test\n", "manifest").expect("four columns");
-        assert_eq!((b.class_names().len(), b.domain_names()), (2, ["photo".to_owned(), "sketch".to_owned()].as_slice()));
-        let c = manifest("m.csv", "split,label,path\ntrain,0,a.jpg\ntest,0,\"b,c.jpg\"\n", "manifest").expect("header");
+        let b = manifest("m.txt", "x/a.jpg 1 photo train\nx/b.jpg 0 sketch test\n", "manifest")
+            .expect("four columns");
+        assert_eq!(
+            (b.class_names().len(), b.domain_names()),
+            (2, ["photo".to_owned(), "sketch".to_owned()].as_slice())
+        );
+        let c =
+            manifest("m.csv", "split,label,path\ntrain,0,a.jpg\ntest,0,\"b,c.jpg\"\n", "manifest")
+                .expect("header");
         assert_eq!(c.samples(Split::Test)[0].key, "b,c.jpg");
-        let d = manifest("m.csv", "path,label\n0.jpg,0\n1.jpg,0\n2.jpg,0\n3.jpg,0\n4.jpg,0\n", "random-80-20:1").expect("random");
+        let d = manifest(
+            "m.csv",
+            "path,label\n0.jpg,0\n1.jpg,0\n2.jpg,0\n3.jpg,0\n4.jpg,0\n",
+            "random-80-20:1",
+        )
+        .expect("random");
         assert_eq!((d.samples(Split::Train).len(), d.samples(Split::Test).len()), (4, 1));
     }
 
@@ -202,7 +257,10 @@ mod tests {
             ("m.txt", "p q/a.jpg, cat, train\nb.jpg, dog, test\n"),
             ("m.txt", "\"p q/a.jpg\" cat train\nb.jpg  dog   test\n"),
             ("m.lst", "\n\n\"p q/a.jpg\" cat Train\nb.jpg dog TEST\n"),
-            ("m.csv", "\u{feff}path,label,split\r\np q/a.jpg,cat,training\r\nb.jpg,dog,testing\r\n"),
+            (
+                "m.csv",
+                "\u{feff}path,label,split\r\np q/a.jpg,cat,training\r\nb.jpg,dog,testing\r\n",
+            ),
             ("m.csv", "p q\\a.jpg,cat,train\n.\\b.jpg,dog,test\n"),
         ] {
             let set = manifest(name, text, "listed").unwrap_or_else(|e| panic!("{text}: {e}"));
@@ -222,9 +280,16 @@ mod tests {
             "ROOT/x/a.jpg,0,train\nROOT/./b.jpg,0,test\n",
             "y/../x/a.jpg,0,train\n/../ROOT/b.jpg,0,test\n",
         ] {
-            assert_eq!(keys(&manifest("m.csv", text, "listed").expect(text)), keys(&plain), "{text}");
+            assert_eq!(
+                keys(&manifest("m.csv", text, "listed").expect(text)),
+                keys(&plain),
+                "{text}"
+            );
         }
-        let both = manifest("m.csv", "ROOT/../x.jpg,0,train\n../x.jpg,0,test\n", "listed").err().expect("one file").to_string();
+        let both = manifest("m.csv", "ROOT/../x.jpg,0,train\n../x.jpg,0,test\n", "listed")
+            .err()
+            .expect("one file")
+            .to_string();
         assert!(both.contains("lines 1 and 2 name the same file"), "{both}");
     }
 
@@ -242,13 +307,33 @@ mod tests {
                 "filename,class,set\na.jpg,cat,train\n",
                 "line 1: this header has other names: rename filename to path, class to label, set to split",
             ),
-            ("m.csv", "img_path;category;split\na.jpg;0;train\n", "rename img_path to path, category to label"),
-            ("m.txt", "image label_id fold\na.jpg 0 train\n", "rename image to path, label_id to label, fold to split"),
+            (
+                "m.csv",
+                "img_path;category;split\na.jpg;0;train\n",
+                "rename img_path to path, category to label",
+            ),
+            (
+                "m.txt",
+                "image label_id fold\na.jpg 0 train\n",
+                "rename image to path, label_id to label, fold to split",
+            ),
             ("m.csv", ",path,label,split\n0,a.jpg,cat,train\n", "column 1 has no name"),
             ("m.csv", "path,label,label,split\n", "two columns are called 'label'"),
-            ("m.txt", "my cat/1.jpg 0 train\n", "looks like a path; a path with a blank in it stands in quotes"),
-            ("m.txt", "a.jpg 0 train\nmy cat/1.jpg 0 train\n", "line 2: 4 columns, where the first line has 3; a path with a blank"),
-            ("m.csv", "a.jpg,0,train\n\"b.jpg,0,train\nc.jpg,0,test\n", "line 2: a quote is opened and not closed"),
+            (
+                "m.txt",
+                "my cat/1.jpg 0 train\n",
+                "looks like a path; a path with a blank in it stands in quotes",
+            ),
+            (
+                "m.txt",
+                "a.jpg 0 train\nmy cat/1.jpg 0 train\n",
+                "line 2: 4 columns, where the first line has 3; a path with a blank",
+            ),
+            (
+                "m.csv",
+                "a.jpg,0,train\n\"b.jpg,0,train\nc.jpg,0,test\n",
+                "line 2: a quote is opened and not closed",
+            ),
             ("m.csv", "0,a.jpg,train\n", "'a.jpg' stands where the label should"),
             ("m.csv", "a.jpg,0,train\n./,0,test\n", "line 2: './' names a folder"),
             ("m.csv", "a.jpg,4,train\nb.jpg,04,test\n", "line 2: class '04' is '4' on line 1"),
@@ -256,13 +341,17 @@ mod tests {
             let message = manifest(name, text, "manifest").err().expect(text).to_string();
             assert!(message.contains(part) && message.contains(name), "{message}");
         }
-        let random = manifest("m.csv", "filename,class\na.jpg,cat\n", "random-80-20").err().expect("a foreign header").to_string();
+        let random = manifest("m.csv", "filename,class\na.jpg,cat\n", "random-80-20")
+            .err()
+            .expect("a foreign header")
+            .to_string();
         assert!(random.contains("rename filename to path, class to label"), "{random}");
     }
 
     #[test]
     fn labels_that_count_from_1_are_asked_about_where_they_do_harm() {
-        let set = manifest("m.csv", "a.jpg,1,train\nb.jpg,2,test\n", "listed").expect("as they are");
+        let set =
+            manifest("m.csv", "a.jpg,1,train\nb.jpg,2,test\n", "listed").expect("as they are");
         assert_eq!(set.class_names().len(), 3);
         assert!(set.empty_class_hint().expect("hint").contains("do they count from 1?"));
     }

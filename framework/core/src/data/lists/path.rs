@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// A relative or absolute path without empty parts, `.` and, as far as its own text goes, `..`.
 pub(super) fn canonical(path: &str) -> Cow<'_, str> {
-    let odd = path.starts_with('.') || path.ends_with('/') || path.contains("//") || path.contains("/.");
+    let odd =
+        path.starts_with('.') || path.ends_with('/') || path.contains("//") || path.contains("/.");
     if !odd {
         return Cow::Borrowed(path);
     }
@@ -52,7 +53,8 @@ impl Root {
         if !plain.starts_with('/') {
             return plain.into_owned();
         }
-        let below = self.names.iter().find_map(|name| plain.strip_prefix(name.as_str())?.strip_prefix('/'));
+        let below =
+            self.names.iter().find_map(|name| plain.strip_prefix(name.as_str())?.strip_prefix('/'));
         below.map_or_else(|| plain.to_string(), str::to_owned)
     }
 
@@ -96,7 +98,10 @@ mod tests {
         assert_eq!(root.key(".\\train\\a.png"), "train/a.png");
         assert_eq!(root.absolute("../b.png"), canonical(&whole("../b.png")));
         // A folder whose name begins alike is another one.
-        assert_eq!(root.key(&format!("{}2/a.png", folder.path().display())), format!("{}2/a.png", folder.path().display()));
+        assert_eq!(
+            root.key(&format!("{}2/a.png", folder.path().display())),
+            format!("{}2/a.png", folder.path().display())
+        );
         #[cfg(unix)]
         {
             std::fs::write(folder.path().join("odd\\name.png"), b"x").expect("file");

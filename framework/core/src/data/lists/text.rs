@@ -28,18 +28,25 @@ fn text_of(mut bytes: Vec<u8>, file: &Path) -> Result<String> {
         bytes.drain(..3);
     }
     if is_utf16(&bytes) {
-        let what = "this is UTF-16 text, as some editors and PowerShell write it; save the list as UTF-8";
+        let what =
+            "this is UTF-16 text, as some editors and PowerShell write it; save the list as UTF-8";
         return Err(Error::file(file, what));
     }
     if let Some(at) = bytes.iter().position(|b| *b == 0) {
         let line = line_at(&bytes, at);
-        return Err(Error::file(file, format!("line {line}: a zero byte: this is no text; is it the right file?")));
+        return Err(Error::file(
+            file,
+            format!("line {line}: a zero byte: this is no text; is it the right file?"),
+        ));
     }
     let text = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let line = line_at(e.as_bytes(), at);
         let byte = e.as_bytes()[at];
-        Error::file(file, format!("line {line}: byte {byte:#04x} is not UTF-8 text; save the list as UTF-8"))
+        Error::file(
+            file,
+            format!("line {line}: byte {byte:#04x} is not UTF-8 text; save the list as UTF-8"),
+        )
     })?;
     Ok(match text.contains('\r') {
         true => text.replace("\r\n", "\n").replace('\r', "\n"),
@@ -50,7 +57,9 @@ fn text_of(mut bytes: Vec<u8>, file: &Path) -> Result<String> {
 /// Whether a text has UTF-16's mark, or a zero byte in every other place of its beginning.
 fn is_utf16(bytes: &[u8]) -> bool {
     let zeros = |from: usize| bytes.iter().skip(from).step_by(2).take(8).all(|b| *b == 0);
-    bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) || (bytes.len() >= 4 && (zeros(0) || zeros(1)))
+    bytes.starts_with(&[0xff, 0xfe])
+        || bytes.starts_with(&[0xfe, 0xff])
+        || (bytes.len() >= 4 && (zeros(0) || zeros(1)))
 }
 
 fn line_at(bytes: &[u8], at: usize) -> usize {

@@ -60,7 +60,9 @@ impl<T: Float> Aligned<T> {
         }
         let layout = Self::layout(len);
         // SAFETY: the layout is not empty.
-        let Some(start) = NonNull::new(unsafe { alloc(layout) }.cast::<T>()) else { handle_alloc_error(layout) };
+        let Some(start) = NonNull::new(unsafe { alloc(layout) }.cast::<T>()) else {
+            handle_alloc_error(layout)
+        };
         // The advice must come before the first write.
         large_pages(start.as_ptr(), layout.size(), Pages::WhenTouched);
         // SAFETY: room for `len` numbers; all bits zero are the number 0 in the types that `Float`
@@ -111,7 +113,8 @@ pub(crate) fn large_pages<T>(start: *const T, bytes: usize, when: Pages) {
 /// Prefetches values that will soon be read.
 pub(crate) fn fetch<T>(values: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE / size_of::<T>()).chain(values.last().map(std::slice::from_ref)) {
+    for line in values.chunks(LINE / size_of::<T>()).chain(values.last().map(std::slice::from_ref))
+    {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         // SAFETY: fetching ahead reads nothing as far as the program can tell.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn begins_at_a_line_or_a_large_page_and_holds_zeros() {
-        for (len, alignment) in [(1, LINE), (1000, LINE), (LARGE_PAGE / 4, LARGE_PAGE), (LARGE_PAGE, LARGE_PAGE)] {
+        for (len, alignment) in
+            [(1, LINE), (1000, LINE), (LARGE_PAGE / 4, LARGE_PAGE), (LARGE_PAGE, LARGE_PAGE)]
+        {
             let mut memory = Aligned::<f32>::new(len);
             assert_eq!((memory.len(), memory.values().as_ptr().addr() % alignment), (len, 0));
             assert!(memory.values().iter().all(|v| *v == 0.0));

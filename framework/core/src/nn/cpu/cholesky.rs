@@ -5,9 +5,13 @@
 
 use candle_core::{DType, Device, Tensor};
 use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt::factor::{LltRegularization, cholesky_in_place, cholesky_in_place_scratch};
+use faer::linalg::cholesky::llt::factor::{
+    LltRegularization, cholesky_in_place, cholesky_in_place_scratch,
+};
 use faer::linalg::matmul::triangular::{self, BlockStructure};
-use faer::linalg::triangular_solve::{solve_lower_triangular_in_place, solve_upper_triangular_in_place};
+use faer::linalg::triangular_solve::{
+    solve_lower_triangular_in_place, solve_upper_triangular_in_place,
+};
 use faer::reborrow::ReborrowMut;
 use faer::{Accum, Mat, MatMut, MatRef, Par, Spec};
 use rayon::prelude::*;
@@ -41,7 +45,8 @@ pub struct Cholesky {
 /// Values of a matrix (rows, columns) in row-major order, all finite.
 fn values(tensor: &Tensor) -> Result<(usize, usize, Vec<f64>)> {
     let (rows, columns) = tensor.dims2()?;
-    let values = tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let values =
+        tensor.to_device(&Device::Cpu)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     if values.iter().any(|v| !v.is_finite()) {
         return Err(Error::Diverged("a matrix to be solved with is not finite".into()));
     }
@@ -57,7 +62,9 @@ impl Cholesky {
     pub fn new(a: &Tensor, ridge: f64) -> Result<Option<Self>> {
         let (n, columns, mut lower) = values(a)?;
         if n != columns {
-            return Err(Error::Protocol(format!("a matrix of {n}×{columns} has no Cholesky factor")));
+            return Err(Error::Protocol(format!(
+                "a matrix of {n}×{columns} has no Cholesky factor"
+            )));
         }
         (0..n).for_each(|i| lower[i * n + i] += ridge);
         Ok(factor(&mut lower, n, Threads::All).then_some(Self { n, lower }))
@@ -68,7 +75,8 @@ impl Cholesky {
     /// # Errors
     /// If the tensor cannot be made.
     pub fn upper(&self) -> Result<Tensor> {
-        let packed = Tensor::from_vec(packed_transpose::<f64>(&self.lower, self.n), ((),), &Device::Cpu)?;
+        let packed =
+            Tensor::from_vec(packed_transpose::<f64>(&self.lower, self.n), ((),), &Device::Cpu)?;
         Upper::of_packed(&packed, self.n, &Device::Cpu)?.whole(self.n)
     }
 
@@ -81,7 +89,9 @@ impl Cholesky {
         let (rows, m, mut x) = values(b)?;
         if rows != self.n {
             let n = self.n;
-            return Err(Error::Protocol(format!("a right-hand side of {rows} rows for {n} unknowns")));
+            return Err(Error::Protocol(format!(
+                "a right-hand side of {rows} rows for {n} unknowns"
+            )));
         }
         solve_in_place(&self.lower, self.n, &mut x, m);
         Ok(Tensor::from_vec(x, (rows, m), &Device::Cpu)?)
@@ -195,7 +205,11 @@ fn solve_in_place(lower: &[f64], n: usize, b: &mut [f64], m: usize) {
 /// [`Error::Diverged`] if A or B is not finite, or A not positive definite.
 pub fn solve_symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let factor = Cholesky::new(a, 0.0)?;
-    factor.ok_or_else(|| Error::Diverged("a matrix to be solved with is not positive definite".into()))?.solve(b)
+    factor
+        .ok_or_else(|| {
+            Error::Diverged("a matrix to be solved with is not positive definite".into())
+        })?
+        .solve(b)
 }
 
 #[cfg(test)]
@@ -203,12 +217,20 @@ mod tests {
     use super::*;
 
     fn worst(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar")
+        (a - b)
+            .expect("sub")
+            .abs()
+            .expect("abs")
+            .max_all()
+            .expect("max")
+            .to_scalar::<f64>()
+            .expect("scalar")
     }
 
     /// (H·Hᵀ, B) with some unknowns and right-hand sides.
     fn system(n: usize, m: usize) -> (Tensor, Tensor) {
-        let draw = |shape: (usize, usize)| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
+        let draw =
+            |shape: (usize, usize)| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
         let half = draw((n, n + 3));
         (half.matmul(&half.t().expect("t")).expect("mm"), draw((n, m)))
     }
@@ -217,8 +239,13 @@ mod tests {
     fn systems_of_one_and_of_several_blocks_are_solved() {
         for (n, m) in [(1, 1), (5, 2), (BLOCK, 3), (BLOCK + 1, 1), (3 * BLOCK + 17, 7)] {
             let (a, b) = system(n, m);
-            let ridged = (&a + Tensor::eye(n, DType::F64, &Device::Cpu).expect("eye")).expect("add");
-            let x = Cholesky::new(&a, 1.0).expect("finite").expect("positive definite").solve(&b).expect("solved");
+            let ridged =
+                (&a + Tensor::eye(n, DType::F64, &Device::Cpu).expect("eye")).expect("add");
+            let x = Cholesky::new(&a, 1.0)
+                .expect("finite")
+                .expect("positive definite")
+                .solve(&b)
+                .expect("solved");
             assert!(worst(&ridged.matmul(&x).expect("mm"), &b) < 1e-8, "{n}×{m}");
             assert!(worst(&x, &solve_symmetric(&ridged, &b).expect("solved")) == 0.0);
         }
@@ -230,21 +257,39 @@ mod tests {
         let with = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
             pool.install(|| {
-                Cholesky::new(&a, 0.1).expect("finite").expect("factor").solve(&b).expect("x").to_vec2::<f64>().expect("values")
+                Cholesky::new(&a, 0.1)
+                    .expect("finite")
+                    .expect("factor")
+                    .solve(&b)
+                    .expect("x")
+                    .to_vec2::<f64>()
+                    .expect("values")
             })
         };
         assert_eq!(with(1), with(2));
         // Enough rows for several tasks; what lies above the diagonal is not read.
         let n = 4 * BLOCK + 40;
-        let mut values = system(n, 1).0.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
-        values.iter_mut().enumerate().filter(|(i, _)| i % n > i / n).for_each(|(_, v)| *v = f64::NAN);
+        let mut values =
+            system(n, 1).0.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+        values
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| i % n > i / n)
+            .for_each(|(_, v)| *v = f64::NAN);
         let lower = |threads: Threads, pool: usize| {
-            let (mut values, pool) = (values.clone(), rayon::ThreadPoolBuilder::new().num_threads(pool).build().expect("pool"));
+            let (mut values, pool) = (
+                values.clone(),
+                rayon::ThreadPoolBuilder::new().num_threads(pool).build().expect("pool"),
+            );
             assert!(pool.install(|| factor(&mut values, n, threads)));
             packed_transpose::<f64>(&values, n)
         };
         let one = lower(Threads::One, 1);
-        assert!(one.iter().all(|v| v.is_finite()) && one == lower(Threads::All, 1) && one == lower(Threads::All, 3));
+        assert!(
+            one.iter().all(|v| v.is_finite())
+                && one == lower(Threads::All, 1)
+                && one == lower(Threads::All, 3)
+        );
     }
 
     #[test]
@@ -253,10 +298,17 @@ mod tests {
         let half = Tensor::randn(0f64, 1.0, (n, n / 2), &Device::Cpu).expect("randn");
         let a = half.matmul(&half.t().expect("t")).expect("mm");
         let ridge = 1e-10 * n as f64;
-        let upper = Cholesky::new(&a, ridge).expect("finite").expect("positive definite").upper().expect("upper");
+        let upper = Cholesky::new(&a, ridge)
+            .expect("finite")
+            .expect("positive definite")
+            .upper()
+            .expect("upper");
         let product = upper.t().expect("t").matmul(&upper).expect("mm");
-        let ridged = (&a + (Tensor::eye(n, DType::F64, &Device::Cpu).expect("eye") * ridge).expect("mul")).expect("add");
-        let error = worst(&product, &ridged) / a.abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+        let ridged = (&a
+            + (Tensor::eye(n, DType::F64, &Device::Cpu).expect("eye") * ridge).expect("mul"))
+        .expect("add");
+        let error = worst(&product, &ridged)
+            / a.abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
         assert!(error < 1e-14, "{error}");
     }
 
@@ -266,6 +318,9 @@ mod tests {
         assert!(Cholesky::new(&bad, 0.0).expect("finite").is_none());
         assert!(Cholesky::new(&bad, 1.5).expect("finite").is_some());
         let nan = Tensor::new(&[[f64::NAN]], &Device::Cpu).expect("nan");
-        assert!(Cholesky::new(&nan, 0.0).is_err() && Cholesky::new(&bad.narrow(0, 0, 1).expect("row"), 0.0).is_err());
+        assert!(
+            Cholesky::new(&nan, 0.0).is_err()
+                && Cholesky::new(&bad.narrow(0, 0, 1).expect("row"), 0.0).is_err()
+        );
     }
 }

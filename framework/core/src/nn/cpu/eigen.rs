@@ -51,14 +51,17 @@ mod tests {
 
     /// A symmetric matrix of numbers without a pattern.
     fn symmetric(n: usize) -> Mat<f64> {
-        Mat::from_fn(n, n, |i, j| ((i.max(j) * 7919 + i.min(j) * 104_729) % 2003) as f64 / 1000.0 - 1.0)
+        Mat::from_fn(n, n, |i, j| {
+            ((i.max(j) * 7919 + i.min(j) * 104_729) % 2003) as f64 / 1000.0 - 1.0
+        })
     }
 
     #[test]
     fn vectors_are_orthonormal_and_give_the_matrix_back() {
         for n in [1, 2, 12, 65, 200] {
             let matrix = symmetric(n);
-            let SymmetricEigen { values, vectors } = SymmetricEigen::new(matrix.as_ref()).expect("finite");
+            let SymmetricEigen { values, vectors } =
+                SymmetricEigen::new(matrix.as_ref()).expect("finite");
             assert!(values.is_sorted(), "{n}");
             let scaled = Mat::from_fn(n, n, |i, j| vectors[(i, j)] * values[j]);
             let error = |found: Mat<f64>, expected: &Mat<f64>| (found - expected).norm_max();

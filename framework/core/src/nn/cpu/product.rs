@@ -71,14 +71,22 @@ pub(crate) struct Destination<'a, T> {
 }
 
 /// dst (m, n) = scale · a (m, k) · b (k, n), or dst += that product.
-pub(crate) fn product<T: Float>((m, n, k): (usize, usize, usize), dst: Destination<T>, a: Operand<T>, b: Operand<T>, scale: f64) {
+pub(crate) fn product<T: Float>(
+    (m, n, k): (usize, usize, usize),
+    dst: Destination<T>,
+    a: Operand<T>,
+    b: Operand<T>,
+    scale: f64,
+) {
     let add = dst.accumulate == Accumulate::Add;
     if m == 0 || n == 0 || k == 0 {
         debug_assert!(k > 0 || add, "an empty sum would have to clear the destination");
         return;
     }
     assert!(
-        dst.view.last(m, n) < dst.values.len() && a.view.last(m, k) < a.values.len() && b.view.last(k, n) < b.values.len(),
+        dst.view.last(m, n) < dst.values.len()
+            && a.view.last(m, k) < a.values.len()
+            && b.view.last(k, n) < b.values.len(),
         "a matrix reaches out of its slice"
     );
     // SAFETY: the assertion keeps every element that is read or written within the slices. `dst` is

@@ -260,7 +260,10 @@ mod tests {
     fn sums_and_maxima_count_every_element_once() {
         for n in [0, 1, 15, 16, 17, 100] {
             let values: Vec<f64> = (0..n).map(f64::from).collect();
-            assert_eq!(lane_sum([&values, &values], |[a, b]| a * b), values.iter().map(|v| v * v).sum::<f64>());
+            assert_eq!(
+                lane_sum([&values, &values], |[a, b]| a * b),
+                values.iter().map(|v| v * v).sum::<f64>()
+            );
             assert_eq!(lane_max(&values), values.last().copied().unwrap_or(f64::MIN));
         }
     }

@@ -36,8 +36,12 @@ impl Product {
     /// # Panics
     /// If a size is 0.
     pub fn speed(self, (m, n, k): (usize, usize, usize)) -> f64 {
-        let reach = |rows: usize, columns: usize, [row, column]: [usize; 2]| (rows - 1) * row + (columns - 1) * column + 1;
-        let numbers = |count: usize| (0..count).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect::<Vec<f32>>();
+        let reach = |rows: usize, columns: usize, [row, column]: [usize; 2]| {
+            (rows - 1) * row + (columns - 1) * column + 1
+        };
+        let numbers = |count: usize| {
+            (0..count).map(|i| (i * 7919 % 2003) as f32 / 1000.0 - 1.0).collect::<Vec<f32>>()
+        };
         let (left, right, width) = match self {
             Self::Strided { left, right, out } => (reach(m, k, left), reach(k, n, right), out),
             Self::LaidOut | Self::Frozen => (m * k, k * n, n),
@@ -53,8 +57,10 @@ impl Product {
             }
             (_, panels) => {
                 let columns = Columns { first: 0, count: n };
-                let right = panels.as_ref().map_or(Right::Rows(&b, n), |p| Right::Panels(p, columns));
-                let (left, base, room) = (Left { rows: m, values: &a, width: k }, Base::Zero, &mut room);
+                let right =
+                    panels.as_ref().map_or(Right::Rows(&b, n), |p| Right::Panels(p, columns));
+                let (left, base, room) =
+                    (Left { rows: m, values: &a, width: k }, Base::Zero, &mut room);
                 multiply(Job { left, right, depth: k, out: &mut out, out_width: n, base, room });
             }
         };

@@ -6,8 +6,14 @@ use crate::nn::cpu::simd::Float;
 use crate::{Error, Result};
 
 /// The contiguous values behind a storage and its layout.
-pub(crate) fn values<'a, T: Float>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [T]> {
-    let Some(all) = T::slice(storage) else { bail!("{op}: the inputs are not of one floating-point type") };
+pub(crate) fn values<'a, T: Float>(
+    op: &str,
+    storage: &'a CpuStorage,
+    layout: &Layout,
+) -> candle_core::Result<&'a [T]> {
+    let Some(all) = T::slice(storage) else {
+        bail!("{op}: the inputs are not of one floating-point type")
+    };
     match layout.contiguous_offsets() {
         Some((start, end)) => Ok(&all[start..end]),
         None => bail!("{op}: the input is not contiguous"),
@@ -41,5 +47,7 @@ pub(crate) fn with_values<T: Float, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> 
         return Ok(f(&all[start..end]));
     }
     let (dtype, device) = (tensor.dtype(), tensor.device());
-    Err(Error::Protocol(format!("tensors are not of one type on one device: one is {dtype:?} on {device:?}")))
+    Err(Error::Protocol(format!(
+        "tensors are not of one type on one device: one is {dtype:?} on {device:?}"
+    )))
 }

@@ -61,7 +61,12 @@ fn composed(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<G
 
 /// Computes the lower triangle of CᵀC / (n − 1) + ridge·I strip by strip, C (n, dim) being the
 /// centred rows, and factors it in a buffer of this thread.
-fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: usize, ridge: f64) -> Result<Gaussian> {
+fn own<T: Float + candle_core::WithDType>(
+    features: &Tensor,
+    rows: &[u32],
+    dim: usize,
+    ridge: f64,
+) -> Result<Gaussian> {
     let (n, mut mean) = (rows.len(), vec![T::ZERO; dim]);
     let factor = with_values(&features.contiguous()?, |x: &[T]| {
         T::with_room((n + STRIP) * dim, |room| {
@@ -89,11 +94,20 @@ fn own<T: Float + candle_core::WithDType>(features: &Tensor, rows: &[u32], dim: 
         })
     })??;
     let device = &Device::Cpu;
-    Gaussian::from_packed(Tensor::from_vec(mean, dim, device)?, &Tensor::from_vec(factor, ((),), device)?)
+    Gaussian::from_packed(
+        Tensor::from_vec(mean, dim, device)?,
+        &Tensor::from_vec(factor, ((),), device)?,
+    )
 }
 
 /// Computes some rows of the covariance, from row `first` on, each up to its diagonal.
-fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip: &mut [T], ridge: f64, lower: &mut [f64]) {
+fn covariance_strip<T: Float>(
+    first: usize,
+    (centred, dim): (&[T], usize),
+    strip: &mut [T],
+    ridge: f64,
+    lower: &mut [f64],
+) {
     let (n, height) = (centred.len() / dim, lower.len() / dim);
     let width = first + height;
     let strip = &mut strip[..height * width];
@@ -105,7 +119,8 @@ fn covariance_strip<T: Float>(first: usize, (centred, dim): (&[T], usize), strip
     } else {
         strip.fill(T::ZERO);
     }
-    for (i, (to, row)) in lower.chunks_exact_mut(dim).zip(strip.chunks_exact_mut(width)).enumerate() {
+    for (i, (to, row)) in lower.chunks_exact_mut(dim).zip(strip.chunks_exact_mut(width)).enumerate()
+    {
         row[first + i] += T::narrow(ridge);
         to.iter_mut().zip(&row[..=first + i]).for_each(|(l, v)| *l = v.wide());
     }
@@ -139,31 +154,50 @@ mod tests {
     fn moments(gaussian: &Gaussian) -> (Vec<f64>, Vec<Vec<f64>>) {
         let wide = |t: &Tensor| t.to_dtype(DType::F64).expect("type");
         let factor = wide(&gaussian.factor().expect("factor"));
-        let covariance = factor.t().expect("t").matmul(&factor).expect("product").to_vec2().expect("values");
+        let covariance =
+            factor.t().expect("t").matmul(&factor).expect("product").to_vec2().expect("values");
         (wide(gaussian.mean()).to_vec1().expect("values"), covariance)
     }
 
     #[test]
     fn are_those_of_the_named_rows() {
         // Several strips in the second.
-        for (n, dim, rows) in [(9, 5, vec![7u32, 0, 3, 4]), (80, 2 * STRIP + 44, (0..70).rev().collect())] {
+        for (n, dim, rows) in
+            [(9, 5, vec![7u32, 0, 3, 4]), (80, 2 * STRIP + 44, (0..70).rev().collect())]
+        {
             for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
                 // Old values in the buffers must not change the result.
-                f64::with_room(2 * dim * dim, |a| f64::with_room(2 * dim * dim, |b| [a, b].map(|room| room.fill(f64::NAN))));
+                f64::with_room(2 * dim * dim, |a| {
+                    f64::with_room(2 * dim * dim, |b| [a, b].map(|room| room.fill(f64::NAN)))
+                });
                 f32::with_room(2 * dim * dim, |room| room.fill(f32::NAN));
-                let features = Tensor::randn(3f64, 1.0, (n, dim), &Device::Cpu).expect("randn").to_dtype(dtype).expect("type");
-                let named = features.index_select(&Tensor::new(&rows[..], &Device::Cpu).expect("rows"), 0).expect("select");
-                let named = named.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("values");
+                let features = Tensor::randn(3f64, 1.0, (n, dim), &Device::Cpu)
+                    .expect("randn")
+                    .to_dtype(dtype)
+                    .expect("type");
+                let named = features
+                    .index_select(&Tensor::new(&rows[..], &Device::Cpu).expect("rows"), 0)
+                    .expect("select");
+                let named =
+                    named.to_dtype(DType::F64).expect("type").to_vec2::<f64>().expect("values");
                 let count = rows.len() as f64;
-                let mean: Vec<f64> = (0..dim).map(|i| named.iter().map(|row| row[i]).sum::<f64>() / count).collect();
+                let mean: Vec<f64> =
+                    (0..dim).map(|i| named.iter().map(|row| row[i]).sum::<f64>() / count).collect();
                 let both = || moments(&Gaussian::of_rows(&features, &rows, 0.1).expect("fit"));
                 for (found, covariance) in [both(), as_on_a_device(both)] {
                     for i in 0..dim {
                         assert!((found[i] - mean[i]).abs() < tolerance);
                         for j in 0..dim {
-                            let sum: f64 = named.iter().map(|row| (row[i] - mean[i]) * (row[j] - mean[j])).sum();
+                            let sum: f64 = named
+                                .iter()
+                                .map(|row| (row[i] - mean[i]) * (row[j] - mean[j]))
+                                .sum();
                             let expected = sum / (count - 1.0) + if i == j { 0.1 } else { 0.0 };
-                            assert!((covariance[i][j] - expected).abs() < tolerance, "{} for {expected}", covariance[i][j]);
+                            assert!(
+                                (covariance[i][j] - expected).abs() < tolerance,
+                                "{} for {expected}",
+                                covariance[i][j]
+                            );
                         }
                     }
                 }
@@ -175,25 +209,38 @@ mod tests {
     fn one_row_gives_the_ridge_alone() {
         let wide = Tensor::ones((1, STRIP + 3), DType::F32, &Device::Cpu).expect("ones");
         let factor = Gaussian::of_rows(&wide, &[0], 0.25).expect("fit").factor().expect("factor");
-        assert_eq!(factor.sum_all().expect("sum").to_scalar::<f32>().expect("sum"), 0.5 * (STRIP + 3) as f32);
+        assert_eq!(
+            factor.sum_all().expect("sum").to_scalar::<f32>().expect("sum"),
+            0.5 * (STRIP + 3) as f32
+        );
         let features = Tensor::ones((3, 2), DType::F64, &Device::Cpu).expect("ones");
-        for gaussian in [Gaussian::of_rows(&features, &[1], 0.25), as_on_a_device(|| Gaussian::of_rows(&features, &[1], 0.25))] {
-            assert_eq!(moments(&gaussian.expect("fit")), (vec![1.0; 2], vec![vec![0.25, 0.0], vec![0.0, 0.25]]));
+        for gaussian in [
+            Gaussian::of_rows(&features, &[1], 0.25),
+            as_on_a_device(|| Gaussian::of_rows(&features, &[1], 0.25)),
+        ] {
+            assert_eq!(
+                moments(&gaussian.expect("fit")),
+                (vec![1.0; 2], vec![vec![0.25, 0.0], vec![0.0, 0.25]])
+            );
         }
     }
 
     #[test]
     fn rows_that_are_not_there_and_features_without_a_factor_are_refused() {
         let features = Tensor::ones((3, 2), DType::F32, &Device::Cpu).expect("ones");
-        let said = |rows: &[u32]| Gaussian::of_rows(&features, rows, 0.1).expect_err("no such rows").to_string();
+        let said = |rows: &[u32]| {
+            Gaussian::of_rows(&features, rows, 0.1).expect_err("no such rows").to_string()
+        };
         assert!(said(&[0, 3]).contains("row 3 of 3 features") && said(&[]).contains("no features"));
         let flat = |features: &Tensor| {
-            let said = || Gaussian::of_rows(features, &[0, 1, 2], 0.0).expect_err("no factor").to_string();
+            let said =
+                || Gaussian::of_rows(features, &[0, 1, 2], 0.0).expect_err("no factor").to_string();
             [said(), as_on_a_device(said)]
         };
         assert!(flat(&features).iter().all(|said| said.contains("not positive definite")));
         for bad in [f32::NAN, f32::INFINITY, f32::MAX] {
-            let features = Tensor::new(&[[1f32, 2.0], [3.0, bad], [0.0, 4.0]], &Device::Cpu).expect("features");
+            let features = Tensor::new(&[[1f32, 2.0], [3.0, bad], [0.0, 4.0]], &Device::Cpu)
+                .expect("features");
             let said = flat(&features);
             assert!(said.iter().all(|said| said.contains("not finite")), "{bad}: {said:?}");
         }

@@ -56,7 +56,10 @@ impl Normals {
         match &self.0 {
             Numbers::Stream(stream, [rows, width]) => {
                 let mut values = vec![0.0; rows * width];
-                values.par_chunks_mut(PART).enumerate().for_each(|(part, values)| stream.fill(part * PART, values));
+                values
+                    .par_chunks_mut(PART)
+                    .enumerate()
+                    .for_each(|(part, values)| stream.fill(part * PART, values));
                 Ok(Tensor::from_vec(values, (*rows, *width), device)?.to_dtype(dtype)?)
             }
             Numbers::Tensor(t, _) => Ok(t.to_dtype(dtype)?.to_device(device)?),
@@ -75,7 +78,9 @@ impl Normals {
                 }
                 Ok(())
             }
-            Numbers::Tensor(t, _) => with_values(t, |values| out.copy_from_slice(&values[start..start + out.len()])),
+            Numbers::Tensor(t, _) => {
+                with_values(t, |values| out.copy_from_slice(&values[start..start + out.len()]))
+            }
         }
     }
 }

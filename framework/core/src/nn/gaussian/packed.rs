@@ -70,7 +70,10 @@ impl Upper {
             )));
         }
         let packed = packed.contiguous()?;
-        if device.is_cpu() && nn::has_cpu_kernel(&packed) && matches!(packed.dtype(), DType::F32 | DType::F64) {
+        if device.is_cpu()
+            && nn::has_cpu_kernel(&packed)
+            && matches!(packed.dtype(), DType::F32 | DType::F64)
+        {
             return Ok(Self::Packed(packed));
         }
         Ok(Self::Whole(unpacked(&packed, dim)?.to_device(device)?))
@@ -109,7 +112,10 @@ fn pack<T: Float + WithDType>(whole: &Tensor) -> Result<Tensor> {
     with_values(whole, |whole: &[T]| {
         packed.reserve_exact(count(dim));
         for block in blocks(dim) {
-            whole.chunks_exact(dim).take(block.end).for_each(|row| packed.extend_from_slice(&row[block.first..block.end]));
+            whole
+                .chunks_exact(dim)
+                .take(block.end)
+                .for_each(|row| packed.extend_from_slice(&row[block.first..block.end]));
         }
     })?;
     Ok(Tensor::from_vec(packed, (count(dim),), &Device::Cpu)?)
@@ -120,7 +126,8 @@ fn unpack<T: Float + WithDType>(packed: &Tensor, dim: usize) -> Result<Tensor> {
     with_values(packed, |packed: &[T]| {
         for block in blocks(dim) {
             let rows = packed[block.start..].chunks_exact(block.width()).take(block.end);
-            rows.zip(whole.chunks_exact_mut(dim)).for_each(|(from, to)| to[block.first..block.end].copy_from_slice(from));
+            rows.zip(whole.chunks_exact_mut(dim))
+                .for_each(|(from, to)| to[block.first..block.end].copy_from_slice(from));
         }
     })?;
     Ok(Tensor::from_vec(whole, (dim, dim), &Device::Cpu)?)
@@ -149,7 +156,12 @@ mod tests {
     use crate::nn::as_on_a_device;
 
     fn values(t: &Tensor) -> Vec<f64> {
-        t.to_dtype(DType::F64).expect("type").flatten_all().expect("flat").to_vec1().expect("values")
+        t.to_dtype(DType::F64)
+            .expect("type")
+            .flatten_all()
+            .expect("flat")
+            .to_vec1()
+            .expect("values")
     }
 
     #[test]
@@ -158,20 +170,33 @@ mod tests {
         let value = |row: usize, column: usize| (1 + (7 * row + 3 * column) % 200) as f64;
         for n in [1, COLUMNS, 2 * COLUMNS + 5] {
             let places = || (0..n * n).map(|i| (i / n, i % n));
-            let lower: Vec<f64> = places().map(|(i, j)| if j <= i { value(i, j) } else { f64::NAN }).collect();
-            let upper: Vec<f64> = places().map(|(i, j)| if i <= j { value(j, i) } else { 0.0 }).collect();
+            let lower: Vec<f64> =
+                places().map(|(i, j)| if j <= i { value(i, j) } else { f64::NAN }).collect();
+            let upper: Vec<f64> =
+                places().map(|(i, j)| if i <= j { value(j, i) } else { 0.0 }).collect();
             for dtype in [DType::F64, DType::F32, DType::BF16] {
-                let whole = Tensor::from_slice(&upper, (n, n), &Device::Cpu).expect("whole").to_dtype(dtype).expect("type");
+                let whole = Tensor::from_slice(&upper, (n, n), &Device::Cpu)
+                    .expect("whole")
+                    .to_dtype(dtype)
+                    .expect("type");
                 let here = Upper::of(&whole).expect("packed");
                 let there = as_on_a_device(|| Upper::of(&whole).expect("whole"));
-                assert!(matches!(here, Upper::Packed(_)) == (dtype != DType::BF16) && matches!(there, Upper::Whole(_)));
+                assert!(
+                    matches!(here, Upper::Packed(_)) == (dtype != DType::BF16)
+                        && matches!(there, Upper::Whole(_))
+                );
                 for packed in [here.packed(), as_on_a_device(|| there.packed())] {
                     let packed = packed.expect("packed");
                     assert!(values(&packed) == packed_transpose::<f64>(&lower, n), "{n} {dtype:?}");
                     let unpacked = || Upper::of_packed(&packed, n, &Device::Cpu)?.whole(n);
                     for found in [unpacked(), as_on_a_device(unpacked)] {
                         let found = found.expect("whole");
-                        assert!(found.dims() == [n, n] && found.dtype() == dtype && values(&found) == upper, "{n} {dtype:?}");
+                        assert!(
+                            found.dims() == [n, n]
+                                && found.dtype() == dtype
+                                && values(&found) == upper,
+                            "{n} {dtype:?}"
+                        );
                     }
                 }
             }
@@ -181,6 +206,11 @@ mod tests {
     #[test]
     fn another_number_of_numbers_is_refused() {
         let packed = Tensor::zeros(7, DType::F32, &Device::Cpu).expect("zeros");
-        assert!(Upper::of_packed(&packed, 3, &Device::Cpu).expect_err("nine").to_string().contains("3 dimensions has 9 numbers"));
+        assert!(
+            Upper::of_packed(&packed, 3, &Device::Cpu)
+                .expect_err("nine")
+                .to_string()
+                .contains("3 dimensions has 9 numbers")
+        );
     }
 }

@@ -31,7 +31,8 @@ impl Gaussian {
     /// # Errors
     /// [`Error::Diverged`] if the covariance is not finite or not positive definite.
     pub fn fit(mean: &Tensor, covariance: &Tensor) -> Result<Self> {
-        let factor = Cholesky::new(covariance, 0.0)?.ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?;
+        let factor = Cholesky::new(covariance, 0.0)?
+            .ok_or_else(|| Error::Diverged("the covariance is not positive definite".into()))?;
         let factor = factor.upper()?;
         Self::from_factor(mean.clone(), factor.to_dtype(mean.dtype())?.to_device(mean.device())?)
     }
@@ -44,7 +45,9 @@ impl Gaussian {
     pub fn from_factor(mean: Tensor, factor: Tensor) -> Result<Self> {
         if factor.dims() != [mean.elem_count(), mean.elem_count()] {
             let (mean, factor) = (mean.dims(), factor.dims());
-            return Err(Error::Protocol(format!("a Gaussian with a mean of shape {mean:?} and a factor of shape {factor:?}")));
+            return Err(Error::Protocol(format!(
+                "a Gaussian with a mean of shape {mean:?} and a factor of shape {factor:?}"
+            )));
         }
         Ok(Self { mean: mean.contiguous()?, factor: Upper::of(&factor)? })
     }
@@ -122,7 +125,11 @@ impl Features {
     ///
     /// # Errors
     /// If there is no Gaussian, if the shapes do not fit, or if `normals` fails.
-    pub fn draw(&mut self, gaussians: &[&Gaussian], mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>) -> Result<()> {
+    pub fn draw(
+        &mut self,
+        gaussians: &[&Gaussian],
+        mut normals: impl FnMut(usize, &Gaussian) -> Result<Normals>,
+    ) -> Result<()> {
         let kept = std::mem::take(&mut self.0);
         self.0 = match gaussians.first() {
             Some(g) if nn::has_cpu_kernel(&g.mean) && g.mean.dtype() == DType::F32 => {
@@ -137,9 +144,15 @@ impl Features {
             }
             _ => {
                 let one = |(i, g): (usize, &&Gaussian)| {
-                    Ok(normals(i, g)?.tensor(g.mean.dtype(), g.mean.device())?.matmul(&g.factor()?)?.broadcast_add(&g.mean)?)
+                    Ok(normals(i, g)?
+                        .tensor(g.mean.dtype(), g.mean.device())?
+                        .matmul(&g.factor()?)?
+                        .broadcast_add(&g.mean)?)
                 };
-                Kept::Tensor(Tensor::cat(&gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?, 0)?)
+                Kept::Tensor(Tensor::cat(
+                    &gaussians.iter().enumerate().map(one).collect::<Result<Vec<_>>>()?,
+                    0,
+                )?)
             }
         };
         Ok(())
@@ -152,7 +165,9 @@ impl Features {
     pub fn tensor(self) -> Result<Tensor> {
         let cpu = &candle_core::Device::Cpu;
         match self.0 {
-            Kept::Nothing => Err(Error::Protocol("features were asked for before any were drawn".into())),
+            Kept::Nothing => {
+                Err(Error::Protocol("features were asked for before any were drawn".into()))
+            }
             Kept::F32(values, dim) => Ok(Tensor::from_vec(values, ((), dim), cpu)?),
             Kept::F64(values, dim) => Ok(Tensor::from_vec(values, ((), dim), cpu)?),
             Kept::Tensor(features) => Ok(features),
@@ -173,7 +188,9 @@ fn own_samples<T: Float>(
         out.par_chunks_mut(ROWS * dim).enumerate().try_for_each(|(part, out)| {
             T::with_room(out.len(), |numbers| {
                 z.read(part * ROWS * dim, numbers)?;
-                with_values(&factor, |factor| with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean)))?
+                with_values(&factor, |factor| {
+                    with_values(&g.mean, |mean| sample_into::<T>(out, numbers, factor, mean))
+                })?
             })
         })
     };
@@ -207,10 +224,19 @@ fn own_samples<T: Float>(
 }
 
 /// Makes `out` as long as all samples.
-fn room_for<T: Float>(out: &mut Vec<T>, samples: usize, dim: usize, gaussians: usize) -> Result<()> {
-    let too_many =
-        || Error::Protocol(format!("{samples} samples of {gaussians} Gaussians of {dim} dimensions: more numbers than there is memory"));
-    let size = samples.checked_mul(dim).and_then(|n| n.checked_mul(gaussians)).ok_or_else(too_many)?;
+fn room_for<T: Float>(
+    out: &mut Vec<T>,
+    samples: usize,
+    dim: usize,
+    gaussians: usize,
+) -> Result<()> {
+    let too_many = || {
+        Error::Protocol(format!(
+            "{samples} samples of {gaussians} Gaussians of {dim} dimensions: more numbers than there is memory"
+        ))
+    };
+    let size =
+        samples.checked_mul(dim).and_then(|n| n.checked_mul(gaussians)).ok_or_else(too_many)?;
     if out.capacity() < size {
         *out = Vec::new();
         out.try_reserve_exact(size).map_err(|_| too_many())?;
@@ -227,7 +253,10 @@ fn sample_into<T: Float>(out: &mut [T], z: &[T], factor: &[T], mean: &[T]) {
     let all = View::rows(dim);
     out.chunks_exact_mut(dim).for_each(|row| row.copy_from_slice(mean));
     for block in blocks(dim) {
-        let (shape, place) = ((z.len() / dim, block.width(), block.end), View::rows(block.width()).after(block.start));
+        let (shape, place) = (
+            (z.len() / dim, block.width(), block.end),
+            View::rows(block.width()).after(block.start),
+        );
         let dst = all.after(block.first).added_to(out);
         product(shape, dst, all.of(z), place.of(factor), 1.0);
     }
@@ -248,7 +277,9 @@ mod tests {
     #[test]
     fn samples_have_the_mean_and_covariance_they_were_fitted_to() {
         let features = Tensor::randn(0f64, 1.0, (1, 3), &Device::Cpu).expect("randn");
-        let mix = Tensor::new(&[[1.0f64, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]], &Device::Cpu).expect("mix");
+        let mix =
+            Tensor::new(&[[1.0f64, 0.5, 0.0], [0.0, 2.0, -1.0], [0.3, 0.0, 0.7]], &Device::Cpu)
+                .expect("mix");
         let covariance = mix.t().expect("t").matmul(&mix).expect("mm");
         let mean = features.get(0).expect("row");
         let gaussian = Gaussian::fit(&mean, &covariance).expect("fit");
@@ -256,7 +287,14 @@ mod tests {
         let unit = Tensor::eye(3, DType::F64, &Device::Cpu).expect("eye");
         let rows = gaussian.sample(&unit).expect("sample").broadcast_sub(&mean).expect("sub");
         let product = rows.t().expect("t").matmul(&rows).expect("mm");
-        let worst = (product - covariance).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+        let worst = (product - covariance)
+            .expect("sub")
+            .abs()
+            .expect("abs")
+            .max_all()
+            .expect("max")
+            .to_scalar::<f64>()
+            .expect("scalar");
         assert!(worst < 1e-12, "{worst}");
     }
 
@@ -277,11 +315,13 @@ mod tests {
                 features.tensor().expect("tensor")
             };
             let sampled = |threads: usize| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
                 pool.install(draw)
             };
             let plain = nn::as_on_a_device(draw);
-            let values = |t: &Tensor| t.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+            let values =
+                |t: &Tensor| t.flatten_all().expect("flat").to_vec1::<f64>().expect("values");
             assert!(values(&sampled(1)) == values(&sampled(3)));
             let pairs = [
                 (&sampled(2), &plain),
@@ -289,7 +329,8 @@ mod tests {
                 (&own[1].factor().expect("factor"), &composed[1].factor().expect("factor")),
             ];
             for (a, b) in pairs {
-                let worst = values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                let worst =
+                    values(a).iter().zip(values(b)).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
                 assert!(worst < 1e-10 && a.dims() == b.dims(), "{dim}: {worst}");
             }
         }
@@ -297,10 +338,25 @@ mod tests {
 
     #[test]
     fn normals_of_another_width_are_refused() {
-        let gaussian = fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
-        assert!(gaussian.sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals")).is_err());
-        assert!(gaussian.sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals")).is_err());
-        assert!(Gaussian::from_factor(gaussian.mean().clone(), Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")).is_err());
+        let gaussian =
+            fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
+        assert!(
+            gaussian
+                .sample(&Tensor::zeros((4, 3), DType::F32, &Device::Cpu).expect("normals"))
+                .is_err()
+        );
+        assert!(
+            gaussian
+                .sample(&Tensor::zeros((4, 2), DType::F64, &Device::Cpu).expect("normals"))
+                .is_err()
+        );
+        assert!(
+            Gaussian::from_factor(
+                gaussian.mean().clone(),
+                Tensor::zeros((3, 3), DType::F32, &Device::Cpu).expect("factor")
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -308,28 +364,49 @@ mod tests {
         use crate::rng::NormalStream;
         let features = Tensor::randn(0f32, 1.0, (30, 5), &Device::Cpu).expect("randn");
         let gaussian = fitted(&features, 0.1);
-        let normals = |seed: u8| Normals::of_stream(NormalStream::from_seed([seed; 32]), [2 * ROWS + 3, 5]);
+        let normals =
+            |seed: u8| Normals::of_stream(NormalStream::from_seed([seed; 32]), [2 * ROWS + 3, 5]);
         let values = |given: fn(usize) -> bool| {
             let mut features = Features::default();
             let draw = |i: usize, _: &Gaussian| {
                 let made = normals(i as u8);
-                if given(i) { Normals::of(&made.tensor(DType::F32, &Device::Cpu)?) } else { Ok(made) }
+                if given(i) {
+                    Normals::of(&made.tensor(DType::F32, &Device::Cpu)?)
+                } else {
+                    Ok(made)
+                }
             };
             features.draw(&[&gaussian, &gaussian, &gaussian], draw).expect("samples");
-            features.tensor().expect("tensor").flatten_all().expect("flat").to_vec1::<f32>().expect("values")
+            features
+                .tensor()
+                .expect("tensor")
+                .flatten_all()
+                .expect("flat")
+                .to_vec1::<f32>()
+                .expect("values")
         };
         let later = values(|_| false);
         assert!(later == values(|_| true) && later == values(|i| i == 1));
-        assert!(later[..5] != later[(2 * ROWS + 3) * 5..][..5], "each Gaussian has numbers of its own");
+        assert!(
+            later[..5] != later[(2 * ROWS + 3) * 5..][..5],
+            "each Gaussian has numbers of its own"
+        );
     }
 
     #[test]
     fn more_samples_than_there_is_memory_are_an_error() {
-        let gaussian = fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
+        let gaussian =
+            fitted(&Tensor::zeros((1, 2), DType::F32, &Device::Cpu).expect("zeros"), 1.0);
         for rows in [1 << 50, usize::MAX / 2] {
             let stream = crate::rng::NormalStream::from_seed([0; 32]);
-            let drawn = Features::default().draw(&[&gaussian], |_, _| Ok(Normals::of_stream(stream.clone(), [rows, 2])));
-            assert!(drawn.expect_err("a petabyte").to_string().contains("more numbers than there is memory"));
+            let drawn = Features::default()
+                .draw(&[&gaussian], |_, _| Ok(Normals::of_stream(stream.clone(), [rows, 2])));
+            assert!(
+                drawn
+                    .expect_err("a petabyte")
+                    .to_string()
+                    .contains("more numbers than there is memory")
+            );
         }
     }
 

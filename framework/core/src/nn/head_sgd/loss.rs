@@ -27,7 +27,14 @@ impl LayerLoss {
         match self {
             Self::CrossEntropy => cross_entropy(logits, labels, classes, scale, losses),
             Self::EntropyNormalised => {
-                entropy_normalised(logits, labels, classes, (scale, T::narrow(EPS), T::narrow(1.0 / TEMPERATURE)), losses, room);
+                entropy_normalised(
+                    logits,
+                    labels,
+                    classes,
+                    (scale, T::narrow(EPS), T::narrow(1.0 / TEMPERATURE)),
+                    losses,
+                    room,
+                );
             }
         }
     }

@@ -55,7 +55,13 @@ impl Momentum {
         Ok(Self { var: Var::from_tensor(&value.detach())?, buffer: None })
     }
 
-    fn step(&mut self, grads: &GradStore, rate: f64, momentum: f64, weight_decay: f64) -> Result<()> {
+    fn step(
+        &mut self,
+        grads: &GradStore,
+        rate: f64,
+        momentum: f64,
+        weight_decay: f64,
+    ) -> Result<()> {
         let Some(grad) = grads.get(&self.var) else { return Ok(()) };
         let mut grad = grad.detach();
         if weight_decay != 0.0 {
@@ -76,10 +82,18 @@ impl LayerSgd {
     ///
     /// # Errors
     /// If the shapes or types do not fit.
-    pub fn new(loss: LayerLoss, (weight, bias): (&Tensor, &Tensor), momentum: f64, weight_decay: f64) -> Result<Self> {
+    pub fn new(
+        loss: LayerLoss,
+        (weight, bias): (&Tensor, &Tensor),
+        momentum: f64,
+        weight_decay: f64,
+    ) -> Result<Self> {
         let classes = weight.dims2()?.0;
         if weight.elem_count() == 0 {
-            return Err(Error::Protocol(format!("a layer of shape {:?} has nothing to learn", weight.dims())));
+            return Err(Error::Protocol(format!(
+                "a layer of shape {:?} has nothing to learn",
+                weight.dims()
+            )));
         }
         if bias.dims() != [classes] || bias.dtype() != weight.dtype() {
             let (shape, dtype, own) = (bias.dims(), bias.dtype(), weight.dtype());
@@ -88,8 +102,12 @@ impl LayerSgd {
             )));
         }
         let layer = match weight.dtype() {
-            DType::F32 if nn::has_cpu_kernel(weight) => Layer::F32(Own::new(weight, bias, momentum, weight_decay)?),
-            DType::F64 if nn::has_cpu_kernel(weight) => Layer::F64(Own::new(weight, bias, momentum, weight_decay)?),
+            DType::F32 if nn::has_cpu_kernel(weight) => {
+                Layer::F32(Own::new(weight, bias, momentum, weight_decay)?)
+            }
+            DType::F64 if nn::has_cpu_kernel(weight) => {
+                Layer::F64(Own::new(weight, bias, momentum, weight_decay)?)
+            }
             _ => {
                 let (weight, bias) = (Momentum::new(weight)?, Momentum::new(bias)?);
                 Layer::Composed { weight, bias, momentum, weight_decay }
@@ -103,17 +121,27 @@ impl LayerSgd {
     ///
     /// # Errors
     /// If a label or a row number is out of range, or shapes or types do not fit.
-    pub fn epoch(&mut self, rate: f64, features: &Features, (labels, order): (&Tensor, &Tensor), step: usize) -> Result<f64> {
+    pub fn epoch(
+        &mut self,
+        rate: f64,
+        features: &Features,
+        (labels, order): (&Tensor, &Tensor),
+        step: usize,
+    ) -> Result<f64> {
         let loss = self.loss;
         match (&mut self.layer, &features.0) {
-            (Layer::F32(own), Kept::F32(values, _)) => own.epoch(loss, rate, values, (labels, order), step),
-            (Layer::F64(own), Kept::F64(values, _)) => own.epoch(loss, rate, values, (labels, order), step),
-            (Layer::F32(own), Kept::Tensor(t)) => {
-                with_values(&t.contiguous()?, |values| own.epoch(loss, rate, values, (labels, order), step))?
+            (Layer::F32(own), Kept::F32(values, _)) => {
+                own.epoch(loss, rate, values, (labels, order), step)
             }
-            (Layer::F64(own), Kept::Tensor(t)) => {
-                with_values(&t.contiguous()?, |values| own.epoch(loss, rate, values, (labels, order), step))?
+            (Layer::F64(own), Kept::F64(values, _)) => {
+                own.epoch(loss, rate, values, (labels, order), step)
             }
+            (Layer::F32(own), Kept::Tensor(t)) => with_values(&t.contiguous()?, |values| {
+                own.epoch(loss, rate, values, (labels, order), step)
+            })?,
+            (Layer::F64(own), Kept::Tensor(t)) => with_values(&t.contiguous()?, |values| {
+                own.epoch(loss, rate, values, (labels, order), step)
+            })?,
             (Layer::Composed { weight, bias, momentum, weight_decay }, Kept::Tensor(features)) => {
                 let total = order.dim(0)?;
                 // The losses are summed on their device and read once. On a GPU, reading each would
@@ -125,7 +153,10 @@ impl LayerSgd {
                     let labels = labels.index_select(&rows, 0)?;
                     let loss = match loss {
                         LayerLoss::CrossEntropy => cross_entropy(&logits, &labels)?,
-                        LayerLoss::EntropyNormalised => (mean_entropy(&logits)? + cross_entropy(&normalised(&logits)?, &labels)?)?,
+                        LayerLoss::EntropyNormalised => {
+                            (mean_entropy(&logits)?
+                                + cross_entropy(&normalised(&logits)?, &labels)?)?
+                        }
                     };
                     sum = (sum + loss.detach())?;
                     let grads = loss.backward()?;
@@ -134,7 +165,9 @@ impl LayerSgd {
                 }
                 Ok(sum.to_dtype(DType::F64)?.to_scalar::<f64>()?)
             }
-            _ => Err(Error::Protocol("a layer learns from features of another type or on another device".into())),
+            _ => Err(Error::Protocol(
+                "a layer learns from features of another type or on another device".into(),
+            )),
         }
     }
 
@@ -146,7 +179,9 @@ impl LayerSgd {
         match &self.layer {
             Layer::F32(own) => own.layer(),
             Layer::F64(own) => own.layer(),
-            Layer::Composed { weight, bias, .. } => Ok((weight.var.as_tensor().detach(), bias.var.as_tensor().detach())),
+            Layer::Composed { weight, bias, .. } => {
+                Ok((weight.var.as_tensor().detach(), bias.var.as_tensor().detach()))
+            }
         }
     }
 }
@@ -206,17 +241,28 @@ impl<T: Float + candle_core::WithDType> Own<T> {
 
     fn layer(&self) -> Result<(Tensor, Tensor)> {
         let (device, classes, pitch) = (&candle_core::Device::Cpu, self.classes, self.bias.len());
-        let weight: Vec<T> = (0..classes).flat_map(|class| self.weight[class..].iter().step_by(pitch).copied()).collect();
+        let weight: Vec<T> = (0..classes)
+            .flat_map(|class| self.weight[class..].iter().step_by(pitch).copied())
+            .collect();
         let weight = Tensor::from_vec(weight, (classes, self.weight.len() / pitch.max(1)), device)?;
         Ok((weight, Tensor::from_slice(&self.bias[..classes], classes, device)?))
     }
 
-    fn epoch(&mut self, loss: LayerLoss, rate: f64, features: &[T], (labels, order): (&Tensor, &Tensor), step: usize) -> Result<f64> {
+    fn epoch(
+        &mut self,
+        loss: LayerLoss,
+        rate: f64,
+        features: &[T],
+        (labels, order): (&Tensor, &Tensor),
+        step: usize,
+    ) -> Result<f64> {
         let (labels, order) = (labels.to_vec1::<i64>()?, order.to_vec1::<i64>()?);
         let (classes, dim) = (self.classes, self.weight.len() / self.bias.len().max(1));
         if features.len() != labels.len() * dim {
             let (n, width) = (labels.len(), features.len());
-            return Err(Error::Protocol(format!("{width} numbers are not {n} labelled features of {dim}, the layer's width")));
+            return Err(Error::Protocol(format!(
+                "{width} numbers are not {n} labelled features of {dim}, the layer's width"
+            )));
         }
         if let Some(label) = labels.iter().find(|l| !(0..classes as i64).contains(l)) {
             return Err(Error::Protocol(format!("label {label} for a layer of {classes} classes")));
@@ -225,28 +271,48 @@ impl<T: Float + candle_core::WithDType> Own<T> {
             return Err(Error::Protocol(format!("row {row} of {} features", labels.len())));
         }
         // A step that starts inside the pool need not wake this thread.
-        Ok(rayon::scope(|_| order.chunks(step.max(1)).map(|rows| self.step(loss, T::narrow(rate), features, &labels, rows)).sum()))
+        Ok(rayon::scope(|_| {
+            order
+                .chunks(step.max(1))
+                .map(|rows| self.step(loss, T::narrow(rate), features, &labels, rows))
+                .sum()
+        }))
     }
 
     /// Takes one step on some rows and returns its loss.
-    fn step(&mut self, loss: LayerLoss, rate: T, features: &[T], labels: &[i64], rows: &[i64]) -> f64 {
+    fn step(
+        &mut self,
+        loss: LayerLoss,
+        rate: T,
+        features: &[T],
+        labels: &[i64],
+        rows: &[i64],
+    ) -> f64 {
         let size = rows.len().div_ceil(PARTS).clamp(LEAST, MOST);
         let count = rows.len().div_ceil(size);
         let scale = T::narrow(1.0 / rows.len() as f64);
         if self.parts.len() < count {
             self.parts.resize_with(count, Part::default);
         }
-        let (parts, layer) = (&mut self.parts[..count], (&self.weight[..], &self.bias[..], self.classes));
-        parts.par_iter_mut().zip(rows.par_chunks(size)).for_each(|(part, rows)| part.learn(loss, scale, layer, (features, labels), rows));
+        let (parts, layer) =
+            (&mut self.parts[..count], (&self.weight[..], &self.bias[..], self.classes));
+        parts
+            .par_iter_mut()
+            .zip(rows.par_chunks(size))
+            .for_each(|(part, rows)| part.learn(loss, scale, layer, (features, labels), rows));
 
         let (parts, momentum, decay) = (&self.parts[..count], self.momentum, self.weight_decay);
-        let update = |at: usize, weight: &mut [T], buffer: &mut [T], grad: fn(&Part<T>) -> &Vec<T>| {
-            decayed(weight, momentum, decay, buffer);
-            parts.iter().for_each(|part| added(&grad(part)[at..at + buffer.len()], buffer));
-            moved(buffer, rate, weight);
-        };
-        let blocks = self.weight.par_chunks_mut(WEIGHTS).zip(self.weight_momentum.par_chunks_mut(WEIGHTS));
-        blocks.enumerate().with_min_len(BLOCKS).for_each(|(i, (weight, buffer))| update(i * WEIGHTS, weight, buffer, |part| &part.weight));
+        let update =
+            |at: usize, weight: &mut [T], buffer: &mut [T], grad: fn(&Part<T>) -> &Vec<T>| {
+                decayed(weight, momentum, decay, buffer);
+                parts.iter().for_each(|part| added(&grad(part)[at..at + buffer.len()], buffer));
+                moved(buffer, rate, weight);
+            };
+        let blocks =
+            self.weight.par_chunks_mut(WEIGHTS).zip(self.weight_momentum.par_chunks_mut(WEIGHTS));
+        blocks.enumerate().with_min_len(BLOCKS).for_each(|(i, (weight, buffer))| {
+            update(i * WEIGHTS, weight, buffer, |part| &part.weight)
+        });
         update(0, &mut self.bias, &mut self.bias_momentum, |part| &part.bias);
         parts.iter().map(|part| part.loss).sum::<f64>() / rows.len() as f64
     }
@@ -281,7 +347,13 @@ impl<T: Float> Part<T> {
 
         self.losses.resize(n, 0.0);
         self.room.resize(2 * pitch, T::ZERO);
-        loss.learn(scale, &mut self.logits, (&self.labels, classes), &mut self.losses, &mut self.room);
+        loss.learn(
+            scale,
+            &mut self.logits,
+            (&self.labels, classes),
+            &mut self.losses,
+            &mut self.room,
+        );
         self.loss = self.losses.iter().sum();
 
         self.weight.resize(dim * pitch, T::ZERO);
@@ -327,18 +399,31 @@ mod tests {
     use super::*;
 
     /// The layer and the losses after two epochs of random data of this type.
-    fn trained(dtype: DType, loss: LayerLoss, (n, dim, classes, step): (usize, usize, usize, usize)) -> (Vec<f64>, [f64; 2]) {
+    fn trained(
+        dtype: DType,
+        loss: LayerLoss,
+        (n, dim, classes, step): (usize, usize, usize, usize),
+    ) -> (Vec<f64>, [f64; 2]) {
         let values = |shape: &[usize], salt: usize| {
             let count = shape.iter().product::<usize>();
-            let values: Vec<f64> = (0..count).map(|i| (((i + 1) * (salt + 7919)) as f64 * 0.618_033_988_75).fract() - 0.5).collect();
-            Tensor::from_vec(values, shape, &Device::Cpu).expect("values").to_dtype(dtype).expect("type")
+            let values: Vec<f64> = (0..count)
+                .map(|i| (((i + 1) * (salt + 7919)) as f64 * 0.618_033_988_75).fract() - 0.5)
+                .collect();
+            Tensor::from_vec(values, shape, &Device::Cpu)
+                .expect("values")
+                .to_dtype(dtype)
+                .expect("type")
         };
         let (weight, bias) = (values(&[classes, dim], 1), values(&[classes], 2));
         let features = Features::of(values(&[n, dim], 3));
-        let labels = Tensor::from_vec((0..n).map(|i| (i * 5 % classes) as i64).collect(), n, &Device::Cpu).expect("labels");
-        let order = Tensor::from_vec((0..n).rev().map(|i| i as i64).collect(), n, &Device::Cpu).expect("order");
+        let labels =
+            Tensor::from_vec((0..n).map(|i| (i * 5 % classes) as i64).collect(), n, &Device::Cpu)
+                .expect("labels");
+        let order = Tensor::from_vec((0..n).rev().map(|i| i as i64).collect(), n, &Device::Cpu)
+            .expect("order");
         let mut trainer = LayerSgd::new(loss, (&weight, &bias), 0.9, 0.01).expect("trainer");
-        let losses = [0.5, 0.2].map(|rate| trainer.epoch(rate, &features, (&labels, &order), step).expect("epoch"));
+        let losses = [0.5, 0.2]
+            .map(|rate| trainer.epoch(rate, &features, (&labels, &order), step).expect("epoch"));
         let (weight, bias) = trainer.layer().expect("layer");
         assert_eq!((weight.dims(), bias.dims()), (&[classes, dim][..], &[classes][..]));
         let flat = Tensor::cat(&[weight.flatten_all().expect("flat"), bias], 0).expect("cat");
@@ -347,7 +432,8 @@ mod tests {
 
     fn far(a: &(Vec<f64>, [f64; 2]), b: &(Vec<f64>, [f64; 2])) -> f64 {
         let both = a.0.iter().chain(&a.1).zip(b.0.iter().chain(&b.1));
-        both.map(|(a, b)| (a - b).abs() / (1.0 + b.abs())).fold(0.0, |worst, d| if d.is_nan() { f64::NAN } else { worst.max(d) })
+        both.map(|(a, b)| (a - b).abs() / (1.0 + b.abs()))
+            .fold(0.0, |worst, d| if d.is_nan() { f64::NAN } else { worst.max(d) })
     }
 
     #[test]
@@ -355,10 +441,20 @@ mod tests {
         for loss in [LayerLoss::CrossEntropy, LayerLoss::EntropyNormalised] {
             // One row; fewer rows than a part; a last step that is short; several parts; more
             // weights than a block.
-            for shape in [(1, 3, 2, 1), (7, 5, 3, 4), (100, 19, 11, 45), (700, 33, 10, 650), (90, 96, 101, 45)] {
+            for shape in [
+                (1, 3, 2, 1),
+                (7, 5, 3, 4),
+                (100, 19, 11, 45),
+                (700, 33, 10, 650),
+                (90, 96, 101, 45),
+            ] {
                 let composed = nn::as_on_a_device(|| trained(DType::F64, loss, shape));
                 let own = trained(DType::F64, loss, shape);
-                assert!(far(&own, &composed) < 1e-11, "{loss:?} {shape:?}: {}", far(&own, &composed));
+                assert!(
+                    far(&own, &composed) < 1e-11,
+                    "{loss:?} {shape:?}: {}",
+                    far(&own, &composed)
+                );
                 let single = far(&trained(DType::F32, loss, shape), &composed);
                 assert!(single < 1e-4, "{loss:?} {shape:?}, f32: {single}");
             }
@@ -377,21 +473,38 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let cpu = &Device::Cpu;
-        let layer = [(2usize, 3usize)].map(|shape| Tensor::zeros(shape, DType::F32, cpu).expect("weight"));
+        let layer =
+            [(2usize, 3usize)].map(|shape| Tensor::zeros(shape, DType::F32, cpu).expect("weight"));
         let bias = |n: usize, dtype| Tensor::zeros(n, dtype, cpu).expect("bias");
-        assert!(LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(3, DType::F32)), 0.9, 0.0).is_err());
-        assert!(LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(2, DType::F64)), 0.9, 0.0).is_err());
-        let mut trainer = LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(2, DType::F32)), 0.9, 0.0).expect("trainer");
-        let features = |width: usize, dtype| Features::of(Tensor::zeros((2, width), dtype, cpu).expect("features"));
+        assert!(
+            LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(3, DType::F32)), 0.9, 0.0)
+                .is_err()
+        );
+        assert!(
+            LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(2, DType::F64)), 0.9, 0.0)
+                .is_err()
+        );
+        let mut trainer =
+            LayerSgd::new(LayerLoss::CrossEntropy, (&layer[0], &bias(2, DType::F32)), 0.9, 0.0)
+                .expect("trainer");
+        let features = |width: usize, dtype| {
+            Features::of(Tensor::zeros((2, width), dtype, cpu).expect("features"))
+        };
         let ints = |values: [i64; 2]| Tensor::new(&values, cpu).expect("ints");
         for (features, labels, order, says) in [
-            (features(3, DType::F32), ints([0, 2]), ints([0, 1]), "label 2 for a layer of 2 classes"),
+            (
+                features(3, DType::F32),
+                ints([0, 2]),
+                ints([0, 1]),
+                "label 2 for a layer of 2 classes",
+            ),
             (features(3, DType::F32), ints([0, 1]), ints([0, 2]), "row 2 of 2"),
             (features(4, DType::F32), ints([0, 1]), ints([0, 1]), "the layer's width"),
             (features(3, DType::F64), ints([0, 1]), ints([0, 1]), "not of one type"),
             (Features::default(), ints([0, 1]), ints([0, 1]), "another type"),
         ] {
-            let error = trainer.epoch(0.1, &features, (&labels, &order), 2).expect_err(says).to_string();
+            let error =
+                trainer.epoch(0.1, &features, (&labels, &order), 2).expect_err(says).to_string();
             assert!(error.contains(says), "{error}");
         }
     }

@@ -23,10 +23,13 @@ fn forward<T: Float>(qkv: &[T], s: Sizes) -> Vec<T> {
 fn backward<T: Float>(qkv: &[T], grad: &[T], s: Sizes) -> Vec<T> {
     let image = s.tokens * s.dim;
     let mut out = vec![T::default(); qkv.len()];
-    out.par_chunks_mut(3 * image).zip(qkv.par_chunks(3 * image)).zip(grad.par_chunks(image)).for_each(|((out, qkv), grad)| {
-        let mut room = [(); 2].map(|()| vec![T::default(); s.tokens * s.tokens]);
-        s.backward(qkv, grad, room.each_mut().map(Vec::as_mut_slice), out);
-    });
+    out.par_chunks_mut(3 * image)
+        .zip(qkv.par_chunks(3 * image))
+        .zip(grad.par_chunks(image))
+        .for_each(|((out, qkv), grad)| {
+            let mut room = [(); 2].map(|()| vec![T::default(); s.tokens * s.tokens]);
+            s.backward(qkv, grad, room.each_mut().map(Vec::as_mut_slice), out);
+        });
     out
 }
 
@@ -53,7 +56,9 @@ impl CustomOp1 for Attention {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        Ok(Some(x.detach().apply_op2(&grad.detach().contiguous()?, Backward { heads: self.heads })?))
+        Ok(Some(
+            x.detach().apply_op2(&grad.detach().contiguous()?, Backward { heads: self.heads })?,
+        ))
     }
 }
 
@@ -62,7 +67,13 @@ impl CustomOp2 for Backward {
         "attention-backward"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (_, s) = sizes(lx, self.heads)?;
         by_type!(self.name(), x, T => {
             Ok((T::wrap(backward::<T>(values(self.name(), x, lx)?, values(self.name(), grad, lg)?, s)), lx.shape().clone()))
@@ -78,7 +89,9 @@ impl CustomOp2 for Backward {
 pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
     let width = qkv.dim(D::Minus1)?;
     if heads == 0 || !width.is_multiple_of(3 * heads) {
-        return Err(crate::Error::Protocol(format!("attention: {heads} heads do not divide a third of {width}")));
+        return Err(crate::Error::Protocol(format!(
+            "attention: {heads} heads do not divide a third of {width}"
+        )));
     }
     if nn::has_cpu_kernel(qkv) && qkv.elem_count() > 0 {
         return Ok(qkv.contiguous()?.apply_op1(Attention { heads })?);
@@ -93,7 +106,9 @@ pub fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
 /// If `heads` does not divide dim.
 pub fn attention_cls(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     let (batch, queries, dim) = q.dims3()?;
-    let split = |t: &Tensor| -> Result<Tensor> { Ok(t.reshape((batch, t.dim(1)?, heads, dim / heads))?.transpose(1, 2)?.contiguous()?) };
+    let split = |t: &Tensor| -> Result<Tensor> {
+        Ok(t.reshape((batch, t.dim(1)?, heads, dim / heads))?.transpose(1, 2)?.contiguous()?)
+    };
     let scores = (split(q)?.matmul(&split(k)?.transpose(2, 3)?)? / ((dim / heads) as f64).sqrt())?;
     let weights = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
     let weights = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?;
@@ -109,15 +124,35 @@ mod tests {
     #[test]
     fn equals_the_plain_composition() {
         for (batch, tokens, dim, heads) in [(1, 1, 3, 3), (2, 5, 12, 2), (3, 17, 21, 3)] {
-            let draw = |width: usize| Tensor::randn(0f64, 1.0, (batch, tokens, width), &Device::Cpu).expect("randn");
+            let draw = |width: usize| {
+                Tensor::randn(0f64, 1.0, (batch, tokens, width), &Device::Cpu).expect("randn")
+            };
             let (x, g) = (Var::from_tensor(&draw(3 * dim)).expect("var"), draw(dim));
-            let part = |i: usize| x.narrow(2, i * dim, dim).expect("part").contiguous().expect("contiguous");
-            let gradient =
-                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let part = |i: usize| {
+                x.narrow(2, i * dim, dim).expect("part").contiguous().expect("contiguous")
+            };
+            let gradient = |y: &Tensor| {
+                (y * &g)
+                    .expect("mul")
+                    .sum_all()
+                    .expect("sum")
+                    .backward()
+                    .expect("bwd")
+                    .get(&x)
+                    .expect("dx")
+                    .clone()
+            };
             let ours = attention(&x, heads).expect("ours");
             let plain = attention_cls(&part(0), &part(1), &part(2), heads).expect("plain");
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
-                let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                let worst = (a - b)
+                    .expect("sub")
+                    .abs()
+                    .expect("abs")
+                    .max_all()
+                    .expect("max")
+                    .to_scalar::<f64>()
+                    .expect("scalar");
                 assert!(worst < 1e-12, "{worst}");
             }
         }

@@ -56,7 +56,11 @@ impl CustomOp1 for Attached {
     }
 
     #[cfg(feature = "cuda")]
-    fn cuda_fwd(&self, _: &candle_core::CudaStorage, _: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
+    fn cuda_fwd(
+        &self,
+        _: &candle_core::CudaStorage,
+        _: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
         let value = self.take()?;
         let (storage, layout) = value.storage_and_layout();
         match &*storage {
@@ -90,13 +94,19 @@ pub(crate) fn gelu_erf(x: &Tensor) -> Result<Tensor> {
     attached("gelu-erf", x, Tensor::gelu_erf, |x, grad| {
         // The constants of candle's own derivative have six digits only.
         let normal = ((x * std::f64::consts::FRAC_1_SQRT_2)?.erf()? * 0.5)?.affine(1.0, 0.5)?;
-        let density = (((x.sqr()? * -0.5)?.exp()? * x)? * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
+        let density = (((x.sqr()? * -0.5)?.exp()? * x)?
+            * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2))?;
         grad * (normal + density)?
     })
 }
 
 /// Layer norm over the last dimension with frozen γ and β.
-pub(crate) fn frozen_layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
+pub(crate) fn frozen_layer_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
     let (gamma, beta) = (gamma.detach(), beta.detach());
     let back = gamma.clone();
     let value = |x: &Tensor| standardised(x, eps)?.0.broadcast_mul(&gamma)?.broadcast_add(&beta);
@@ -139,7 +149,11 @@ pub(crate) fn attention(qkv: &Tensor, heads: usize) -> Result<Tensor> {
 /// q, k and v of (batch, tokens, 3·dim), each (batch, heads, tokens, width).
 fn split(qkv: &Tensor, heads: usize) -> Result<[Tensor; 3]> {
     let (batch, tokens, width) = qkv.dims3()?;
-    let all = qkv.contiguous()?.reshape((batch, tokens, 3, heads, width / 3 / heads))?.permute((2, 0, 3, 1, 4))?.contiguous()?;
+    let all = qkv
+        .contiguous()?
+        .reshape((batch, tokens, 3, heads, width / 3 / heads))?
+        .permute((2, 0, 3, 1, 4))?
+        .contiguous()?;
     Ok([all.get(0)?, all.get(1)?, all.get(2)?])
 }
 
@@ -172,10 +186,26 @@ mod tests {
         let x = Var::from_tensor(x).expect("var");
         let (a, b) = (ours(&x), theirs(&x));
         let weights = draw(a.dims());
-        let gradient =
-            |y: &Tensor| (y * &weights).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+        let gradient = |y: &Tensor| {
+            (y * &weights)
+                .expect("mul")
+                .sum_all()
+                .expect("sum")
+                .backward()
+                .expect("bwd")
+                .get(&x)
+                .expect("dx")
+                .clone()
+        };
         for (a, b) in [(&a, &b), (&gradient(&a), &gradient(&b))] {
-            let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+            let worst = (a - b)
+                .expect("sub")
+                .abs()
+                .expect("abs")
+                .max_all()
+                .expect("max")
+                .to_scalar::<f64>()
+                .expect("scalar");
             assert!(worst < 1e-10, "{worst}");
         }
         assert!(!ours(&x.as_detached_tensor()).track_op(), "no graph where none is asked for");
@@ -193,7 +223,11 @@ mod tests {
                 |x| nn::frozen_layer_norm(x, &gamma, &beta, 1e-6).expect("the CPU's"),
             );
             same(&x, |x| gelu_erf(x).expect("ours"), |x| nn::gelu_erf(x).expect("the CPU's"));
-            same(&draw(&[batch, tokens, 3 * dim]), |x| attention(x, heads).expect("ours"), |x| nn::attention(x, heads).expect("the CPU's"));
+            same(
+                &draw(&[batch, tokens, 3 * dim]),
+                |x| attention(x, heads).expect("ours"),
+                |x| nn::attention(x, heads).expect("the CPU's"),
+            );
             let (w, b) = (draw(&[dim + 1, dim]), draw(&[dim + 1]));
             for bias in [Some(&b), None] {
                 same(

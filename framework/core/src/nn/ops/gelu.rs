@@ -40,7 +40,13 @@ impl CustomOp2 for Backward {
         "gelu-erf-backward"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
             let mut out = grad.to_vec();
@@ -70,13 +76,22 @@ mod tests {
     #[test]
     fn values_equal_candle_s_and_gradients_equal_differences() {
         for n in [1, 17, 10_000] {
-            let x = Var::from_tensor(&Tensor::randn(0f64, 2.0, n, &Device::Cpu).expect("x")).expect("var");
-            let at = |d: f64| gelu_erf(&(x.as_tensor().detach() + d).expect("moved")).expect("gelu");
+            let x = Var::from_tensor(&Tensor::randn(0f64, 2.0, n, &Device::Cpu).expect("x"))
+                .expect("var");
+            let at =
+                |d: f64| gelu_erf(&(x.as_tensor().detach() + d).expect("moved")).expect("gelu");
             let numeric = ((at(1e-5) - at(-1e-5)).expect("sub") / 2e-5).expect("div");
             let loss = gelu_erf(&x).expect("gelu").sum_all().expect("sum");
             let exact = loss.backward().expect("bwd").get(&x).expect("dx").clone();
             for (a, b) in [(&at(0.0), &x.gelu_erf().expect("candle's")), (&exact, &numeric)] {
-                let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                let worst = (a - b)
+                    .expect("sub")
+                    .abs()
+                    .expect("abs")
+                    .max_all()
+                    .expect("max")
+                    .to_scalar::<f64>()
+                    .expect("scalar");
                 assert!(worst < 1e-9, "{worst}");
             }
         }

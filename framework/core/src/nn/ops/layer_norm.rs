@@ -23,16 +23,20 @@ const ROWS: usize = 64;
 fn forward<T: Float>(x: &[T], gamma: &[T], beta: &[T], eps: f64) -> Vec<T> {
     let chunk = ROWS * gamma.len();
     let mut out = vec![T::default(); x.len()];
-    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(out, x)| layer_norm_rows(x, gamma, beta, eps, out));
+    out.par_chunks_mut(chunk)
+        .zip(x.par_chunks(chunk))
+        .for_each(|(out, x)| layer_norm_rows(x, gamma, beta, eps, out));
     out
 }
 
 fn backward<T: Float>(x: &[T], gamma: &[T], grad: &[T], eps: f64) -> Vec<T> {
     let chunk = ROWS * gamma.len();
     let mut out = vec![T::default(); x.len()];
-    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(grad.par_chunks(chunk)).for_each(|((out, x), grad)| {
-        layer_norm_gradient(x, gamma, grad, eps, out);
-    });
+    out.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).zip(grad.par_chunks(chunk)).for_each(
+        |((out, x), grad)| {
+            layer_norm_gradient(x, gamma, grad, eps, out);
+        },
+    );
     out
 }
 
@@ -65,13 +69,18 @@ impl CustomOp3 for LayerNorm {
         _: &Tensor,
         grad: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dx = x.detach().apply_op3(&gamma.detach(), &grad.detach().contiguous()?, Backward { eps: self.eps })?;
+        let dx = x.detach().apply_op3(
+            &gamma.detach(),
+            &grad.detach().contiguous()?,
+            Backward { eps: self.eps },
+        )?;
         if !self.trained {
             return Ok((Some(dx), None, None));
         }
         // dγ = Σ rows g·x̂, dβ = Σ rows g; x̂ is the same operation with γ = 1, β = 0.
         let (one, zero) = (gamma.detach().ones_like()?, gamma.detach().zeros_like()?);
-        let normal = x.detach().apply_op3(&one, &zero, LayerNorm { eps: self.eps, trained: false })?;
+        let normal =
+            x.detach().apply_op3(&one, &zero, LayerNorm { eps: self.eps, trained: false })?;
         let dim = gamma.elem_count();
         let rows = |t: Tensor| t.contiguous()?.reshape((t.elem_count() / dim, dim));
         let dgamma = column_sums(&rows((grad.detach() * normal)?)?)?;
@@ -129,13 +138,20 @@ fn normalise(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64, trained: bool)
     if nn::has_cpu_kernel(x) {
         return Ok(x.contiguous()?.apply_op3(gamma, beta, LayerNorm { eps, trained })?);
     }
-    if trained { composed(x, gamma, beta, eps) } else { Ok(composed::frozen_layer_norm(x, gamma, beta, eps)?) }
+    if trained {
+        composed(x, gamma, beta, eps)
+    } else {
+        Ok(composed::frozen_layer_norm(x, gamma, beta, eps)?)
+    }
 }
 
 fn composed(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    Ok(centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(gamma)?.broadcast_add(beta)?)
+    Ok(centred
+        .broadcast_div(&(variance + eps)?.sqrt()?)?
+        .broadcast_mul(gamma)?
+        .broadcast_add(beta)?)
 }
 
 #[cfg(test)]
@@ -147,13 +163,19 @@ mod tests {
     #[test]
     fn equals_the_plain_composition() {
         for (rows, dim) in [(1, 1), (3, 7), (200, 48)] {
-            let draw = |shape: (usize, usize)| Tensor::randn(0.5f64, 2.0, shape, &Device::Cpu).expect("randn");
+            let draw = |shape: (usize, usize)| {
+                Tensor::randn(0.5f64, 2.0, shape, &Device::Cpu).expect("randn")
+            };
             let x = Var::from_tensor(&draw((rows, dim))).expect("var");
             let row = |t: Tensor| t.squeeze(0).expect("row");
             let var = |t: Tensor| Var::from_tensor(&t).expect("var");
-            let (gamma, beta, g) = (var(row(draw((1, dim)))), var(row(draw((1, dim)))), draw((rows, dim)));
-            let backward = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd");
-            let gradient = |y: &Tensor, var: &Var| backward(y).get(var).expect("a gradient").clone();
+            let (gamma, beta, g) =
+                (var(row(draw((1, dim)))), var(row(draw((1, dim)))), draw((rows, dim)));
+            let backward = |y: &Tensor| {
+                (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd")
+            };
+            let gradient =
+                |y: &Tensor, var: &Var| backward(y).get(var).expect("a gradient").clone();
             let frozen = frozen_layer_norm(&x, &gamma, &beta, 1e-6).expect("frozen");
             let ours = layer_norm(&x, &gamma, &beta, 1e-6).expect("ours");
             let plain = composed(&x, &gamma, &beta, 1e-6).expect("plain");
@@ -166,7 +188,14 @@ mod tests {
                 (&gradient(&ours, &gamma), &gradient(&plain, &gamma)),
                 (&gradient(&ours, &beta), &gradient(&plain, &beta)),
             ] {
-                let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                let worst = (a - b)
+                    .expect("sub")
+                    .abs()
+                    .expect("abs")
+                    .max_all()
+                    .expect("max")
+                    .to_scalar::<f64>()
+                    .expect("scalar");
                 assert!(worst < 1e-9, "{rows}×{dim}: {worst}");
             }
         }

@@ -18,7 +18,10 @@ struct Product {
 
 /// (rows, inputs, outputs) of x (rows, inputs) and w (outputs, inputs), and w's layout transposed.
 #[allow(clippy::type_complexity)]
-fn plan(x: &Layout, w: &Layout) -> candle_core::Result<((usize, usize, usize, usize), Layout, Shape)> {
+fn plan(
+    x: &Layout,
+    w: &Layout,
+) -> candle_core::Result<((usize, usize, usize, usize), Layout, Shape)> {
     let (rows, inputs) = x.shape().dims2()?;
     let (outputs, _) = w.shape().dims2()?;
     Ok(((1, rows, outputs, inputs), w.transpose(0, 1)?, Shape::from((rows, outputs))))
@@ -29,7 +32,13 @@ impl CustomOp2 for Product {
         "linear"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (bmnk, transposed, shape) = plan(lx, lw)?;
         Ok((x.matmul(w, bmnk, lx, &transposed)?, shape))
     }
@@ -46,7 +55,13 @@ impl CustomOp2 for Product {
         Ok((x.matmul(w, bmnk, lx, &transposed)?, shape))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.detach().contiguous()?;
         let dw = if self.trained { Some(grad.t()?.matmul(&x.detach())?) } else { None };
         let dx = if x.track_op() { Some(grad.matmul(&w.detach())?) } else { None };
@@ -62,7 +77,13 @@ impl CustomOp2 for Bias {
         "bias"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, b: &CpuStorage, lb: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         by_type!(self.name(), x, T => {
             let (x, b): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), b, lb)?);
             let mut out = x.to_vec();
@@ -73,7 +94,13 @@ impl CustomOp2 for Bias {
         })
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        _: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.detach().contiguous()?;
         Ok((Some(grad.clone()), Some(column_sums(&grad)?)))
     }
@@ -103,7 +130,11 @@ fn flattened(x: &Tensor, weight: &Tensor) -> Result<(Tensor, Vec<usize>)> {
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (flat, shape) = flattened(x, weight)?;
     let y = flat.apply_op2(weight, Product { trained: true })?;
-    let y = if nn::has_cpu_kernel(&y) { y.apply_op2(&bias.contiguous()?, Bias)? } else { y.broadcast_add(bias)? };
+    let y = if nn::has_cpu_kernel(&y) {
+        y.apply_op2(&bias.contiguous()?, Bias)?
+    } else {
+        y.broadcast_add(bias)?
+    };
     Ok(y.reshape(shape)?)
 }
 
@@ -133,15 +164,37 @@ mod tests {
     #[test]
     fn equals_the_plain_composition() {
         for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 3), (12, 16, 8)] {
-            let draw = |shape: (usize, usize)| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
+            let draw = |shape: (usize, usize)| {
+                Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn")
+            };
             let x = Var::from_tensor(&draw((rows, inputs))).expect("var");
-            let (w, b, g) = (draw((outputs, inputs)), draw((1, outputs)).squeeze(0).expect("b"), draw((rows, outputs)));
+            let (w, b, g) = (
+                draw((outputs, inputs)),
+                draw((1, outputs)).squeeze(0).expect("b"),
+                draw((rows, outputs)),
+            );
             let ours = frozen_linear(&x, &w, Some(&b)).expect("ours");
             let plain = x.matmul(&w.t().expect("t")).expect("mm").broadcast_add(&b).expect("add");
-            let gradient =
-                |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd").get(&x).expect("dx").clone();
+            let gradient = |y: &Tensor| {
+                (y * &g)
+                    .expect("mul")
+                    .sum_all()
+                    .expect("sum")
+                    .backward()
+                    .expect("bwd")
+                    .get(&x)
+                    .expect("dx")
+                    .clone()
+            };
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
-                let worst = (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                let worst = (a - b)
+                    .expect("sub")
+                    .abs()
+                    .expect("abs")
+                    .max_all()
+                    .expect("max")
+                    .to_scalar::<f64>()
+                    .expect("scalar");
                 assert!(worst < 1e-12, "{worst}");
             }
         }
@@ -150,22 +203,45 @@ mod tests {
     #[test]
     fn trained_gradients_equal_the_plain_composition_s() {
         for (rows, inputs, outputs) in [(1, 1, 1), (5, 7, 3), (130, 16, 8)] {
-            let draw = |shape: (usize, usize)| Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn");
+            let draw = |shape: (usize, usize)| {
+                Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn")
+            };
             let var = |t: Tensor| Var::from_tensor(&t).expect("var");
-            let (x, w, b) = (var(draw((rows, inputs))), var(draw((2 * outputs, inputs))), var(draw((1, outputs)).squeeze(0).expect("b")));
+            let (x, w, b) = (
+                var(draw((rows, inputs))),
+                var(draw((2 * outputs, inputs))),
+                var(draw((1, outputs)).squeeze(0).expect("b")),
+            );
             let g = draw((rows, outputs));
             // The weight is the lower half of a larger one, as k is a part of the last block's qkv.
             let half = w.narrow(0, outputs, outputs).expect("half");
             let ours = linear(&x, &half, &b).expect("ours");
-            let plain = x.matmul(&half.t().expect("t")).expect("mm").broadcast_add(&b).expect("add");
-            let backward = |y: &Tensor| (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd");
+            let plain =
+                x.matmul(&half.t().expect("t")).expect("mm").broadcast_add(&b).expect("add");
+            let backward = |y: &Tensor| {
+                (y * &g).expect("mul").sum_all().expect("sum").backward().expect("bwd")
+            };
             let (a, e) = (backward(&ours), backward(&plain));
             for var in [&x, &w, &b] {
                 let (a, e) = (a.get(var).expect("ours"), e.get(var).expect("plain"));
-                let worst = (a - e).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+                let worst = (a - e)
+                    .expect("sub")
+                    .abs()
+                    .expect("abs")
+                    .max_all()
+                    .expect("max")
+                    .to_scalar::<f64>()
+                    .expect("scalar");
                 assert!(worst < 1e-11, "{worst}");
             }
-            let worst = (ours - plain).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
+            let worst = (ours - plain)
+                .expect("sub")
+                .abs()
+                .expect("abs")
+                .max_all()
+                .expect("max")
+                .to_scalar::<f64>()
+                .expect("scalar");
             assert!(worst < 1e-12, "{worst}");
         }
     }
@@ -174,7 +250,12 @@ mod tests {
     fn frozen_weights_get_no_gradient() {
         let x = Var::zeros((2, 3), candle_core::DType::F32, &Device::Cpu).expect("x");
         let w = Var::ones((4, 3), candle_core::DType::F32, &Device::Cpu).expect("w");
-        let grads = frozen_linear(&x, &w, None).expect("y").sum_all().expect("sum").backward().expect("bwd");
+        let grads = frozen_linear(&x, &w, None)
+            .expect("y")
+            .sum_all()
+            .expect("sum")
+            .backward()
+            .expect("bwd");
         assert!(grads.get(&x).is_some());
         assert!(grads.get(&w).is_none());
     }

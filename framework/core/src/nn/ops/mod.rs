@@ -15,5 +15,7 @@ pub use attention::{attention, attention_cls};
 pub use gelu::gelu_erf;
 pub use layer_norm::{frozen_layer_norm, layer_norm};
 pub use linear::{frozen_linear, linear};
-pub use loss::{binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, normalised, smooth_l1};
+pub use loss::{
+    binary_cross_entropy, cross_entropy, distillation, mean_entropy, mse, normalised, smooth_l1,
+};
 pub use spectrum::{eigenvalues, relation, spectra};

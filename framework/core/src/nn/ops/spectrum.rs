@@ -30,7 +30,8 @@ pub fn relation(tokens: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// If a matrix is not finite.
 pub fn eigenvalues(matrices: &Tensor) -> Result<Tensor> {
-    let (device, matrices) = (matrices.device().clone(), matrices.to_device(&Device::Cpu)?.contiguous()?);
+    let (device, matrices) =
+        (matrices.device().clone(), matrices.to_device(&Device::Cpu)?.contiguous()?);
     Ok(matrices.apply_op1(Eigenvalues)?.to_device(&device)?)
 }
 
@@ -87,7 +88,13 @@ impl CustomOp2 for Backward {
         "eigenvalues-backward"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (_, n) = dims(lx)?;
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
@@ -120,16 +127,25 @@ mod tests {
     fn gradient(values: &[f64], n: usize, loss: impl Fn(&Tensor) -> Tensor) -> Vec<f64> {
         let x = Var::from_tensor(&matrix(values, n)).expect("var");
         let loss = loss(&eigenvalues(&x).expect("eigenvalues"));
-        loss.backward().expect("bwd").get(&x).expect("dx").flatten_all().expect("flat").to_vec1().expect("values")
+        loss.backward()
+            .expect("bwd")
+            .get(&x)
+            .expect("dx")
+            .flatten_all()
+            .expect("flat")
+            .to_vec1()
+            .expect("values")
     }
 
     #[test]
     fn gradient_equals_finite_differences() {
         let n = 4;
         let f = Tensor::randn(0f64, 1.0, (1, n, 6), &Device::Cpu).expect("f");
-        let gram: Vec<f64> = relation(&f).expect("gram").flatten_all().expect("flat").to_vec1().expect("values");
+        let gram: Vec<f64> =
+            relation(&f).expect("gram").flatten_all().expect("flat").to_vec1().expect("values");
         let weights = Tensor::new(&[[0.3f64, -1.0, 2.0, 0.7]], &Device::Cpu).expect("weights");
-        let loss = |l: &Tensor| (l.sqr().expect("sqr") * &weights).expect("mul").sum_all().expect("sum");
+        let loss =
+            |l: &Tensor| (l.sqr().expect("sqr") * &weights).expect("mul").sum_all().expect("sum");
         let exact = gradient(&gram, n, loss);
         for i in 0..n {
             for j in 0..=i {
@@ -140,11 +156,17 @@ mod tests {
                     if i != j {
                         m[j * n + i] += d;
                     }
-                    loss(&eigenvalues(&matrix(&m, n)).expect("eigenvalues")).to_scalar::<f64>().expect("scalar")
+                    loss(&eigenvalues(&matrix(&m, n)).expect("eigenvalues"))
+                        .to_scalar::<f64>()
+                        .expect("scalar")
                 };
                 let numeric = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                let ours = if i == j { exact[i * n + j] } else { exact[i * n + j] + exact[j * n + i] };
-                assert!((numeric - ours).abs() < 1e-5 * (1.0 + numeric.abs()), "{i},{j}: {numeric} {ours}");
+                let ours =
+                    if i == j { exact[i * n + j] } else { exact[i * n + j] + exact[j * n + i] };
+                assert!(
+                    (numeric - ours).abs() < 1e-5 * (1.0 + numeric.abs()),
+                    "{i},{j}: {numeric} {ours}"
+                );
             }
         }
     }
@@ -158,12 +180,18 @@ mod tests {
         for (ours, entry) in exact.iter().zip(identity) {
             assert!((ours - 2.0 * entry).abs() < 1e-12);
         }
-        let uneven = gradient(&identity, 3, |l| l.narrow(1, 0, 1).expect("first").sum_all().expect("sum"));
+        let uneven =
+            gradient(&identity, 3, |l| l.narrow(1, 0, 1).expect("first").sum_all().expect("sum"));
         assert!(uneven.iter().all(|g| g.is_finite()));
     }
 
     #[test]
     fn not_a_number_is_an_error_and_not_a_hang() {
-        assert!(eigenvalues(&matrix(&[f64::NAN, 0.0, 0.0, 1.0], 2)).expect_err("must fail").to_string().contains("not finite"));
+        assert!(
+            eigenvalues(&matrix(&[f64::NAN, 0.0, 0.0, 1.0], 2))
+                .expect_err("must fail")
+                .to_string()
+                .contains("not finite")
+        );
     }
 }

@@ -83,7 +83,14 @@ fn whole(count: usize) -> Columns {
 }
 
 /// Some columns of out (rows, outputs) = base + x (rows, inputs)·Wᵀ.
-pub(super) fn forward<T: Multiplied>(m: &Matrix<T>, x: &[T], rows: usize, columns: Columns, out: &mut [T], base: Base<T>) {
+pub(super) fn forward<T: Multiplied>(
+    m: &Matrix<T>,
+    x: &[T],
+    rows: usize,
+    columns: Columns,
+    out: &mut [T],
+    base: Base<T>,
+) {
     multiply(Job {
         left: Left { rows, values: x, width: m.inputs },
         right: Right::Panels(&m.forward, columns),
@@ -127,7 +134,14 @@ impl<'a, T> Gradient<'a, T> {
 }
 
 /// out (rows, inputs) = base + g (rows, outputs)·W, summed over the columns of g that are used.
-fn reverse<T: Multiplied>(w: &[T], g: Gradient<T>, rows: usize, (out, inputs): (&mut [T], usize), base: Base<T>, room: &mut Aligned<T>) {
+fn reverse<T: Multiplied>(
+    w: &[T],
+    g: Gradient<T>,
+    rows: usize,
+    (out, inputs): (&mut [T], usize),
+    base: Base<T>,
+    room: &mut Aligned<T>,
+) {
     let Columns { first, count } = g.columns;
     multiply(Job {
         left: Left { rows, values: &g.values[first..], width: g.width },
@@ -142,7 +156,12 @@ fn reverse<T: Multiplied>(w: &[T], g: Gradient<T>, rows: usize, (out, inputs): (
 
 impl<T: Multiplied> BlockPass<'_, T> {
     fn attention(&self) -> Sizes {
-        Sizes { queries: self.queries, tokens: self.shape.tokens, dim: self.shape.dim, heads: self.shape.heads }
+        Sizes {
+            queries: self.queries,
+            tokens: self.shape.tokens,
+            dim: self.shape.dim,
+            heads: self.shape.heads,
+        }
     }
 
     fn norm(&self, norm: &Norm<T>, x: &[T], rows: usize, out: &mut [T]) {
@@ -199,16 +218,42 @@ impl<T: Multiplied> BlockPass<'_, T> {
         wanted: Wanted,
         s: &mut Scratch<T>,
     ) {
-        let (n, dim, hidden, q) = (self.shape.tokens, self.shape.dim, self.shape.hidden, self.queries);
+        let (n, dim, hidden, q) =
+            (self.shape.tokens, self.shape.dim, self.shape.hidden, self.queries);
         let wide = View::rows(dim);
-        reverse(w.fc2, Gradient::of(grad, dim), q, (&mut s.hidden, hidden), Base::Zero, &mut s.panel);
+        reverse(
+            w.fc2,
+            Gradient::of(grad, dim),
+            q,
+            (&mut s.hidden, hidden),
+            Base::Zero,
+            &mut s.panel,
+        );
         gelu_gradient(&kept.hidden[..q * hidden], &mut s.hidden[..q * hidden]);
         let hidden = Gradient::of(&s.hidden, hidden);
         reverse(w.fc1, hidden, q, (&mut s.normed, dim), Base::Zero, &mut s.panel);
         let rows = q * dim;
-        layer_norm_gradient(&kept.mid[..rows], &self.block.norm2.gamma, &s.normed[..rows], self.eps, &mut grad[..rows]);
-        reverse(w.proj, Gradient::of(grad, dim), q, (&mut s.attended, dim), Base::Zero, &mut s.panel);
-        self.attention().backward(kept.qkv, &s.attended, [&mut s.weights, &mut s.dweights], &mut s.dqkv);
+        layer_norm_gradient(
+            &kept.mid[..rows],
+            &self.block.norm2.gamma,
+            &s.normed[..rows],
+            self.eps,
+            &mut grad[..rows],
+        );
+        reverse(
+            w.proj,
+            Gradient::of(grad, dim),
+            q,
+            (&mut s.attended, dim),
+            Base::Zero,
+            &mut s.panel,
+        );
+        self.attention().backward(
+            kept.qkv,
+            &s.attended,
+            [&mut s.weights, &mut s.dweights],
+            &mut s.dqkv,
+        );
         self.pairs_gradient(kept, (da, db), wanted, s);
         if !wanted.x {
             return;
@@ -235,7 +280,13 @@ impl<T: Multiplied> BlockPass<'_, T> {
     }
 
     /// Adds dqkvᵀ·low to dB and (dqkv·B)ᵀ·x̂ to dA, and leaves dqkv·B in the scratch.
-    fn pairs_gradient(&self, kept: &Activations<T>, (da, db): (&mut [T], &mut [T]), wanted: Wanted, s: &mut Scratch<T>) {
+    fn pairs_gradient(
+        &self,
+        kept: &Activations<T>,
+        (da, db): (&mut [T], &mut [T]),
+        wanted: Wanted,
+        s: &mut Scratch<T>,
+    ) {
         let (n, dim) = (self.shape.tokens, self.shape.dim);
         let low = View::rows(self.pairs.ranks());
         if wanted.a && !self.pairs.places.is_empty() {
@@ -243,10 +294,17 @@ impl<T: Multiplied> BlockPass<'_, T> {
         }
         for pair in self.pairs.places {
             let (rows, grad) = (self.rows(pair), View::rows(3 * dim).after(pair.column));
-            let (small, wide) = (View::rows(pair.rank).after(pair.offset), View::rows(dim).after(pair.offset));
+            let (small, wide) =
+                (View::rows(pair.rank).after(pair.offset), View::rows(dim).after(pair.offset));
             if wanted.b {
                 let from = low.after(pair.low).of(kept.low);
-                product((dim, pair.rank, rows), small.added_to(db), grad.t().of(&s.dqkv), from, 1.0);
+                product(
+                    (dim, pair.rank, rows),
+                    small.added_to(db),
+                    grad.t().of(&s.dqkv),
+                    from,
+                    1.0,
+                );
             }
             if wanted.a || wanted.x {
                 let (dst, b) = (low.after(pair.low).replaced(&mut s.low), small.of(self.pairs.b));

@@ -36,9 +36,16 @@ impl<T: Multiplied + WithDType> Embedding<T> {
         let (_, tokens, dim) = w.position.dims3()?;
         let first = w.cls_token.detach().reshape((1, dim))?;
         let others = w.patch.bias.detach().reshape((1, dim))?.broadcast_as((tokens - 1, dim))?;
-        let base = Tensor::cat(&[&first, &others.contiguous()?], 0)?.add(&w.position.detach().reshape((tokens, dim))?)?;
-        let channels = |[mean, std]: [&Tensor; 2]| -> Result<[Vec<T>; 2]> { Ok([copied(mean)?, copied(std)?]) };
-        Ok(Self { patch: Matrix::new(w.patch)?, base: copied(&base)?, normalisation: w.normalisation.map(channels).transpose()? })
+        let base = Tensor::cat(&[&first, &others.contiguous()?], 0)?
+            .add(&w.position.detach().reshape((tokens, dim))?)?;
+        let channels = |[mean, std]: [&Tensor; 2]| -> Result<[Vec<T>; 2]> {
+            Ok([copied(mean)?, copied(std)?])
+        };
+        Ok(Self {
+            patch: Matrix::new(w.patch)?,
+            base: copied(&base)?,
+            normalisation: w.normalisation.map(channels).transpose()?,
+        })
     }
 
     /// Images (batch, 3, size, size) to tokens (batch, 1 + patches, dim), without a graph.
@@ -61,13 +68,23 @@ impl<T: Multiplied + WithDType> Embedding<T> {
                         let to = &mut patches[((y / side) * grid + x) * inputs + inside..][..side];
                         match &self.normalisation {
                             None => to.copy_from_slice(piece),
-                            Some([mean, std]) => to.iter_mut().zip(piece).for_each(|(t, v)| *t = (*v - mean[channel]) / std[channel]),
+                            Some([mean, std]) => to
+                                .iter_mut()
+                                .zip(piece)
+                                .for_each(|(t, v)| *t = (*v - mean[channel]) / std[channel]),
                         }
                     }
                 }
                 out.copy_from_slice(&self.base);
                 let columns = Columns { first: 0, count: dim };
-                forward(&self.patch, patches, grid * grid, columns, &mut out[dim..], Base::Destination);
+                forward(
+                    &self.patch,
+                    patches,
+                    grid * grid,
+                    columns,
+                    &mut out[dim..],
+                    Base::Destination,
+                );
             },
         );
         Ok(Tensor::from_vec(out, (batch, tokens, dim), images.device())?)

@@ -116,7 +116,13 @@ impl<T: Multiplied + WithDType> Trunk<T> {
     ///
     /// # Errors
     /// If there is no block, or the weights are not on the CPU in `T`.
-    pub fn new(embedding: &EmbeddingWeights, blocks: &[BlockWeights], heads: usize, eps: f64, workspace: &Workspace<T>) -> Result<Self> {
+    pub fn new(
+        embedding: &EmbeddingWeights,
+        blocks: &[BlockWeights],
+        heads: usize,
+        eps: f64,
+        workspace: &Workspace<T>,
+    ) -> Result<Self> {
         let Some(first) = blocks.first() else {
             return Err(Error::Protocol("a trunk without blocks".into()));
         };
@@ -148,10 +154,17 @@ impl<T: Multiplied + WithDType> Trunk<T> {
     pub fn forward(self: &Arc<Self>, x: &Tensor, pass: TrunkPass) -> Result<Tensor> {
         let (_, tokens, dim) = x.dims3()?;
         if dim != self.dim || pass.keep == 0 || pass.keep > tokens || pass.blocks == 0 {
-            return Err(Error::Protocol(format!("trunk: {:?}, {} tokens of them, {} blocks", x.dims(), pass.keep, pass.blocks)));
+            return Err(Error::Protocol(format!(
+                "trunk: {:?}, {} tokens of them, {} blocks",
+                x.dims(),
+                pass.keep,
+                pass.blocks
+            )));
         }
         if !pass.pairs.is_sorted_by_key(|p| p.block) {
-            return Err(Error::Protocol("trunk: the pairs are not in the order of their blocks".into()));
+            return Err(Error::Protocol(
+                "trunk: the pairs are not in the order of their blocks".into(),
+            ));
         }
         let mut places = vec![Vec::new(); pass.blocks];
         let (mut offset, mut flat) = (0, (Vec::new(), Vec::new()));
@@ -172,9 +185,19 @@ impl<T: Multiplied + WithDType> Trunk<T> {
             flat.0.push(pair.a.flatten_all()?);
             flat.1.push(pair.b.flatten_all()?);
         }
-        let ranks = places.iter().map(|b| b.iter().map(|p| p.rank).sum::<usize>()).max().unwrap_or_default();
+        let ranks = places
+            .iter()
+            .map(|b| b.iter().map(|p| p.rank).sum::<usize>())
+            .max()
+            .unwrap_or_default();
         let shape = Shape { tokens, dim, heads: self.heads, hidden: self.hidden, ranks };
-        let stacked = |parts: Vec<Tensor>| if parts.is_empty() { Tensor::zeros(1, x.dtype(), x.device()) } else { Tensor::cat(&parts, 0) };
+        let stacked = |parts: Vec<Tensor>| {
+            if parts.is_empty() {
+                Tensor::zeros(1, x.dtype(), x.device())
+            } else {
+                Tensor::cat(&parts, 0)
+            }
+        };
         let (x, a, b) = (x.contiguous()?, stacked(flat.0)?, stacked(flat.1)?);
         let wanted = Wanted { x: x.track_op(), a: a.track_op(), b: b.track_op() };
         let op = Operation {

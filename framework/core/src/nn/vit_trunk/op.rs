@@ -69,7 +69,14 @@ impl<T: Multiplied + WithDType> Operation<T> {
 
     /// Takes one image through all blocks. `kept` has room for the activations of all blocks, or of
     /// one block, which the next one overwrites.
-    fn image(&self, passes: &[BlockPass<T>], x: &[T], kept: &mut [T], out: &mut [T], s: &mut Scratch<T>) {
+    fn image(
+        &self,
+        passes: &[BlockPass<T>],
+        x: &[T],
+        kept: &mut [T],
+        out: &mut [T],
+        s: &mut Scratch<T>,
+    ) {
         let (size, shape) = (self.shape.kept_block(), self.shape);
         let whole = kept.len() >= passes.len() * size;
         let wide = self.keep * shape.dim;
@@ -92,12 +99,16 @@ impl<T: Multiplied + WithDType> Operation<T> {
 
     fn forward(&self, x: &[T], a: &[T], b: &[T]) -> candle_core::Result<Vec<T>> {
         let passes = self.passes(a, b)?;
-        let (size, images) = (self.shape.tokens * self.shape.dim, x.len() / (self.shape.tokens * self.shape.dim));
+        let (size, images) =
+            (self.shape.tokens * self.shape.dim, x.len() / (self.shape.tokens * self.shape.dim));
         let mut out = vec![T::ZERO; images * self.outputs()];
         let keep = if self.gradients() { images.min(self.kept_images) } else { 0 };
-        let mut kept = Kept::new(&self.trunk.workspace, keep, self.depth() * self.shape.kept_block());
-        let rooms = kept.images.iter_mut().map(Some).chain(std::iter::repeat_with(|| None)).take(images);
-        let jobs: Vec<_> = out.chunks_exact_mut(self.outputs()).zip(x.chunks_exact(size)).zip(rooms).collect();
+        let mut kept =
+            Kept::new(&self.trunk.workspace, keep, self.depth() * self.shape.kept_block());
+        let rooms =
+            kept.images.iter_mut().map(Some).chain(std::iter::repeat_with(|| None)).take(images);
+        let jobs: Vec<_> =
+            out.chunks_exact_mut(self.outputs()).zip(x.chunks_exact(size)).zip(rooms).collect();
         jobs.into_par_iter().for_each_init(
             || Loan::new(&self.trunk.workspace, self.shape),
             |loan, ((out, x), room)| {
@@ -121,7 +132,10 @@ impl<T: Multiplied + WithDType> Operation<T> {
     /// Computes the gradients of x, a and b from the gradient of the output.
     fn backward(&self, [x, a, b, grad]: [&[T]; 4]) -> candle_core::Result<[Vec<T>; 3]> {
         let passes = self.passes(a, b)?;
-        let holds: Vec<_> = passes.iter().map(|p| [&p.block.qkv, &p.block.proj, &p.block.fc1, &p.block.fc2].map(|m| m.hold())).collect();
+        let holds: Vec<_> = passes
+            .iter()
+            .map(|p| [&p.block.qkv, &p.block.proj, &p.block.fc1, &p.block.fc2].map(|m| m.hold()))
+            .collect();
         let reversed = passes.iter().zip(&holds).map(|(p, [qkv, proj, fc1, fc2])| {
             Ok(Reversed {
                 qkv: p.block.qkv.backward(qkv)?,
@@ -130,7 +144,8 @@ impl<T: Multiplied + WithDType> Operation<T> {
                 fc2: p.block.fc2.backward(fc2)?,
             })
         });
-        let reversed: Vec<Reversed<T>> = reversed.collect::<Result<_>>().map_err(candle_core::Error::wrap)?;
+        let reversed: Vec<Reversed<T>> =
+            reversed.collect::<Result<_>>().map_err(candle_core::Error::wrap)?;
         let size = self.shape.tokens * self.shape.dim;
         let images = x.len() / size;
         let group = images.div_ceil(GROUPS).max(1);
@@ -157,14 +172,29 @@ impl<T: Multiplied + WithDType> Operation<T> {
                             Some(kept) => kept.as_mut_slice(),
                             None => {
                                 let len = self.depth() * self.shape.kept_block();
-                                let again = again.get_or_insert_with(|| Kept::new(&self.trunk.workspace, 1, len));
+                                let again = again.get_or_insert_with(|| {
+                                    Kept::new(&self.trunk.workspace, 1, len)
+                                });
                                 let mut out = vec![T::ZERO; self.outputs()];
-                                self.image(&passes, &x[image * size..(image + 1) * size], &mut again.images[0], &mut out, s);
+                                self.image(
+                                    &passes,
+                                    &x[image * size..(image + 1) * size],
+                                    &mut again.images[0],
+                                    &mut out,
+                                    s,
+                                );
                                 again.images[0].as_mut_slice()
                             }
                         };
                         let grad = &grad[image * self.outputs()..(image + 1) * self.outputs()];
-                        self.image_backward(&passes, &reversed, activations, grad, (&mut da, &mut db), s);
+                        self.image_backward(
+                            &passes,
+                            &reversed,
+                            activations,
+                            grad,
+                            (&mut da, &mut db),
+                            s,
+                        );
                         if let Some(dx) = &mut dx {
                             dx[i * size..(i + 1) * size].copy_from_slice(&s.stream[..size]);
                         }
@@ -185,7 +215,11 @@ impl<T: Multiplied + WithDType> Operation<T> {
 
     /// The first block that the backward pass has to reach.
     fn lowest(&self) -> usize {
-        if self.wanted.x { 0 } else { self.places.iter().position(|p| !p.is_empty()).unwrap_or_default() }
+        if self.wanted.x {
+            0
+        } else {
+            self.places.iter().position(|p| !p.is_empty()).unwrap_or_default()
+        }
     }
 
     /// Takes one image backward through the blocks down to the lowest. The gradient of x, if it is
@@ -224,9 +258,17 @@ impl<T: Multiplied + WithDType> Operation<T> {
         }
         let [dx, da, db] = self.backward(slices)?;
         let tensor = |wanted: bool, values: Vec<T>, like: &Tensor| -> Result<Option<Tensor>> {
-            Ok(if wanted { Some(Tensor::from_vec(values, like.shape(), like.device())?) } else { None })
+            Ok(if wanted {
+                Some(Tensor::from_vec(values, like.shape(), like.device())?)
+            } else {
+                None
+            })
         };
-        Ok([tensor(self.wanted.x, dx, x)?, tensor(self.wanted.a, da, a)?, tensor(self.wanted.b, db, b)?])
+        Ok([
+            tensor(self.wanted.x, dx, x)?,
+            tensor(self.wanted.a, da, a)?,
+            tensor(self.wanted.b, db, b)?,
+        ])
     }
 }
 

@@ -81,7 +81,9 @@ impl<'a> Held<'a> {
     }
 
     pub fn values<T: Float>(&self) -> Result<&[T]> {
-        let Storage::Cpu(storage) = &**self.0 else { return Err(Error::Protocol("the trunk's tensors must be on the CPU".into())) };
+        let Storage::Cpu(storage) = &**self.0 else {
+            return Err(Error::Protocol("the trunk's tensors must be on the CPU".into()));
+        };
         Ok(crate::nn::cpu::storage::values("trunk", storage, self.1)?)
     }
 }
@@ -105,7 +107,8 @@ impl<T: Float> Matrix<T> {
                 (weight.clone(), layer.bias.clone(), Backward::Shared(weight))
             }
             Some(scale) => {
-                let weight = layer.weight.detach().broadcast_mul(&scale.detach().reshape((outputs, 1))?)?;
+                let weight =
+                    layer.weight.detach().broadcast_mul(&scale.detach().reshape((outputs, 1))?)?;
                 let bias = layer.bias.detach().mul(&scale.detach())?;
                 let scaled = Backward::Scaled(copied(&weight)?);
                 (weight, bias, scaled)
@@ -117,7 +120,13 @@ impl<T: Float> Matrix<T> {
         // pages now.
         let read: &[T] = if let Backward::Scaled(scaled) = &backward { scaled } else { values };
         large_pages(read.as_ptr(), size_of_val(read), Pages::Now);
-        Ok(Self { forward: Panels::transposed(values, (outputs, inputs)), backward, bias: copied(&bias)?, inputs, outputs })
+        Ok(Self {
+            forward: Panels::transposed(values, (outputs, inputs)),
+            backward,
+            bias: copied(&bias)?,
+            inputs,
+            outputs,
+        })
     }
 
     /// A hold on the backbone's tensor, which must live while [`Matrix::backward`] is used.

@@ -249,7 +249,8 @@ structs! {
         pub value: *const c_char,
     }
 
-    /// A model as plain tensors with the backbone's own names, heads as `head.weight` and `head.bias`.
+    /// A model as plain tensors with the backbone's own names, heads as `head.weight` and
+    /// `head.bias`.
     pub struct CilModel until pairs {
         /// Its size in bytes.
         pub size: u64,

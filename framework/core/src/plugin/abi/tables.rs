@@ -4,7 +4,8 @@ use std::ffi::{c_char, c_void};
 
 use super::crossing::{Crossing, Layout, size_of_field, structs};
 use super::{
-    CilBatch, CilExemplars, CilLogits, CilLosses, CilModel, CilPlan, CilScenario, CilSetup, CilState, CilStatus, CilTask, CilTensor,
+    CilBatch, CilExemplars, CilLogits, CilLosses, CilModel, CilPlan, CilScenario, CilSetup,
+    CilState, CilStatus, CilTask, CilTensor,
 };
 
 structs! {

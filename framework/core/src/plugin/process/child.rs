@@ -35,7 +35,11 @@ pub(super) struct Running {
 
 impl Running {
     /// Starts the command. What it writes to standard error is shown, each line behind `label`.
-    pub(super) fn start(command: &PluginCommand, label: &str, shared: Option<&Path>) -> Result<Self> {
+    pub(super) fn start(
+        command: &PluginCommand,
+        label: &str,
+        shared: Option<&Path>,
+    ) -> Result<Self> {
         let (program, arguments) = command.words();
         let mut start = Command::new(program);
         start.args(arguments).env(MARK, format!("{PROTOCOL}.{PROTOCOL_REVISION}"));
@@ -44,13 +48,18 @@ impl Running {
             Some(path) => start.env(SHARED, path),
             None => start.env_remove(SHARED),
         };
-        // A group of its own: Ctrl-C reaches the harness alone, which still needs the plugin to write a checkpoint.
+        // A group of its own: Ctrl-C reaches the harness alone, which still needs the plugin to
+        // write a checkpoint.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut start, 0);
         let mut child = start.spawn().map_err(|e| not_started(command, program, &e))?;
-        let (input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (input, output, errors) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(output), Some(errors)) = (output, errors) else {
-            return Err(Error::Protocol(format!("plugin {}: its pipes could not be opened", command.text())));
+            return Err(Error::Protocol(format!(
+                "plugin {}: its pipes could not be opened",
+                command.text()
+            )));
         };
         let last_words = Arc::default();
         let listener = listen(errors, label.to_owned(), Arc::clone(&last_words));
@@ -72,7 +81,8 @@ impl Running {
             Some(status) => status.to_string(),
             None => "it had to be killed".to_owned(),
         };
-        // The last lines may still be on their way; a process of its own that keeps the pipe open must not hold us up.
+        // The last lines may still be on their way; a process of its own that keeps the pipe open
+        // must not hold us up.
         let until = Instant::now() + Duration::from_secs(1);
         while self.listener.as_ref().is_some_and(|l| !l.is_finished()) && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(5));
@@ -80,11 +90,15 @@ impl Running {
         let lines = locked(&self.last_words);
         match lines.is_empty() {
             true => format!("{status}; it wrote nothing to standard error"),
-            false => format!("{status}; its last words on standard error:\n  {}", Vec::from(lines.clone()).join("\n  ")),
+            false => format!(
+                "{status}; its last words on standard error:\n  {}",
+                Vec::from(lines.clone()).join("\n  ")
+            ),
         }
     }
 
-    /// Closes its standard input and waits for its end; kills it after a while. Gives the exit status of one that ended by itself.
+    /// Closes its standard input and waits for its end; kills it after a while. Gives the exit
+    /// status of one that ended by itself.
     fn end(&mut self) -> Option<ExitStatus> {
         self.input = None;
         let until = Instant::now() + GRACE;
@@ -115,7 +129,11 @@ impl Drop for Running {
 }
 
 /// Shows what comes and keeps its last lines.
-fn listen(errors: ChildStderr, label: String, last_words: Arc<Mutex<VecDeque<String>>>) -> JoinHandle<()> {
+fn listen(
+    errors: ChildStderr,
+    label: String,
+    last_words: Arc<Mutex<VecDeque<String>>>,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut errors = BufReader::new(errors);
         let mut line = Vec::new();
@@ -134,12 +152,14 @@ fn listen(errors: ChildStderr, label: String, last_words: Arc<Mutex<VecDeque<Str
 
 fn not_started(command: &PluginCommand, program: &str, error: &std::io::Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => {
-            Error::usage(format!("plugin {}: there is no program '{program}'; name it by its path, or try python3", command.text()))
-        }
-        ErrorKind::PermissionDenied => {
-            Error::usage(format!("plugin {}: '{program}' may not be executed: chmod +x, or put the interpreter first", command.text()))
-        }
+        ErrorKind::NotFound => Error::usage(format!(
+            "plugin {}: there is no program '{program}'; name it by its path, or try python3",
+            command.text()
+        )),
+        ErrorKind::PermissionDenied => Error::usage(format!(
+            "plugin {}: '{program}' may not be executed: chmod +x, or put the interpreter first",
+            command.text()
+        )),
         _ => Error::usage(format!("plugin {}: it could not be started: {error}", command.text())),
     }
 }

@@ -32,8 +32,15 @@ pub(super) enum Broken {
     Io(std::io::Error),
 }
 
-/// Writes a frame; `arrays` stand behind the message, or, then none, are in the shared file already.
-pub(super) fn write(out: &mut impl Write, place: Place, text: &[u8], arrays: &[u8], array_bytes: u64) -> std::io::Result<()> {
+/// Writes a frame; `arrays` stand behind the message, or, then none, are in the shared file
+/// already.
+pub(super) fn write(
+    out: &mut impl Write,
+    place: Place,
+    text: &[u8],
+    arrays: &[u8],
+    array_bytes: u64,
+) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(HEAD + text.len());
     head.extend_from_slice(MAGIC);
     head.extend_from_slice(&(place as u32).to_le_bytes());
@@ -57,7 +64,8 @@ pub(super) fn read<T: DeserializeOwned, R: Read>(input: &mut BufReader<R>) -> Re
     payload::read(&text, arrays).map_err(|e| Broken::Message(format!("{e}, in {}", shown(&text))))
 }
 
-/// A head, judged as soon as its first byte is there: a plugin that prints something and waits must not make us wait too.
+/// A head, judged as soon as its first byte is there: a plugin that prints something and waits must
+/// not make us wait too.
 fn head<R: Read>(input: &mut BufReader<R>) -> Result<[u8; HEAD], Broken> {
     let (mut head, mut n) = ([0; HEAD], 0);
     while n < HEAD {
@@ -71,14 +79,17 @@ fn head<R: Read>(input: &mut BufReader<R>) -> Result<[u8; HEAD], Broken> {
         if head[..checked] != MAGIC[..checked] {
             // With what came together with it, to show, up to the next frame.
             let mut bytes = [&head[..n], input.buffer()].concat();
-            bytes.truncate(bytes.windows(MAGIC.len()).position(|w| w == MAGIC).unwrap_or(bytes.len()));
+            bytes.truncate(
+                bytes.windows(MAGIC.len()).position(|w| w == MAGIC).unwrap_or(bytes.len()),
+            );
             return Err(Broken::Rubbish(bytes));
         }
     }
     Ok(head)
 }
 
-/// So many bytes. The buffer grows with what really comes: a wrong length must not ask for all memory.
+/// So many bytes. The buffer grows with what really comes: a wrong length must not ask for all
+/// memory.
 fn exactly<R: Read>(input: &mut BufReader<R>, size: u64) -> Result<Vec<u8>, Broken> {
     let mut bytes = Vec::with_capacity(size.min(1 << 20) as usize);
     input.take(size).read_to_end(&mut bytes).map_err(Broken::Io)?;
@@ -112,7 +123,9 @@ mod tests {
             assert!(matches!(parse(&frame[..cut]), Err(Broken::Ended(_))), "cut at {cut}");
         }
         assert!(matches!(parse(b"hello\n"), Err(Broken::Rubbish(b)) if b == b"hello\n"));
-        assert!(matches!(parse(&[b"epoch 1", &frame[..]].concat()), Err(Broken::Rubbish(b)) if b == b"epoch 1"));
+        assert!(
+            matches!(parse(&[b"epoch 1", &frame[..]].concat()), Err(Broken::Rubbish(b)) if b == b"epoch 1")
+        );
         let huge = [&frame[..8], &u64::MAX.to_le_bytes(), &frame[16..]].concat();
         assert!(matches!(parse(&huge), Err(Broken::Ended(_))));
         let mut broken = frame.clone();

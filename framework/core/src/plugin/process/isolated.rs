@@ -1,4 +1,5 @@
-//! A binary plugin in a process of its own: this program, started again, opens the library and speaks the protocol of a process plugin.
+//! A binary plugin in a process of its own: this program, started again, opens the library and
+//! speaks the protocol of a process plugin.
 
 use std::fs::File;
 use std::io::{BufReader, Write};
@@ -12,28 +13,41 @@ use super::payload::{self, Sink};
 use super::{ProcessLink, Processes};
 use crate::context::{Host, Reply, Request};
 use crate::plugin::load::{self, Opened};
-use crate::plugin::messages::{Answer, Call, Failure, FailureClass, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin};
+use crate::plugin::messages::{
+    Answer, Call, Failure, FailureClass, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin,
+};
 use crate::plugin::{Kind, Plugin, abi};
 use crate::{Error, Result};
 
-/// Opens a library in a child process: `words` start this program so that it calls [`serve`] with the path that is put behind them. A crash of the plugin
-/// is then an error of the call, and nothing more.
+/// Opens a library in a child process: `words` start this program so that it calls [`serve`] with
+/// the path that is put behind them. A crash of the plugin is then an error of the call, and
+/// nothing more.
 ///
 /// # Errors
 /// As [`open`](crate::plugin::open); [`Error::Protocol`] if it ends the child.
 pub fn isolate(path: &Path, words: Vec<String>, timeout: Duration) -> Result<Opened> {
     let sha256 = load::inspect(path)?;
     let path = std::path::absolute(path).map_err(Error::io(path))?;
-    let text = path.to_str().ok_or_else(|| Error::file(&path, "a plugin needs a path that is UTF-8: rename it"))?.to_owned();
+    let text = path
+        .to_str()
+        .ok_or_else(|| Error::file(&path, "a plugin needs a path that is UTF-8: rename it"))?
+        .to_owned();
     let words = words.into_iter().chain([text.clone()]).collect();
     let command = Arc::new(PluginCommand::of(text, words, vec![path.clone()])?);
     let (link, offer) = ProcessLink::start(&command, timeout)?;
-    let plugin = Plugin { kind: Kind::Binary, name: offer.name.clone(), version: offer.version.clone(), protocol: abi::VERSION, sha256 };
+    let plugin = Plugin {
+        kind: Kind::Binary,
+        name: offer.name.clone(),
+        version: offer.version.clone(),
+        protocol: abi::VERSION,
+        sha256,
+    };
     let connect = Arc::new(Processes::new(command, timeout, offer.clone(), link));
     Ok(Opened { plugin, path, offer, connect })
 }
 
-/// The child's part: opens the library and answers calls over standard input and output until the input ends.
+/// The child's part: opens the library and answers calls over standard input and output until the
+/// input ends.
 ///
 /// # Errors
 /// If the connection breaks. A library that cannot be opened is told to the parent.
@@ -42,9 +56,18 @@ pub fn serve(path: &Path) -> Result<()> {
     end_with_parent();
     let opened = match load::open(path) {
         Ok(opened) => opened,
-        Err(error) => return send(&mut out, &serde_json::json!({ "failed": Failure::from(&error) })),
+        Err(error) => {
+            return send(&mut out, &serde_json::json!({ "failed": Failure::from(&error) }));
+        }
     };
-    send(&mut out, &ToHost::Offer(Offer { protocol: PROTOCOL, revision: PROTOCOL_REVISION, ..opened.offer.clone() }))?;
+    send(
+        &mut out,
+        &ToHost::Offer(Offer {
+            protocol: PROTOCOL,
+            revision: PROTOCOL_REVISION,
+            ..opened.offer.clone()
+        }),
+    )?;
     let mut parent = Parent { input: BufReader::new(input), out, probing: false };
     let mut link = opened.connect.connect()?;
     while let Some(message) = parent.receive()? {
@@ -53,7 +76,9 @@ pub fn serve(path: &Path) -> Result<()> {
         };
         parent.probing = probing;
         let place = place(&call);
-        let answer = link.call(call, Some(&mut parent)).unwrap_or_else(|e| Answer::Failed(Failure::from(&e)));
+        let answer = link
+            .call(call, Some(&mut parent))
+            .unwrap_or_else(|e| Answer::Failed(Failure::from(&e)));
         send(&mut parent.out, &ToHost::Answer(finite(answer, &place)))?;
     }
     Ok(())
@@ -62,7 +87,9 @@ pub fn serve(path: &Path) -> Result<()> {
 /// Where a call is in the run, for its errors.
 fn place(call: &Call) -> String {
     match call {
-        Call::Observe { epoch, step, task, .. } => format!("task {}, epoch {}, step {}", task.index + 1, epoch + 1, step + 1),
+        Call::Observe { epoch, step, task, .. } => {
+            format!("task {}, epoch {}, step {}", task.index + 1, epoch + 1, step + 1)
+        }
         other => other.name().to_owned(),
     }
 }
@@ -72,7 +99,9 @@ fn finite(answer: Answer, place: &str) -> Answer {
     match &answer {
         Answer::Losses(losses) => match losses.0.iter().find(|(_, value)| !value.is_finite()) {
             Some((term, value)) => {
-                let text = format!("the loss term '{term}' is {value} in {place}: lower the learning rate");
+                let text = format!(
+                    "the loss term '{term}' is {value} in {place}: lower the learning rate"
+                );
                 Answer::Failed(Failure { class: FailureClass::Diverged, text })
             }
             None => answer,
@@ -81,7 +110,8 @@ fn finite(answer: Answer, place: &str) -> Answer {
     }
 }
 
-/// Ends this process soon after the harness has gone, even in the middle of a call that never returns.
+/// Ends this process soon after the harness has gone, even in the middle of a call that never
+/// returns.
 fn end_with_parent() {
     #[cfg(unix)]
     {
@@ -90,8 +120,8 @@ fn end_with_parent() {
             while std::os::unix::process::parent_id() == parent {
                 std::thread::sleep(Duration::from_secs(1));
             }
-            // SAFETY: ends the process without running anything of the library's, which may be stuck, and with it what it started: the harness made it the
-            // leader of a group.
+            // SAFETY: ends the process without running anything of the library's, which may be
+            // stuck, and with it what it started: the harness made it the leader of a group.
             unsafe {
                 if libc::getpgrp() == libc::getpid() {
                     libc::kill(0, libc::SIGKILL);
@@ -102,16 +132,23 @@ fn end_with_parent() {
     }
 }
 
-/// The standard input and output as they were. What the library prints goes to the standard error from here on, and what it reads is empty.
+/// The standard input and output as they were. What the library prints goes to the standard error
+/// from here on, and what it reads is empty.
 #[cfg(unix)]
 fn protocol_pipes() -> Result<(File, File)> {
     use std::os::fd::{AsFd, AsRawFd};
     let (input, out, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let kept = input.as_fd().try_clone_to_owned().and_then(|input| Ok((input, out.as_fd().try_clone_to_owned()?)));
+    let kept = input
+        .as_fd()
+        .try_clone_to_owned()
+        .and_then(|input| Ok((input, out.as_fd().try_clone_to_owned()?)));
     let (kept_input, kept_out) = kept.map_err(Error::io("the pipes to the harness"))?;
     let nothing = File::open("/dev/null").map_err(Error::io("/dev/null"))?;
     // SAFETY: all are open for as long as the process lives, or until the call is over.
-    if unsafe { libc::dup2(error.as_raw_fd(), out.as_raw_fd()) < 0 || libc::dup2(nothing.as_raw_fd(), input.as_raw_fd()) < 0 } {
+    if unsafe {
+        libc::dup2(error.as_raw_fd(), out.as_raw_fd()) < 0
+            || libc::dup2(nothing.as_raw_fd(), input.as_raw_fd()) < 0
+    } {
         return Err(Error::io("the pipes to the harness")(std::io::Error::last_os_error()));
     }
     Ok((File::from(kept_input), File::from(kept_out)))
@@ -153,7 +190,9 @@ impl Host for Parent {
         match self.receive()? {
             Some(ToPlugin::Reply(reply)) => Ok(reply),
             Some(ToPlugin::Failed(failure)) => Err(failure.error()),
-            Some(ToPlugin::Call { .. }) => Err(Error::Protocol("the harness sent a call while a request was open".into())),
+            Some(ToPlugin::Call { .. }) => {
+                Err(Error::Protocol("the harness sent a call while a request was open".into()))
+            }
             None => Err(Error::Protocol("the harness has gone".into())),
         }
     }

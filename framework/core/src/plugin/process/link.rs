@@ -17,7 +17,9 @@ use crate::context::Host;
 use crate::context::NoHost;
 use crate::error::catching;
 use crate::plugin::Link;
-use crate::plugin::messages::{Answer, Call, Failure, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin};
+use crate::plugin::messages::{
+    Answer, Call, Failure, Offer, PROTOCOL, PROTOCOL_REVISION, ToHost, ToPlugin,
+};
 use crate::{Error, Result};
 
 /// A process and what is between us.
@@ -53,11 +55,23 @@ impl ProcessLink {
     /// Starts a process and hears what it offers.
     pub(super) fn start(command: &Arc<PluginCommand>, timeout: Duration) -> Result<(Self, Offer)> {
         let shared = SharedFile::new();
-        let running = Running::start(command, &label(command), shared.as_ref().map(SharedFile::path))?;
-        let mut link = Self { command: command.clone(), timeout, running, shared: None, revision: 0, ended: None };
+        let running =
+            Running::start(command, &label(command), shared.as_ref().map(SharedFile::path))?;
+        let mut link = Self {
+            command: command.clone(),
+            timeout,
+            running,
+            shared: None,
+            revision: 0,
+            ended: None,
+        };
         let greeting: Greeting = link.receive("its first frame")?;
         if let Some(failure) = greeting.failed {
-            return Err(Failure { text: format!("plugin {}: {}", command.text(), failure.text), ..failure }.error());
+            return Err(Failure {
+                text: format!("plugin {}: {}", command.text(), failure.text),
+                ..failure
+            }
+            .error());
         }
         link.shared = shared.filter(|_| greeting.shared).map(SharedFile::opened);
         // The version first: the rest of another version's offer may look different.
@@ -68,7 +82,8 @@ impl ProcessLink {
         }
         link.revision = greeting.offer["revision"].as_u64().unwrap_or(0);
         let unknown = greeting.other.keys().next().map(|key| format!("unknown key '{key}'"));
-        let offer = unknown.map_or_else(|| Offer::deserialize(greeting.offer).map_err(|e| e.to_string()), Err);
+        let offer = unknown
+            .map_or_else(|| Offer::deserialize(greeting.offer).map_err(|e| e.to_string()), Err);
         let offer = offer.map_err(|what| {
             let what = link.misunderstood(&what);
             Error::Protocol(format!("plugin {}, in its offer: {what}", command.text()))
@@ -95,21 +110,37 @@ impl ProcessLink {
                 self.shared = Some(file);
                 return self.write(during, Place::Shared, &text, &[], size);
             }
-            // Shared memory that is full (64 MB in a container) is no reason to fail: it is freed, and from here on arrays go through the pipe.
+            // Shared memory that is full (64 MB in a container) is no reason to fail: it is freed,
+            // and from here on arrays go through the pipe.
             let _ = file.set_len(0);
         }
         let (text, sink, size) = payload::write(message, Sink::Memory(Vec::new()));
-        let text = text.map_err(|e| Error::Protocol(format!("plugin {}, in {during}: a message is no JSON: {e}", self.command.text())))?;
+        let text = text.map_err(|e| {
+            Error::Protocol(format!(
+                "plugin {}, in {during}: a message is no JSON: {e}",
+                self.command.text()
+            ))
+        })?;
         let Sink::Memory(arrays) = sink else { unreachable!("the sink that was given") };
         self.write(during, Place::Behind, &text, &arrays, size)
     }
 
-    fn write(&mut self, during: &str, place: Place, text: &[u8], arrays: &[u8], size: u64) -> Result<()> {
+    fn write(
+        &mut self,
+        during: &str,
+        place: Place,
+        text: &[u8],
+        arrays: &[u8],
+        size: u64,
+    ) -> Result<()> {
         self.running.watchdog.arm(self.timeout);
-        let Some(input) = &mut self.running.input else { return Err(self.broken(during, Broken::Ended(Vec::new()))) };
+        let Some(input) = &mut self.running.input else {
+            return Err(self.broken(during, Broken::Ended(Vec::new())));
+        };
         let written = frame::write(input, place, text, arrays, size);
         self.running.watchdog.disarm();
-        // A plugin that no longer reads has ended, or is about to; what it has said last tells more than the broken pipe.
+        // A plugin that no longer reads has ended, or is about to; what it has said last tells more
+        // than the broken pipe.
         written.map_err(|_| self.broken(during, Broken::Ended(Vec::new())))
     }
 
@@ -125,9 +156,14 @@ impl ProcessLink {
         let expired = self.running.watchdog.expired();
         let how = self.running.obituary();
         let what = match broken {
-            _ if expired => format!("no answer within {} s (--plugin-timeout); it was killed", self.timeout.as_secs_f64()),
+            _ if expired => format!(
+                "no answer within {} s (--plugin-timeout); it was killed",
+                self.timeout.as_secs_f64()
+            ),
             Broken::Ended(bytes) if bytes.is_empty() => format!("the process ended, {how}"),
-            Broken::Ended(bytes) => format!("the process ended in the middle of a message ({}), {how}", shown(&bytes)),
+            Broken::Ended(bytes) => {
+                format!("the process ended in the middle of a message ({}), {how}", shown(&bytes))
+            }
             Broken::Rubbish(bytes) => format!(
                 "it wrote {} to its standard output, which belongs to the protocol: print to standard error \
                  (the Python package sees to that if it is imported before anything prints)",
@@ -150,7 +186,8 @@ impl Link for ProcessLink {
         }
         let probing = host.as_ref().is_some_and(|h| h.probing());
         self.send(name, &ToPlugin::Call { call, probing })?;
-        // The first request that failed: later ones fail too, and an answer that does not mind rests on nothing.
+        // The first request that failed: later ones fail too, and an answer that does not mind
+        // rests on nothing.
         let mut failed = None;
         loop {
             match self.receive(name)? {
@@ -170,10 +207,15 @@ impl Link for ProcessLink {
                             Err(error) => failed = Some(error),
                         }
                     }
-                    let failure = failed.as_ref().map(Failure::from).unwrap_or_else(|| unreachable!("it failed"));
+                    let failure = failed
+                        .as_ref()
+                        .map(Failure::from)
+                        .unwrap_or_else(|| unreachable!("it failed"));
                     self.send(name, &ToPlugin::Failed(failure))?;
                 }
-                ToHost::Offer(_) => return Err(self.broken(name, Broken::Message("a second offer".into()))),
+                ToHost::Offer(_) => {
+                    return Err(self.broken(name, Broken::Message("a second offer".into())));
+                }
             }
         }
     }
@@ -181,10 +223,13 @@ impl Link for ProcessLink {
 
 /// What is said of a plugin of another version of the protocol.
 fn other_version(theirs: Option<u64>) -> String {
-    let spoken = theirs.map_or("no version of the protocol".to_owned(), |v| format!("protocol {v}"));
+    let spoken =
+        theirs.map_or("no version of the protocol".to_owned(), |v| format!("protocol {v}"));
     let remedy = match theirs.is_some_and(|v| v > u64::from(PROTOCOL)) {
         true => "update cilbench, or rebuild the plugin against this one",
-        false => "rebuild the plugin against this cilbench (in Python: update its package cilbench)",
+        false => {
+            "rebuild the plugin against this cilbench (in Python: update its package cilbench)"
+        }
     };
     format!("it speaks {spoken} and this cilbench speaks protocol {PROTOCOL}: {remedy}")
 }
@@ -192,6 +237,11 @@ fn other_version(theirs: Option<u64>) -> String {
 /// What a plugin's lines on standard error begin with: the script's name.
 fn label(command: &PluginCommand) -> String {
     let (program, arguments) = command.words();
-    let script = arguments.iter().find(|a| std::path::Path::new(a).is_file()).map_or(program, String::as_str);
-    std::path::Path::new(script).file_stem().map_or_else(|| script.to_owned(), |s| s.to_string_lossy().into_owned())
+    let script = arguments
+        .iter()
+        .find(|a| std::path::Path::new(a).is_file())
+        .map_or(program, String::as_str);
+    std::path::Path::new(script)
+        .file_stem()
+        .map_or_else(|| script.to_owned(), |s| s.to_string_lossy().into_owned())
 }

@@ -1,7 +1,10 @@
-//! Process plugins: a method in a program of its own, in any language, that talks over its standard input and output.
+//! Process plugins: a method in a program of its own, in any language, that talks over its standard
+//! input and output.
 //!
-//! What crosses is described in `plugins/PROTOCOL.md`: the messages of [`messages`](super::messages) as JSON in frames, arrays beside it. Every instance of a
-//! method is a process of its own, so that dropping it forgets everything but its state, globals of the script too.
+//! What crosses is described in `plugins/PROTOCOL.md`: the messages of
+//! [`messages`](super::messages) as JSON in frames, arrays beside it. Every instance of a method is
+//! a process of its own, so that dropping it forgets everything but its state, globals of the
+//! script too.
 
 mod child;
 mod command;
@@ -31,8 +34,8 @@ pub const TIMEOUT: Duration = Duration::from_secs(600);
 /// Starts the plugin of a command, such as `python3 my_method.py`, and registers its methods.
 ///
 /// # Errors
-/// [`Error::Usage`] for a command that cannot be started, or a name that is taken; [`Error::Protocol`] for a program that does not speak the protocol, or
-/// another version of it.
+/// [`Error::Usage`] for a command that cannot be started, or a name that is taken;
+/// [`Error::Protocol`] for a program that does not speak the protocol, or another version of it.
 pub fn register(command: &str, timeout: Duration) -> Result<Vec<&'static MethodEntry>> {
     let command = Arc::new(PluginCommand::parse(command)?);
     let (link, offer) = ProcessLink::start(&command, timeout)?;
@@ -57,7 +60,12 @@ struct Processes {
 }
 
 impl Processes {
-    fn new(command: Arc<PluginCommand>, timeout: Duration, offer: Offer, link: ProcessLink) -> Self {
+    fn new(
+        command: Arc<PluginCommand>,
+        timeout: Duration,
+        offer: Offer,
+        link: ProcessLink,
+    ) -> Self {
         Self { command, timeout, offer, started: Mutex::new(Some(link)) }
     }
 }

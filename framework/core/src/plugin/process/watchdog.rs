@@ -15,7 +15,8 @@ struct Watch {
     over: bool,
 }
 
-/// A thread that kills the child when a deadline passes: reading from it and writing to it then fail, and need no timeout of their own.
+/// A thread that kills the child when a deadline passes: reading from it and writing to it then
+/// fail, and need no timeout of their own.
 pub(super) struct Watchdog {
     watch: Arc<(Mutex<Watch>, Condvar)>,
     thread: Option<JoinHandle<()>>,
@@ -71,13 +72,17 @@ fn stand_by((watch, changed): &(Mutex<Watch>, Condvar), child: &Mutex<Child>) {
                 guard
             }
             Some(left) => {
-                // Processes it started may hold its pipes open: without them its end is seen at once.
+                // Processes it started may hold its pipes open: without them its end is seen at
+                // once.
                 let ended = locked(child);
                 if exited(&ended) {
                     kill_group(&ended);
                 }
                 drop(ended);
-                changed.wait_timeout(guard, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0
+                changed
+                    .wait_timeout(guard, left.min(LOOK))
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0
             }
             None => changed.wait(guard).unwrap_or_else(PoisonError::into_inner),
         };
@@ -92,7 +97,9 @@ pub(super) fn exited(child: &Child) -> bool {
         let mut info = unsafe { std::mem::zeroed::<libc::siginfo_t>() };
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: as above.
-        unsafe { libc::waitid(libc::P_PID, child.id(), &mut info, flags) == 0 && info.si_signo != 0 }
+        unsafe {
+            libc::waitid(libc::P_PID, child.id(), &mut info, flags) == 0 && info.si_signo != 0
+        }
     }
     #[cfg(not(unix))]
     {
@@ -107,11 +114,13 @@ pub(super) fn kill(child: &mut Child) {
     let _ = child.kill();
 }
 
-/// Kills the processes that a child started and that are left, and the child if it was not waited for.
+/// Kills the processes that a child started and that are left, and the child if it was not waited
+/// for.
 pub(super) fn kill_group(child: &Child) {
     #[cfg(unix)]
     if let Ok(group) = i32::try_from(child.id()) {
-        // SAFETY: a system call without memory. The child leads a group of its own, and until it is waited for nothing else can have this number.
+        // SAFETY: a system call without memory. The child leads a group of its own, and until it is
+        // waited for nothing else can have this number.
         unsafe { libc::kill(-group, libc::SIGKILL) };
     }
     #[cfg(not(unix))]

@@ -31,45 +31,112 @@ enum Source {
     Intransigence,
 }
 
-/// Beside each (data id, weight hash, seed): accuracies of a `joint` run on each task right after it.
+/// Beside each (data id, weight hash, seed): accuracies of a `joint` run on each task right after
+/// it.
 #[derive(Default)]
 pub struct Bounds(HashMap<(String, String, u64), Vec<f64>>);
 
 /// All metrics, in the order in which they are listed.
 pub static ALL: [Metric; 18] = [
-    percent("last", "last", "accuracy on all images after the last task", true, |r| Some(r.summary.last)),
-    percent("last-tasks", "last (tasks)", "mean of all tasks' accuracies after the last", true, |r| Some(r.tasks.last()?.scores.task_mean)),
-    percent("avg", "avg", "mean over tasks of the accuracy on all images so far", true, |r| Some(r.summary.avg)),
-    percent("avg-tasks", "avg (tasks)", "mean over tasks of the mean of all tasks' accuracies so far", true, |r| {
-        mean(r.tasks.iter().map(|t| t.scores.task_mean))
+    percent("last", "last", "accuracy on all images after the last task", true, |r| {
+        Some(r.summary.last)
     }),
-    percent("forgetting", "forgetting", "mean loss of old tasks since their best accuracy", false, |r| {
-        (r.tasks.len() > 1).then_some(r.summary.forgetting)
+    percent(
+        "last-tasks",
+        "last (tasks)",
+        "mean of all tasks' accuracies after the last",
+        true,
+        |r| Some(r.tasks.last()?.scores.task_mean),
+    ),
+    percent("avg", "avg", "mean over tasks of the accuracy on all images so far", true, |r| {
+        Some(r.summary.avg)
     }),
-    percent("bwt", "BWT", "mean change of old tasks since they were learned", true, |r| (r.tasks.len() > 1).then_some(r.summary.bwt)),
-    percent("plasticity", "plasticity", "mean accuracy on each task right after it", true, |r| mean(learned(r).into_iter())),
+    percent(
+        "avg-tasks",
+        "avg (tasks)",
+        "mean over tasks of the mean of all tasks' accuracies so far",
+        true,
+        |r| mean(r.tasks.iter().map(|t| t.scores.task_mean)),
+    ),
+    percent(
+        "forgetting",
+        "forgetting",
+        "mean loss of old tasks since their best accuracy",
+        false,
+        |r| (r.tasks.len() > 1).then_some(r.summary.forgetting),
+    ),
+    percent("bwt", "BWT", "mean change of old tasks since they were learned", true, |r| {
+        (r.tasks.len() > 1).then_some(r.summary.bwt)
+    }),
+    percent("plasticity", "plasticity", "mean accuracy on each task right after it", true, |r| {
+        mean(learned(r).into_iter())
+    }),
     Metric {
         source: Source::Intransigence,
-        ..percent("intransigence", "intransigence", "mean lead of `joint` on each task right after it", false, |_| None)
+        ..percent(
+            "intransigence",
+            "intransigence",
+            "mean lead of `joint` on each task right after it",
+            false,
+            |_| None,
+        )
     },
-    percent("task-id", "task id", "images whose predicted class is of the right task", true, |r| Some(r.tasks.last()?.scores.task_id)),
-    percent("task-aware", "task-aware", "accuracy when the right task is known", true, |r| Some(r.tasks.last()?.scores.task_aware)),
-    percent("top-5", "top 5", "images whose true class is among the first five", true, |r| r.tasks.last()?.scores.top5),
-    percent("ece", "ECE", "expected calibration error over 15 bins", false, |r| Some(r.tasks.last()?.scores.ece)),
+    percent("task-id", "task id", "images whose predicted class is of the right task", true, |r| {
+        Some(r.tasks.last()?.scores.task_id)
+    }),
+    percent("task-aware", "task-aware", "accuracy when the right task is known", true, |r| {
+        Some(r.tasks.last()?.scores.task_aware)
+    }),
+    percent("top-5", "top 5", "images whose true class is among the first five", true, |r| {
+        r.tasks.last()?.scores.top5
+    }),
+    percent("ece", "ECE", "expected calibration error over 15 bins", false, |r| {
+        Some(r.tasks.last()?.scores.ece)
+    }),
     cost("drift", "drift", "mean relation drift", 3, |r| r.relation_drift),
-    cost("seconds", "seconds", "seconds of training and of the ends of tasks", 1, |r| Some(seconds(r))),
-    cost("memory", "memory (MB)", "largest memory of the process", 0, |r| Some(r.costs.peak_memory? as f64 / 1e6)),
-    cost("carried", "carried (MB)", "bytes carried from task to task", 2, |r| Some(r.costs.carried_bytes as f64 / 1e6)),
-    cost("trained", "trained", "parameters trained in the last task", 0, |r| Some(r.costs.trained_parameters as f64)),
-    cost("images", "images kept", "images kept in the memory", 0, |r| Some(r.costs.stored_images as f64)),
+    cost("seconds", "seconds", "seconds of training and of the ends of tasks", 1, |r| {
+        Some(seconds(r))
+    }),
+    cost("memory", "memory (MB)", "largest memory of the process", 0, |r| {
+        Some(r.costs.peak_memory? as f64 / 1e6)
+    }),
+    cost("carried", "carried (MB)", "bytes carried from task to task", 2, |r| {
+        Some(r.costs.carried_bytes as f64 / 1e6)
+    }),
+    cost("trained", "trained", "parameters trained in the last task", 0, |r| {
+        Some(r.costs.trained_parameters as f64)
+    }),
+    cost("images", "images kept", "images kept in the memory", 0, |r| {
+        Some(r.costs.stored_images as f64)
+    }),
 ];
 
-const fn percent(name: &'static str, heading: &'static str, about: &'static str, larger: bool, of: fn(&Record) -> Option<f64>) -> Metric {
+const fn percent(
+    name: &'static str,
+    heading: &'static str,
+    about: &'static str,
+    larger: bool,
+    of: fn(&Record) -> Option<f64>,
+) -> Metric {
     Metric { name, heading, about, larger, percent: true, digits: 2, source: Source::Record(of) }
 }
 
-const fn cost(name: &'static str, heading: &'static str, about: &'static str, digits: usize, of: fn(&Record) -> Option<f64>) -> Metric {
-    Metric { name, heading, about, larger: false, percent: false, digits, source: Source::Record(of) }
+const fn cost(
+    name: &'static str,
+    heading: &'static str,
+    about: &'static str,
+    digits: usize,
+    of: fn(&Record) -> Option<f64>,
+) -> Metric {
+    Metric {
+        name,
+        heading,
+        about,
+        larger: false,
+        percent: false,
+        digits,
+        source: Source::Record(of),
+    }
 }
 
 impl Metric {

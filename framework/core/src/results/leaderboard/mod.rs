@@ -48,8 +48,8 @@ pub struct Board {
     pub untested: Vec<String>,
 }
 
-/// The rows of all finished runs, ranked by `by` within each data id and weight hash. A run that was
-/// copied counts once.
+/// The rows of all finished runs, ranked by `by` within each data id and weight hash. A run that
+/// was copied counts once.
 ///
 /// # Errors
 /// [`Error::Usage`] for an unknown metric.
@@ -65,7 +65,10 @@ pub fn boards(found: &[Found], by: &str, options: &Options) -> Result<Vec<Board>
     let metric = Metric::find(by)?;
     let bounds = Bounds::among(found);
     let groups = group(found, options.gather_orders);
-    let mut rows: Vec<Row> = groups.iter().filter_map(|(key, runs)| Row::of(runs, metric, key.configuration.clone(), &bounds)).collect();
+    let mut rows: Vec<Row> = groups
+        .iter()
+        .filter_map(|(key, runs)| Row::of(runs, metric, key.configuration.clone(), &bounds))
+        .collect();
     sort(&mut rows, metric);
     let by_path: BTreeMap<_, _> = found.iter().map(|f| (&f.path, f)).collect();
     let board = |rows: &[Row]| {
@@ -77,7 +80,10 @@ pub fn boards(found: &[Found], by: &str, options: &Options) -> Result<Vec<Board>
         board.mark();
         board
     };
-    Ok(rows.chunk_by(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash)).map(board).collect())
+    Ok(rows
+        .chunk_by(|a, b| (&a.data_id, &a.weight_hash) == (&b.data_id, &b.weight_hash))
+        .map(board)
+        .collect())
 }
 
 /// What the runs of one row have in common.
@@ -98,7 +104,11 @@ fn group(found: &[Found], gather_orders: bool) -> BTreeMap<Key, Vec<&Found>> {
         let plugin = identity.plugin.as_ref().map_or("", |p| &p.sha256);
         let key = Key {
             scenario: identity.scenario.name.clone(),
-            data: if gather_orders { without_order(&run.record) } else { run.record.data_id.clone() },
+            data: if gather_orders {
+                without_order(&run.record)
+            } else {
+                run.record.data_id.clone()
+            },
             weights: identity.backbone.weights_hash.clone(),
             method: format!("{} {} {plugin}", identity.method, identity.method_version),
             configuration: identity.configuration(),
@@ -106,7 +116,9 @@ fn group(found: &[Found], gather_orders: bool) -> BTreeMap<Key, Vec<&Found>> {
         let group = groups.entry(key).or_default();
         // The same seed twice is a copy, not a second sample; an altered one never displaces a
         // sound one.
-        let same = |g: &&mut &Found| (g.record.identity.seed, &g.record.data_id) == (identity.seed, &run.record.data_id);
+        let same = |g: &&mut &Found| {
+            (g.record.identity.seed, &g.record.data_id) == (identity.seed, &run.record.data_id)
+        };
         match group.iter_mut().find(same) {
             Some(same) if !same.altered.is_empty() && run.altered.is_empty() => *same = run,
             Some(_) => {}
@@ -121,7 +133,15 @@ fn without_order(record: &Record) -> String {
     let scenario = &record.identity.scenario;
     let sizes: Vec<usize> = scenario.tasks.iter().map(Vec::len).collect();
     let total = |f: fn(&(usize, usize)) -> usize| scenario.images.iter().map(f).sum::<usize>();
-    let all = (&scenario.dataset, &scenario.split, scenario.kind, sizes, &scenario.transforms, total(|i| i.0), total(|i| i.1));
+    let all = (
+        &scenario.dataset,
+        &scenario.split,
+        scenario.kind,
+        sizes,
+        &scenario.transforms,
+        total(|i| i.0),
+        total(|i| i.1),
+    );
     serde_json::to_string(&all).unwrap_or_default()
 }
 
@@ -136,10 +156,15 @@ fn sort(rows: &mut [Row], metric: &Metric) {
         }
     }
     rows.sort_by(|a, b| {
-        let board = |r: &Row| (names.get(&r.data_id), r.data_id.clone(), r.weight_hash.clone(), !r.altered.is_empty());
+        let board = |r: &Row| {
+            (names.get(&r.data_id), r.data_id.clone(), r.weight_hash.clone(), !r.altered.is_empty())
+        };
         // A row without the metric comes last, whichever way is better.
-        let order =
-            a.mean.is_nan().cmp(&b.mean.is_nan()).then(if metric.larger { b.mean.total_cmp(&a.mean) } else { a.mean.total_cmp(&b.mean) });
+        let order = a.mean.is_nan().cmp(&b.mean.is_nan()).then(if metric.larger {
+            b.mean.total_cmp(&a.mean)
+        } else {
+            a.mean.total_cmp(&b.mean)
+        });
         board(a).cmp(&board(b)).then(order)
     });
 }
@@ -148,7 +173,11 @@ fn sort(rows: &mut [Row], metric: &Metric) {
 fn rank(board: &mut [Row], metric: &Metric) {
     let ranked = |row: &Row| row.altered.is_empty() && row.value(metric).is_some();
     let means: Vec<f64> = board.iter().filter(|row| ranked(row)).map(|row| row.mean).collect();
-    board.iter_mut().filter(|row| ranked(row)).zip(ranks(&means)).for_each(|(row, rank)| row.rank = Some(rank));
+    board
+        .iter_mut()
+        .filter(|row| ranked(row))
+        .zip(ranks(&means))
+        .for_each(|(row, rank)| row.rank = Some(rank));
 }
 
 /// The ranks of sorted results: equal ones share a rank, and the next has that of its place.
@@ -158,7 +187,10 @@ fn ranks(sorted: &[f64]) -> Vec<usize> {
 
 impl Board {
     /// The rows that compete in a metric: neither altered nor a bound.
-    pub fn competitors<'a>(&'a self, metric: &'a Metric) -> impl Iterator<Item = (usize, f64)> + 'a {
+    pub fn competitors<'a>(
+        &'a self,
+        metric: &'a Metric,
+    ) -> impl Iterator<Item = (usize, f64)> + 'a {
         let sound = |row: &Row| row.altered.is_empty() && !row.bound;
         let value = move |(i, row): (usize, &Row)| Some((i, row.value(metric)?));
         self.rows.iter().enumerate().filter(move |(_, row)| sound(row)).filter_map(value)
@@ -178,7 +210,9 @@ impl Board {
             return (0..self.rows.len()).filter(|i| self.rows[*i].best).collect();
         }
         let better = |a: f64, b: f64| if (b > a) == metric.larger { b } else { a };
-        let Some(best) = self.competitors(metric).map(|(_, v)| v).reduce(better) else { return Vec::new() };
+        let Some(best) = self.competitors(metric).map(|(_, v)| v).reduce(better) else {
+            return Vec::new();
+        };
         self.competitors(metric).filter(|(_, v)| *v == best).map(|(i, _)| i).collect()
     }
 
@@ -200,26 +234,34 @@ impl Board {
     /// Marks the best row by last accuracy and those that were not told apart from it.
     fn mark(&mut self) {
         let last = &ALL[0];
-        let Some((best, value)) = self.competitors(last).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))) else {
+        let Some((best, value)) =
+            self.competitors(last).max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0)))
+        else {
             return;
         };
         let competing: Vec<usize> = self.competitors(last).map(|(i, _)| i).collect();
         for (i, row) in self.rows.iter_mut().enumerate() {
             row.p_best = self.significance.as_ref().and_then(|s| Some(s.pair(i, best)?.adjusted));
-            row.best = competing.contains(&i) && (row.last == value || row.p_best.is_some_and(|p| p >= ALPHA));
+            row.best = competing.contains(&i)
+                && (row.last == value || row.p_best.is_some_and(|p| p >= ALPHA));
         }
     }
 }
 
 /// The answers of a row's runs, or why there are none.
-fn answers(row: &Row, found: &BTreeMap<&std::path::PathBuf, &Found>) -> Result<Vec<Answers>, String> {
+fn answers(
+    row: &Row,
+    found: &BTreeMap<&std::path::PathBuf, &Found>,
+) -> Result<Vec<Answers>, String> {
     if !row.altered.is_empty() {
         return Err(format!("it was altered ({})", row.altered));
     }
     let read = |path| {
         let run = found.get(path).ok_or_else(|| "its run folder is gone".to_owned())?;
         match Answers::of(run) {
-            Ok(answers) => answers.ok_or_else(|| format!("{} holds no predictions", run.path.display())),
+            Ok(answers) => {
+                answers.ok_or_else(|| format!("{} holds no predictions", run.path.display()))
+            }
             Err(error) => Err(error.to_string()),
         }
     };
@@ -231,7 +273,8 @@ fn answers(row: &Row, found: &BTreeMap<&std::path::PathBuf, &Found>) -> Result<V
 /// # Errors
 /// [`Error::Protocol`] if they cannot be written.
 pub fn csv(rows: &[Row]) -> Result<Vec<u8>> {
-    let failed = |e: &dyn std::fmt::Display| Error::Protocol(format!("the CSV cannot be written: {e}"));
+    let failed =
+        |e: &dyn std::fmt::Display| Error::Protocol(format!("the CSV cannot be written: {e}"));
     let mut writer = csv::Writer::from_writer(Vec::new());
     rows.iter().try_for_each(|r| writer.serialize(r)).map_err(|e| failed(&e))?;
     writer.into_inner().map_err(|e| failed(&e))

@@ -141,7 +141,12 @@ impl Row {
     }
 
     /// The row of some runs, which are those of one method in one configuration.
-    pub(super) fn of(runs: &[&Found], by: &Metric, config_hash: String, bounds: &Bounds) -> Option<Self> {
+    pub(super) fn of(
+        runs: &[&Found],
+        by: &Metric,
+        config_hash: String,
+        bounds: &Bounds,
+    ) -> Option<Self> {
         let first = &runs.first()?.record;
         let identity = &first.identity;
         let statistics: BTreeMap<&'static str, Statistics> =
@@ -150,7 +155,9 @@ impl Row {
         let ranked = statistics.get(by.name).copied();
         let worst = worst_order(runs, by, bounds);
         let seeds: BTreeSet<u64> = runs.iter().map(|r| r.record.identity.seed).collect();
-        let joined = |lists: &mut dyn Iterator<Item = String>| lists.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let joined = |lists: &mut dyn Iterator<Item = String>| {
+            lists.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
         let machine = |r: &Record| {
             let gpu = r.machine.gpu.as_ref().map_or(String::new(), |gpu| format!(", {gpu}"));
             format!("{}, {} threads{gpu}", r.machine.processor, r.machine.threads)
@@ -179,7 +186,8 @@ impl Row {
             relation_drift: mean("drift"),
             seconds: runs.iter().map(|r| seconds(&r.record)).sum::<f64>() / runs.len() as f64,
             peak_memory: runs.iter().filter_map(|r| r.record.costs.peak_memory).max(),
-            trained_bytes: first.costs.trained_parameters * if identity.dtype == "f64" { 8 } else { 4 },
+            trained_bytes: first.costs.trained_parameters
+                * if identity.dtype == "f64" { 8 } else { 4 },
             carried_bytes: first.costs.carried_bytes,
             stored_images: first.costs.stored_images,
             audited: runs.iter().all(|r| r.record.audited),
@@ -193,7 +201,11 @@ impl Row {
             dtype: identity.dtype.clone(),
             device: identity.device.clone(),
             hyper_parameters: serde_json::to_string(&identity.config).unwrap_or_default(),
-            folders: runs.iter().map(|r| r.path.display().to_string()).collect::<Vec<_>>().join("; "),
+            folders: runs
+                .iter()
+                .map(|r| r.path.display().to_string())
+                .collect::<Vec<_>>()
+                .join("; "),
             last_tasks: mean("last-tasks"),
             avg_tasks: mean("avg-tasks"),
             plasticity: mean("plasticity"),
@@ -205,7 +217,9 @@ impl Row {
             n_orders: data_ids.len(),
             worst_order: worst.as_ref().map_or(String::new(), |(order, _)| order.clone()),
             worst: worst.map(|(_, value)| value),
-            bound: identity.plugin.is_none() && method::find(&identity.method).is_ok_and(|entry| entry.about.access == Access::All),
+            bound: identity.plugin.is_none()
+                && method::find(&identity.method)
+                    .is_ok_and(|entry| entry.about.access == Access::All),
             p_best: None,
             best: false,
             machine: joined(&mut runs.iter().map(|r| machine(&r.record))).join("; "),
@@ -228,7 +242,9 @@ fn over_runs(runs: &[&Found], metric: &Metric, bounds: &Bounds) -> Option<Statis
     }
     match orders.len() {
         1 => Statistics::of(orders.values().next()?),
-        _ => Statistics::of(&orders.values().filter_map(|v| Some(Statistics::of(v)?.mean)).collect::<Vec<_>>()),
+        _ => Statistics::of(
+            &orders.values().filter_map(|v| Some(Statistics::of(v)?.mean)).collect::<Vec<_>>(),
+        ),
     }
 }
 
@@ -238,7 +254,8 @@ fn worst_order(runs: &[&Found], metric: &Metric, bounds: &Bounds) -> Option<(Str
     for run in runs {
         orders.entry(order_of(run)).or_default().push(metric.of(run, bounds)?);
     }
-    let means = orders.iter().filter_map(|(order, v)| Some((order.clone(), Statistics::of(v)?.mean)));
+    let means =
+        orders.iter().filter_map(|(order, v)| Some((order.clone(), Statistics::of(v)?.mean)));
     let worse = |a: &f64, b: &f64| if metric.larger { a.total_cmp(b) } else { b.total_cmp(a) };
     means.min_by(|a, b| worse(&a.1, &b.1)).filter(|_| orders.len() > 1)
 }

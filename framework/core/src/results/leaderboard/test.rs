@@ -29,7 +29,15 @@ fn run(folder: &Path, method: &str, (order, seed): (&str, u64), right: impl Fn(u
         let label = i % 2;
         let prediction = if right(i) { label } else { 1 - label };
         let rank = Some(if right(i) { 1 } else { 2 });
-        Prediction { key: format!("{i:03}"), task: label, label, prediction, confidence: 0.9, task_aware: label, rank }
+        Prediction {
+            key: format!("{i:03}"),
+            task: label,
+            label,
+            prediction,
+            confidence: 0.9,
+            task_aware: label,
+            rank,
+        }
     };
     let all: Vec<Prediction> = (0..100).map(answer).collect();
     for task in 0..2 {
@@ -102,9 +110,14 @@ fn class_orders_are_gathered_and_ranked_among_methods_that_ran_the_same() {
     assert_eq!(boards.len(), 2, "methods of one class order are not ranked with those of two");
     let board = boards.iter().find(|b| b.rows.len() == 2).expect("the board of both orders");
     let a = &board.rows[0];
-    assert_eq!((a.method.as_str(), a.n_orders, a.n_seeds, a.class_order.as_str()), ("a", 2, 2, "natural seed:1"));
+    assert_eq!(
+        (a.method.as_str(), a.n_orders, a.n_seeds, a.class_order.as_str()),
+        ("a", 2, 2, "natural seed:1")
+    );
     // The values are the orders' means over seeds: 60.5 and 80.5.
-    assert!((a.mean - 70.5).abs() < 1e-9 && (a.std.expect("two orders") - 200f64.sqrt()).abs() < 1e-9);
+    assert!(
+        (a.mean - 70.5).abs() < 1e-9 && (a.std.expect("two orders") - 200f64.sqrt()).abs() < 1e-9
+    );
     assert_eq!((a.worst_order.as_str(), a.worst), ("natural", Some(60.5)));
     let significance = board.significance.as_ref().expect("tested");
     assert!(significance.caption().expect("tested").contains("class orders"), "{significance:?}");
@@ -117,7 +130,8 @@ fn intransigence_is_against_joint_of_the_same_seed() {
     run(folder.path(), "a", ("natural", 0), |i| i < 70);
     run(folder.path(), "b", ("natural", 1), |i| i < 60);
     let board = &tested(folder.path(), false)[0];
-    let of = |method: &str| board.rows.iter().find(|r| r.method == method).expect("row").intransigence;
+    let of =
+        |method: &str| board.rows.iter().find(|r| r.method == method).expect("row").intransigence;
     assert_eq!((of("joint"), of("a"), of("b")), (Some(0.0), Some(20.0), None));
 }
 

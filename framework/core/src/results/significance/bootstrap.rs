@@ -1,5 +1,5 @@
-//! A paired bootstrap of last accuracies (Efron and Tibshirani 1993, chapter 8, for data in levels):
-//! each draw takes class orders, then seeds within each order, then test images, all with
+//! A paired bootstrap of last accuracies (Efron and Tibshirani 1993, chapter 8, for data in
+//! levels): each draw takes class orders, then seeds within each order, then test images, all with
 //! replacement. Class orders and images are drawn once for all rows of a board, so that differences
 //! of rows are paired.
 
@@ -15,7 +15,8 @@ pub const DRAWS: usize = 10_000;
 /// Every draw's accuracies, percent, one for each row: (draws, rows). The same rows give the same
 /// numbers on every machine. All rows must have the same class orders and be of the same images.
 pub fn bootstrap(rows: &[&[Answers]], draws: usize) -> Vec<Vec<f64>> {
-    let rows: Vec<Vec<Vec<&Answers>>> = rows.iter().map(|row| by_order(row).into_values().collect()).collect();
+    let rows: Vec<Vec<Vec<&Answers>>> =
+        rows.iter().map(|row| by_order(row).into_values().collect()).collect();
     (0..draws as u64).into_par_iter().map(|draw| one(&rows, draw)).collect()
 }
 
@@ -30,7 +31,9 @@ fn one(rows: &[Vec<Vec<&Answers>>], draw: u64) -> Vec<f64> {
         let (mut sum, mut runs) = (0.0, 0.0f64);
         for order in &chosen {
             let seeds = &row[*order];
-            let within: f64 = (0..seeds.len()).map(|_| hits(seeds[below(&mut random, seeds.len())], &weights)).sum();
+            let within: f64 = (0..seeds.len())
+                .map(|_| hits(seeds[below(&mut random, seeds.len())], &weights))
+                .sum();
             sum += within / seeds.len() as f64;
             runs += 1.0;
         }
@@ -59,6 +62,8 @@ fn levels(random: &mut ChaCha8Rng, images: usize) -> Vec<Vec<u64>> {
 
 /// The number of drawn images that were answered rightly.
 fn hits(answers: &Answers, levels: &[Vec<u64>]) -> f64 {
-    let level = |level: &Vec<u64>| -> u32 { level.iter().zip(&answers.right).map(|(a, b)| (a & b).count_ones()).sum() };
+    let level = |level: &Vec<u64>| -> u32 {
+        level.iter().zip(&answers.right).map(|(a, b)| (a & b).count_ones()).sum()
+    };
     levels.iter().map(|l| f64::from(level(l))).sum()
 }

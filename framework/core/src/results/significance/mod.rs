@@ -48,14 +48,14 @@ pub struct Pair {
 pub struct Significance {
     /// All pairs of rows that could be tested.
     pub pairs: Vec<Pair>,
-    /// Each row's 95 % bootstrap interval of last accuracy, percent; none of a row that could not be
-    /// tested.
+    /// Each row's 95 % bootstrap interval of last accuracy, percent; none of a row that could not
+    /// be tested.
     pub intervals: Vec<Option<(f64, f64)>>,
 }
 
 impl Significance {
-    /// Compares rows by their runs' answers. Rows without answers, and rows that are not of the same
-    /// images and class orders as the first row that has some, stay out.
+    /// Compares rows by their runs' answers. Rows without answers, and rows that are not of the
+    /// same images and class orders as the first row that has some, stay out.
     pub fn of(rows: &[Vec<Answers>]) -> Self {
         let first = rows.iter().find(|r| !r.is_empty());
         let fits = |row: &Vec<Answers>| first.is_some_and(|f| comparable(f, row));
@@ -89,7 +89,9 @@ impl Significance {
         let any = |test| self.pairs.iter().any(|p| p.test == test);
         let test = match (any(Test::Bootstrap), any(Test::McNemar)) {
             (false, false) => return None,
-            (true, false) => format!("a paired bootstrap ({DRAWS} draws of class orders and seeds, then images)"),
+            (true, false) => {
+                format!("a paired bootstrap ({DRAWS} draws of class orders and seeds, then images)")
+            }
             (false, true) => "McNemar's exact test on one run per method".to_owned(),
             (true, true) => format!(
                 "a paired bootstrap ({DRAWS} draws of class orders and seeds, then images), and between \
@@ -100,21 +102,29 @@ impl Significance {
             1 => "the one pair".to_owned(),
             n => format!("all {n} pairs, adjusted by Holm"),
         };
-        Some(format!("Differences of last accuracy on the same test images were tested by {test}, over {all}, at level {ALPHA}."))
+        Some(format!(
+            "Differences of last accuracy on the same test images were tested by {test}, over {all}, at level {ALPHA}."
+        ))
     }
 }
 
 /// Whether two rows are of the same images and the same class orders.
 fn comparable(a: &[Answers], b: &[Answers]) -> bool {
-    let orders = |row: &[Answers]| row.iter().map(|a| a.order.clone()).collect::<std::collections::BTreeSet<_>>();
-    let same = |other: &Answers| a.iter().all(|one| (&one.images, one.count) == (&other.images, other.count));
+    let orders = |row: &[Answers]| {
+        row.iter().map(|a| a.order.clone()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let same = |other: &Answers| {
+        a.iter().all(|one| (&one.images, one.count) == (&other.images, other.count))
+    };
     !b.is_empty() && b.iter().all(same) && orders(a) == orders(b)
 }
 
 /// A row's accuracy: mean over class orders of the mean over seeds, percent.
 fn accuracy(row: &[Answers]) -> f64 {
     let orders = answers::by_order(row);
-    let mean = |seeds: &Vec<&Answers>| seeds.iter().map(|a| a.accuracy()).sum::<f64>() / seeds.len() as f64;
+    let mean = |seeds: &Vec<&Answers>| {
+        seeds.iter().map(|a| a.accuracy()).sum::<f64>() / seeds.len() as f64
+    };
     orders.values().map(mean).sum::<f64>() / orders.len().max(1) as f64
 }
 
@@ -123,11 +133,13 @@ fn test(rows: &[&[Answers]], (i, j): (usize, usize), draws: &[Vec<f64>]) -> (Tes
     if let ([a], [b]) = (rows[i], rows[j]) {
         return (Test::McNemar, mcnemar(a.alone(b), b.alone(a)));
     }
-    // Shares of draws would end at 1 in 10 000, which is not enough for Holm over hundreds of pairs:
-    // the tail is that of a normal distribution with the bootstrap's standard error.
+    // Shares of draws would end at 1 in 10 000, which is not enough for Holm over hundreds of
+    // pairs: the tail is that of a normal distribution with the bootstrap's standard error.
     let differences: Vec<f64> = draws.iter().map(|d| d[i] - d[j]).collect();
     let mean = differences.iter().sum::<f64>() / differences.len().max(1) as f64;
-    let error = (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / differences.len().max(2) as f64).sqrt();
+    let error = (differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>()
+        / differences.len().max(2) as f64)
+        .sqrt();
     let difference = (accuracy(rows[i]) - accuracy(rows[j])).abs();
     let p = match Normal::standard() {
         _ if difference == 0.0 => 1.0,
@@ -140,7 +152,9 @@ fn test(rows: &[&[Answers]], (i, j): (usize, usize), draws: &[Vec<f64>]) -> (Tes
 /// The middle 95 % of some values.
 fn interval(mut values: Vec<f64>) -> Option<(f64, f64)> {
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get(((values.len().checked_sub(1)?) as f64 * share).round() as usize).copied();
+    let at = |share: f64| {
+        values.get(((values.len().checked_sub(1)?) as f64 * share).round() as usize).copied()
+    };
     Some((at(0.025)?, at(0.975)?))
 }
 

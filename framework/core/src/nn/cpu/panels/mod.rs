@@ -27,7 +27,11 @@ struct Sizes {
 impl Sizes {
     const fn of<S: Simd, T>() -> Self {
         // Without vectors, the processor computes one number at a time, whatever its size.
-        let lanes = if size_of::<S::f32s>() < size_of::<T>() { 1 } else { size_of::<S::f32s>() / size_of::<T>() };
+        let lanes = if size_of::<S::f32s>() < size_of::<T>() {
+            1
+        } else {
+            size_of::<S::f32s>() / size_of::<T>()
+        };
         let width = VECTORS * lanes;
         Self { width, depth: PANEL_BYTES / size_of::<T>() / width }
     }
@@ -69,7 +73,9 @@ impl<T: Float> Panels<T> {
             for column in (0..outputs).step_by(sizes.width) {
                 let (panel, rest) = panels.split_at_mut(depth * sizes.width);
                 panels = rest;
-                for (j, output) in weight.chunks_exact(inputs).skip(column).take(sizes.width).enumerate() {
+                for (j, output) in
+                    weight.chunks_exact(inputs).skip(column).take(sizes.width).enumerate()
+                {
                     for (row, v) in panel.chunks_exact_mut(sizes.width).zip(&output[first..]) {
                         row[j] = *v;
                     }
@@ -185,18 +191,27 @@ impl<T> Job<'_, T> {
     fn has_work(&self) -> bool {
         let Self { left, right, depth, out, out_width, base, .. } = self;
         let (columns, enough) = match right {
-            Right::Panels(panels, Columns { first, count }) => (*count, first + count <= panels.outputs && *depth == panels.inputs),
+            Right::Panels(panels, Columns { first, count }) => {
+                (*count, first + count <= panels.outputs && *depth == panels.inputs)
+            }
             Right::Rows(values, width) => (*width, depth * width <= values.len()),
         };
         assert!(enough, "the matrix on the right is too small");
         if left.rows == 0 || columns == 0 || *depth == 0 {
-            debug_assert!(*depth > 0 || matches!(base, Base::Destination), "a sum of nothing would have to fill the destination");
+            debug_assert!(
+                *depth > 0 || matches!(base, Base::Destination),
+                "a sum of nothing would have to fill the destination"
+            );
             return false;
         }
         let reach = |width: usize, columns: usize| (left.rows - 1) * width + columns;
-        let inside = reach(left.width, *depth) <= left.values.len() && reach(*out_width, columns) <= out.len();
+        let inside = reach(left.width, *depth) <= left.values.len()
+            && reach(*out_width, columns) <= out.len();
         assert!(inside, "a matrix reaches out of its slice");
-        assert!(!matches!(base, Base::Row(row) if row.len() < columns), "what the product is added to is too small");
+        assert!(
+            !matches!(base, Base::Row(row) if row.len() < columns),
+            "what the product is added to is too small"
+        );
         true
     }
 }
@@ -221,7 +236,9 @@ impl<T: Float> Job<'_, T> {
         let (from, to) = (first / sizes.width, (first + columns).div_ceil(sizes.width));
         let tiles = self.left.rows.div_ceil(most_rows::<S>());
         let mut spare = [T::ZERO; ROWS * VECTORS * LINE / 4];
-        for (top, column) in (0..self.depth.div_ceil(sizes.depth)).flat_map(|top| (from..to).map(move |column| (top, column))) {
+        for (top, column) in (0..self.depth.div_ceil(sizes.depth))
+            .flat_map(|top| (from..to).map(move |column| (top, column)))
+        {
             let start = top * sizes.depth;
             let depth = sizes.depth.min(self.depth - start);
             let begin = if top > 0 { Base::Destination } else { self.base };
@@ -232,7 +249,9 @@ impl<T: Float> Job<'_, T> {
             let whole = width == sizes.width;
             let after = if column + 1 < to { (top, column + 1) } else { (top + 1, from) };
             let (panel, next, step) = match self.right {
-                Right::Panels(panels, _) => (panels.panel((top, column)), panels.place(after), sizes.width),
+                Right::Panels(panels, _) => {
+                    (panels.panel((top, column)), panels.place(after), sizes.width)
+                }
                 Right::Rows(values, row) => {
                     let room = &mut self.room.values_mut()[..depth * sizes.width];
                     let from = &values[start * row + left..(start + depth - 1) * row + right];
@@ -244,13 +263,20 @@ impl<T: Float> Job<'_, T> {
                             to[..width].copy_from_slice(&from[..width]);
                         }
                     }
-                    (&*room, values.as_ptr().wrapping_add(after.0 * sizes.depth * row + after.1 * sizes.width), row)
+                    (
+                        &*room,
+                        values
+                            .as_ptr()
+                            .wrapping_add(after.0 * sizes.depth * row + after.1 * sizes.width),
+                        row,
+                    )
                 }
             };
             let each = (depth * VECTORS).div_ceil(tiles * (depth / STRETCH).max(1));
             let mut ahead = Ahead { row: next, step, vector: 0, each };
             for tile in 0..tiles {
-                let (low, high) = (tile * self.left.rows / tiles, (tile + 1) * self.left.rows / tiles);
+                let (low, high) =
+                    (tile * self.left.rows / tiles, (tile + 1) * self.left.rows / tiles);
                 let x = &self.left.values[low * self.left.width + start..];
                 let out = &mut self.out[low * self.out_width + place..];
                 // The old values of the result are read through the pointer that writes it.

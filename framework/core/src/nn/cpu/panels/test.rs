@@ -10,17 +10,27 @@ fn numbers<T: Float>(n: usize, seed: usize) -> Vec<T> {
 /// them.
 fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, tolerance: f64) {
     let mut room = Aligned::default();
-    for (rows, inputs, outputs) in
-        [(1, 1, 1), (5, 7, 50), (8, 128, 48), (17, 300, 97), (33, 257, 24), (2, 1100, 5), (25, 96, 192), (3, 2100, 7)]
-    {
-        let (mut x, weight) = (numbers::<T>(rows * (inputs + 2), 1), numbers::<T>(outputs * inputs, 2));
+    for (rows, inputs, outputs) in [
+        (1, 1, 1),
+        (5, 7, 50),
+        (8, 128, 48),
+        (17, 300, 97),
+        (33, 257, 24),
+        (2, 1100, 5),
+        (25, 96, 192),
+        (3, 2100, 7),
+    ] {
+        let (mut x, weight) =
+            (numbers::<T>(rows * (inputs + 2), 1), numbers::<T>(outputs * inputs, 2));
         x.chunks_exact_mut(inputs + 2).for_each(|row| row[inputs..].fill(T::narrow(f64::NAN)));
         let panels = Panels::of(&weight, (outputs, inputs), Sizes::of::<S, T>());
         let mut across = vec![T::ZERO; outputs * inputs];
         for (o, row) in weight.chunks_exact(inputs).enumerate() {
             row.iter().enumerate().for_each(|(i, v)| across[i * outputs + o] = *v);
         }
-        for (first, columns) in [(0, outputs), (outputs / 3, outputs - outputs / 3), (outputs / 2, 1)] {
+        for (first, columns) in
+            [(0, outputs), (outputs / 3, outputs - outputs / 3), (outputs / 2, 1)]
+        {
             let width = columns + 3;
             let (before, bias) = (numbers::<T>(rows * width, 3), numbers::<T>(columns, 5));
             for base in [Base::Zero, Base::Destination, Base::Row(&bias)] {
@@ -33,15 +43,29 @@ fn agrees<S: Simd, T: Multiplied + Lanes<S> + std::fmt::Debug>(simd: S, toleranc
                     }
                 }
                 let b = View::rows(outputs).after(first).of(&across);
-                let (dst, left) = (View::rows(width).added_to(&mut expected), View::rows(inputs + 2).of(&x));
+                let (dst, left) =
+                    (View::rows(width).added_to(&mut expected), View::rows(inputs + 2).of(&x));
                 product((rows, columns, inputs), dst, left, b, 1.0);
-                let mut multiplied = |rows: std::ops::Range<usize>, right: Right<T>, out: &mut [T]| {
-                    let left = Left { rows: rows.len(), values: &x[rows.start * (inputs + 2)..], width: inputs + 2 };
-                    let out = &mut out[rows.start * width..];
-                    let job = Job { left, right, depth: inputs, out, out_width: width, base, room: &mut room };
-                    assert!(job.has_work());
-                    job.run(simd);
-                };
+                let mut multiplied =
+                    |rows: std::ops::Range<usize>, right: Right<T>, out: &mut [T]| {
+                        let left = Left {
+                            rows: rows.len(),
+                            values: &x[rows.start * (inputs + 2)..],
+                            width: inputs + 2,
+                        };
+                        let out = &mut out[rows.start * width..];
+                        let job = Job {
+                            left,
+                            right,
+                            depth: inputs,
+                            out,
+                            out_width: width,
+                            base,
+                            room: &mut room,
+                        };
+                        assert!(job.has_work());
+                        job.run(simd);
+                    };
                 let panels = Right::Panels(&panels, Columns { first, count: columns });
                 let mut found = before.clone();
                 multiplied(0..rows, panels, &mut found);

@@ -31,7 +31,12 @@ macro_rules! lanes {
                 simd.$splat(value)
             }
             #[inline(always)]
-            fn multiply_add(simd: S, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+            fn multiply_add(
+                simd: S,
+                a: Self::Vector,
+                b: Self::Vector,
+                c: Self::Vector,
+            ) -> Self::Vector {
                 simd.$multiply_add(a, b, c)
             }
             #[inline(always)]
@@ -54,7 +59,11 @@ fn prefetch<const CACHE: bool, T>(at: *const T) {
     #[cfg(target_arch = "x86_64")]
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
-        if CACHE == FAR { _mm_prefetch::<_MM_HINT_T1>(at.cast()) } else { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
+        if CACHE == FAR {
+            _mm_prefetch::<_MM_HINT_T1>(at.cast())
+        } else {
+            _mm_prefetch::<_MM_HINT_T0>(at.cast())
+        }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = at;
@@ -118,7 +127,9 @@ impl<T: Float> Tile<T> {
         // SAFETY: the caller's.
         unsafe {
             let mut step = |sums: &mut [[T::Vector; VECTORS]; R]| {
-                let right: [T::Vector; VECTORS] = std::array::from_fn(|v| panel.add(v * lanes).cast::<T::Vector>().read_unaligned());
+                let right: [T::Vector; VECTORS] = std::array::from_fn(|v| {
+                    panel.add(v * lanes).cast::<T::Vector>().read_unaligned()
+                });
                 for (row, sums) in sums.iter_mut().enumerate() {
                     let left = T::splat(simd, *x.add(row * self.x_width));
                     for (sum, right) in sums.iter_mut().zip(right) {
@@ -132,11 +143,15 @@ impl<T: Float> Tile<T> {
                 ahead.fetch(lanes);
                 // Each stretch also fetches three lines of the result; R stretches fetch them all.
                 for v in 0..VECTORS {
-                    prefetch::<NEAR, _>(self.out.wrapping_add(stretch % R * self.out_width + v * lanes));
+                    prefetch::<NEAR, _>(
+                        self.out.wrapping_add(stretch % R * self.out_width + v * lanes),
+                    );
                 }
                 for row in 0..R.div_ceil(2) {
                     let row = row + stretch % 2 * R.div_ceil(2);
-                    prefetch::<NEAR, _>(self.next_x.wrapping_add(row * self.x_width + stretch * STRETCH));
+                    prefetch::<NEAR, _>(
+                        self.next_x.wrapping_add(row * self.x_width + stretch * STRETCH),
+                    );
                 }
                 for _ in 0..STRETCH {
                     step(&mut sums);
@@ -149,7 +164,14 @@ impl<T: Float> Tile<T> {
                 for (v, sum) in sums.iter().enumerate() {
                     let place = row * self.out_width + v * lanes;
                     let value = if self.add {
-                        T::sum(simd, self.base.add(row * self.base_width + v * lanes).cast::<T::Vector>().read_unaligned(), *sum)
+                        T::sum(
+                            simd,
+                            self.base
+                                .add(row * self.base_width + v * lanes)
+                                .cast::<T::Vector>()
+                                .read_unaligned(),
+                            *sum,
+                        )
                     } else {
                         *sum
                     };
@@ -188,12 +210,21 @@ impl<T: Float> Tile<T> {
 /// # Safety
 /// `from` has `depth` rows of a panel's width, `to` room for them.
 #[inline(always)]
-pub(super) unsafe fn copy<S: Simd, T: Lanes<S>>(mut from: *const T, width: usize, mut to: *mut T, depth: usize) {
+pub(super) unsafe fn copy<S: Simd, T: Lanes<S>>(
+    mut from: *const T,
+    width: usize,
+    mut to: *mut T,
+    depth: usize,
+) {
     let lanes = size_of::<T::Vector>() / size_of::<T>();
     for _ in 0..depth {
         for v in 0..VECTORS {
             // SAFETY: the caller's.
-            unsafe { to.add(v * lanes).cast::<T::Vector>().write_unaligned(from.add(v * lanes).cast::<T::Vector>().read_unaligned()) };
+            unsafe {
+                to.add(v * lanes)
+                    .cast::<T::Vector>()
+                    .write_unaligned(from.add(v * lanes).cast::<T::Vector>().read_unaligned())
+            };
         }
         (from, to) = (from.wrapping_add(width), to.wrapping_add(VECTORS * lanes));
     }

@@ -167,7 +167,13 @@ impl CustomOp2 for Backward {
         "row-loss-backward"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (n, width) = checked(&self.0, lx)?;
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
@@ -222,7 +228,13 @@ impl CustomOp2 for DirectionsBackward {
         "directions-backward"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, grad: &CpuStorage, lg: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        grad: &CpuStorage,
+        lg: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
         let (_, width) = rows_of(lx)?;
         by_type!(self.name(), x, T => {
             let (x, grad): (&[T], &[T]) = (values(self.name(), x, lx)?, values(self.name(), grad, lg)?);
@@ -245,7 +257,9 @@ pub(crate) fn row_loss(logits: &Tensor, loss: RowLoss) -> Result<Tensor> {
 /// If the tensor operation fails.
 pub fn normalised(logits: &Tensor) -> Result<Tensor> {
     if nn::has_cpu_kernel(logits) {
-        return Ok(logits.contiguous()?.apply_op1(Directions { eps: EPS, scale: 1.0 / TEMPERATURE })?);
+        return Ok(logits
+            .contiguous()?
+            .apply_op1(Directions { eps: EPS, scale: 1.0 / TEMPERATURE })?);
     }
     // The gradient of the root is infinite at 0. Adding the smallest normal number keeps it finite
     // and changes no other root.
@@ -261,23 +275,36 @@ mod tests {
     use crate::nn::{as_on_a_device, cross_entropy, mean_entropy};
 
     fn worst(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b).expect("sub").abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar")
+        (a - b)
+            .expect("sub")
+            .abs()
+            .expect("abs")
+            .max_all()
+            .expect("max")
+            .to_scalar::<f64>()
+            .expect("scalar")
     }
 
     #[test]
     fn values_and_gradients_equal_the_composed_ones() {
         for (n, classes) in [(1, 1), (1, 5), (3, 17), (130, 10), (64, 33)] {
-            let z = Var::from_tensor(&Tensor::randn(0f64, 3.0, (n, classes), &Device::Cpu).expect("z")).expect("var");
+            let z =
+                Var::from_tensor(&Tensor::randn(0f64, 3.0, (n, classes), &Device::Cpu).expect("z"))
+                    .expect("var");
             let g = Tensor::randn(0f64, 1.0, (n, classes), &Device::Cpu).expect("g");
             let labels: Vec<i64> = (0..n).map(|i| (7 * i % classes) as i64).collect();
             let labels = Tensor::new(labels, &Device::Cpu).expect("labels");
             let losses: [&dyn Fn() -> Tensor; 3] = [
                 &|| (cross_entropy(&z, &labels).expect("ce") * 1.7).expect("mul"),
                 &|| (mean_entropy(&z).expect("entropy") * 0.3).expect("mul"),
-                &|| (normalised(&z).expect("normalised") * &g).expect("mul").sum_all().expect("sum"),
+                &|| {
+                    (normalised(&z).expect("normalised") * &g).expect("mul").sum_all().expect("sum")
+                },
             ];
             for (which, loss) in losses.iter().enumerate() {
-                let both = |loss: Tensor| (loss.clone(), loss.backward().expect("bwd").get(&z).expect("dz").clone());
+                let both = |loss: Tensor| {
+                    (loss.clone(), loss.backward().expect("bwd").get(&z).expect("dz").clone())
+                };
                 let (ours, composed) = (both(loss()), as_on_a_device(|| both(loss())));
                 assert!(worst(&ours.0, &composed.0) < 1e-11, "value {which} of {n}×{classes}");
                 assert!(worst(&ours.1, &composed.1) < 1e-11, "gradient {which} of {n}×{classes}");
@@ -295,17 +322,29 @@ mod tests {
         for values in [gradient(), as_on_a_device(gradient)] {
             assert!(values.iter().flatten().all(|v| v.is_finite()), "{values:?}");
         }
-        assert!(mean_entropy(&Tensor::zeros((2, 0), candle_core::DType::F32, &Device::Cpu).expect("none")).is_err());
+        assert!(
+            mean_entropy(
+                &Tensor::zeros((2, 0), candle_core::DType::F32, &Device::Cpu).expect("none")
+            )
+            .is_err()
+        );
     }
 
     #[test]
     fn threads_change_no_bit() {
-        let z = Var::from_tensor(&Tensor::randn(0f32, 3.0, (300, 50), &Device::Cpu).expect("z")).expect("var");
+        let z = Var::from_tensor(&Tensor::randn(0f32, 3.0, (300, 50), &Device::Cpu).expect("z"))
+            .expect("var");
         let run = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("pool");
             pool.install(|| {
                 let loss = mean_entropy(&normalised(&z).expect("normalised")).expect("entropy");
-                let dz = loss.backward().expect("bwd").get(&z).expect("dz").to_vec2::<f32>().expect("values");
+                let dz = loss
+                    .backward()
+                    .expect("bwd")
+                    .get(&z)
+                    .expect("dz")
+                    .to_vec2::<f32>()
+                    .expect("values");
                 (loss.to_scalar::<f32>().expect("loss"), dz)
             })
         };

@@ -95,8 +95,15 @@ mod tests {
     fn check_gradient(values: &[f64], shape: (usize, usize), loss: impl Fn(&Tensor) -> Tensor) {
         let at = |v: &[f64]| Tensor::from_slice(v, shape, &Device::Cpu).expect("tensor");
         let x = Var::from_tensor(&at(values)).expect("var");
-        let gradient =
-            loss(&x).backward().expect("bwd").get(&x).expect("dx").flatten_all().expect("flat").to_vec1::<f64>().expect("values");
+        let gradient = loss(&x)
+            .backward()
+            .expect("bwd")
+            .get(&x)
+            .expect("dx")
+            .flatten_all()
+            .expect("flat")
+            .to_vec1::<f64>()
+            .expect("values");
         for i in 0..values.len() {
             let moved = |d: f64| {
                 let mut v = values.to_vec();
@@ -114,7 +121,9 @@ mod tests {
     fn cross_entropy_is_stable_and_right() {
         let labels = Tensor::new(&[2i64, 0], &Device::Cpu).expect("labels");
         let logits = Tensor::from_slice(&VALUES, (2, 3), &Device::Cpu).expect("logits");
-        let by_hand = |row: &[f64], label: usize| (row.iter().map(|v| (v - row[label]).exp()).sum::<f64>()).ln();
+        let by_hand = |row: &[f64], label: usize| {
+            (row.iter().map(|v| (v - row[label]).exp()).sum::<f64>()).ln()
+        };
         let expected = (by_hand(&VALUES[..3], 2) + by_hand(&VALUES[3..], 0)) / 2.0;
         assert!((scalar(&cross_entropy(&logits, &labels).expect("ce")) - expected).abs() < 1e-12);
         check_gradient(&VALUES, (2, 3), |x| cross_entropy(x, &labels).expect("ce"));
@@ -122,19 +131,27 @@ mod tests {
 
     #[test]
     fn entropy_of_equal_logits_is_the_log_of_their_number() {
-        let entropy = mean_entropy(&Tensor::zeros((4, 5), candle_core::DType::F64, &Device::Cpu).expect("zeros")).expect("entropy");
+        let entropy = mean_entropy(
+            &Tensor::zeros((4, 5), candle_core::DType::F64, &Device::Cpu).expect("zeros"),
+        )
+        .expect("entropy");
         assert!((scalar(&entropy) - 5f64.ln()).abs() < 1e-12);
         check_gradient(&VALUES, (2, 3), |x| mean_entropy(x).expect("entropy"));
     }
 
     #[test]
     fn binary_cross_entropy_is_stable_and_right() {
-        let targets = Tensor::new(&[[0.0f64, 1.0, 0.3], [1.0, 0.0, 0.5]], &Device::Cpu).expect("targets");
+        let targets =
+            Tensor::new(&[[0.0f64, 1.0, 0.3], [1.0, 0.0, 0.5]], &Device::Cpu).expect("targets");
         let term = |z: f64, t: f64| t * (1.0 + (-z).exp()).ln() + (1.0 - t) * (1.0 + z.exp()).ln();
         let expected = term(0.3, 0.0) + term(-1.2, 1.0) + term(2.5, 0.3);
         let row = |t: &Tensor| t.narrow(0, 0, 1).expect("row");
         let logits = Tensor::from_slice(&VALUES, (2, 3), &Device::Cpu).expect("logits");
-        assert!((scalar(&binary_cross_entropy(&row(&logits), &row(&targets)).expect("bce")) - expected).abs() < 1e-12);
+        assert!(
+            (scalar(&binary_cross_entropy(&row(&logits), &row(&targets)).expect("bce")) - expected)
+                .abs()
+                < 1e-12
+        );
         let whole = scalar(&binary_cross_entropy(&logits, &targets).expect("bce"));
         assert!((whole - (expected + 699.0 + 698.5 * 0.5) / 2.0).abs() < 1e-9, "{whole}");
         check_gradient(&VALUES, (2, 3), |x| binary_cross_entropy(x, &targets).expect("bce"));
@@ -142,12 +159,22 @@ mod tests {
 
     #[test]
     fn distillation_is_least_where_both_agree() {
-        let teacher = Tensor::new(&[[0.2f64, -1.0, 3.0], [1.0, 1.0, 0.0]], &Device::Cpu).expect("teacher");
+        let teacher =
+            Tensor::new(&[[0.2f64, -1.0, 3.0], [1.0, 1.0, 0.0]], &Device::Cpu).expect("teacher");
         let at = |x: &Tensor| distillation(x, &teacher, 2.0).expect("kd");
-        let moved = (&teacher + Tensor::new(&[[0.5f64, 0.0, 0.0]], &Device::Cpu).expect("shift").broadcast_as((2, 3)).expect("shift"))
-            .expect("add");
+        let moved = (&teacher
+            + Tensor::new(&[[0.5f64, 0.0, 0.0]], &Device::Cpu)
+                .expect("shift")
+                .broadcast_as((2, 3))
+                .expect("shift"))
+        .expect("add");
         let soft = ((&teacher + 5.0).expect("add") / 2.0).expect("div");
-        assert!((scalar(&at(&(&teacher + 5.0).expect("add"))) - scalar(&mean_entropy(&soft).expect("entropy"))).abs() < 1e-12);
+        assert!(
+            (scalar(&at(&(&teacher + 5.0).expect("add")))
+                - scalar(&mean_entropy(&soft).expect("entropy")))
+            .abs()
+                < 1e-12
+        );
         assert!(scalar(&at(&teacher)) < scalar(&at(&moved)));
         check_gradient(&VALUES, (2, 3), at);
     }
@@ -157,6 +184,8 @@ mod tests {
         let a = Tensor::new(&[[0.5f64, 3.0]], &Device::Cpu).expect("a");
         let zero = a.zeros_like().expect("zero");
         assert!((scalar(&smooth_l1(&a, &zero).expect("loss")) - (0.125 + 2.5) / 2.0).abs() < 1e-12);
-        check_gradient(&[0.5, -0.5, 3.0, -3.0], (2, 2), |x| smooth_l1(x, &x.zeros_like().expect("zero")).expect("loss"));
+        check_gradient(&[0.5, -0.5, 3.0, -3.0], (2, 2), |x| {
+            smooth_l1(x, &x.zeros_like().expect("zero")).expect("loss")
+        });
     }
 }

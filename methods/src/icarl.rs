@@ -13,6 +13,7 @@
 //! have it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::Tensor;
 use cilbench::context::Context;
@@ -122,10 +123,9 @@ impl Method for Icarl {
         self.teacher = None;
         let dim = self.model.learner.backbone.info().dim;
         for class in &task.classes {
-            if !self.means.contains_key(&(*class as i64)) {
-                let mean =
-                    carry.value(format!("mean.{class}"), Kind::Statistic, &[dim], Fresh::Zeros)?;
-                self.means.insert(*class as i64, mean);
+            if let Entry::Vacant(new) = self.means.entry(*class as i64) {
+                let name = format!("mean.{class}");
+                new.insert(carry.value(name, Kind::Statistic, &[dim], Fresh::Zeros)?);
             }
         }
         self.model.settle(task, carry)

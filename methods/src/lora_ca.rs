@@ -38,7 +38,7 @@ impl Method for LoraCa {
     cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "lora-ca",
-        version: "2",
+        version: "3",
         summary: "sequential LoRA, heads realigned on features drawn from class statistics",
         paper: r"@inproceedings{zhang2023slca,
   title={{SLCA}: Slow Learner with Classifier Alignment for Continual Learning on a Pre-trained Model},

@@ -19,6 +19,7 @@
 //! image).
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::{DType, Device, Tensor, Var};
 use cilbench::backbone::{LowRank, Pair, Pass, Site};
@@ -132,13 +133,12 @@ impl Method for PerturbAndMerge {
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         self.learner.grow(task, carry)?;
         for (site, pair) in self.learner.pairs.running().iter() {
-            if !self.sums.contains_key(&site) {
+            if let Entry::Vacant(new) = self.sums.entry(site) {
                 let shape = [pair.b.dim(0)?, pair.a.dim(1)?];
                 let mut sum = |name: &str| {
                     carry.value(format!("{name}.{site}"), Kind::Statistic, &shape, Fresh::Zeros)
                 };
-                let sums = Sums { fisher: sum("fisher")?, target: sum("fisher_target")? };
-                self.sums.insert(site, sums);
+                new.insert(Sums { fisher: sum("fisher")?, target: sum("fisher_target")? });
             }
         }
         if self.alphas.is_none() {

@@ -99,7 +99,7 @@ impl Method for RanPac {
     cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "ranpac",
-        version: "2",
+        version: "3",
         summary: "ridge regression on random projections of frozen features; no training",
         paper: r"@inproceedings{mcdonnell2023ranpac,
   title={{RanPAC}: Random Projections and Pre-trained Models for Continual Learning},

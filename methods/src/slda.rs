@@ -78,7 +78,7 @@ impl Method for Slda {
     cilbench::model!(frozen: FrozenFeatures);
     const ABOUT: About = About {
         name: "slda",
-        version: "2",
+        version: "3",
         summary: "linear discriminant analysis on frozen features with one running covariance; no training",
         paper: r"@inproceedings{hayes2020lifelong,
   title={Lifelong Machine Learning with Deep Streaming Linear Discriminant Analysis},

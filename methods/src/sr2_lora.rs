@@ -119,7 +119,7 @@ impl Method for Sr2Lora {
     cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "sr2-lora",
-        version: "2",
+        version: "3",
         summary: "LoRA that holds the singular values of inter-layer relations to the previous model's",
         paper: r"@article{sr2lora2026,
   title={{SR}$^2$-{LoRA}: Self-Rectifying Inter-layer Relations in Low-Rank Adaptation for Class-Incremental Learning},

@@ -74,7 +74,7 @@ impl Method for InfLora {
     cilbench::model!(learner: Learner);
     const ABOUT: About = About {
         name: "inflora",
-        version: "2",
+        version: "3",
         summary: "LoRA whose A is designed outside the directions that past tasks used; only B trains",
         paper: r"@inproceedings{liang2024inflora,
   title={{InfLoRA}: Interference-Free Low-Rank Adaptation for Continual Learning},

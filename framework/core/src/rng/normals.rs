@@ -3,10 +3,10 @@
 //! Definition: a group of 256 numbers uses 16 consecutive blocks of the stream. Words 2p and 2p + 1
 //! of block b give the numbers 32p + b and 32p + 16 + b of the group, which are x and y of the
 //! Box–Muller transform (A Note on the Generation of Random Normal Deviates, 1958). The first word
-//! gives the radius √(−2 ln u) with u = (word + ½) / 2³². The second word gives the angle π·(q / 2
-//! + f): q is its two highest bits, and f is its other 30 bits as a signed number divided by 2³²,
-//! between −¼ and ¼. The results have the bits of `pair` below, which computes in f32 without fused
-//! operations, on every processor.
+//! gives the radius √(−2 ln u) with u = (word + ½) / 2³². The second word gives the angle
+//! π·(q / 2 + f): q is its two highest bits, and f is its other 30 bits as a signed number divided
+//! by 2³², between −¼ and ¼. The results have the bits of `pair` below, which computes in f32
+//! without fused operations, on every processor.
 
 use pulp::Simd;
 

@@ -67,6 +67,9 @@ impl Format {
 /// # Errors
 /// [`Error::Usage`] for an unknown ending, a folder, or a file that is not an earlier export.
 pub fn check(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return output::check(OPTION, path);
+    }
     Format::of(path)?;
     output::check(OPTION, path)
 }

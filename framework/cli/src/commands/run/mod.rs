@@ -297,6 +297,7 @@ mod tests {
             let value = match (arg.get_id().as_str(), arg.get_action()) {
                 (_, ArgAction::SetTrue) => None,
                 ("dtype", _) => Some("f64"),
+                ("max_time", _) => Some("1h"),
                 _ => Some("1"),
             };
             let words = ["cilbench", "run", "--resume", "folder", &name].into_iter().chain(value);

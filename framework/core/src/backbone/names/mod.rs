@@ -139,6 +139,7 @@ fn choose(
     key: Option<&str>,
 ) -> Result<Candidate> {
     let mut found = candidates(plain);
+    found.sort_by(|a, b| a.prefix.cmp(&b.prefix));
     let all: BTreeSet<String> =
         found.iter().map(|c| c.prefix.trim_end_matches('.').to_owned()).collect();
     if let Some(key) = key {

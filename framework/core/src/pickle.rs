@@ -3,7 +3,7 @@
 //! The reader knows protocols 0 to 5 as far as data sets (CIFAR-100) and PyTorch's checkpoints use
 //! them. Lists, dictionaries and objects lie in tables and refer to each other by number, so that
 //! shared ones cost nothing and neither depth nor cycles can exhaust the stack. A call of anything
-//! but the constructors in [`CONSTRUCTORS`] is refused by its name.
+//! but the constructors in `CONSTRUCTORS` is refused by its name.
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -40,7 +40,7 @@ pub fn all() -> Vec<&'static DatasetEntry> {
 /// The data set of this name.
 ///
 /// # Errors
-/// [`Error::Usage`] with the nearest known name.
+/// [`Error::Usage`](crate::Error::Usage) with the nearest known name.
 pub fn find(name: &str) -> Result<&'static DatasetEntry> {
     DATASETS.find(name)
 }

@@ -4,7 +4,7 @@
 //!
 //! An operation exists in up to three forms:
 //!
-//! 1. **CPU kernel** ([`cpu`]): loops over slices of f32 or f64, compiled for the widest vectors of
+//! 1. **CPU kernel** (`cpu`): loops over slices of f32 or f64, compiled for the widest vectors of
 //!    the processor. They serve CPU tensors in f32 and f64.
 //! 2. **Own gradient** (`ops::composed`): the value comes from candle's operations without a graph,
 //!    the gradient from a formula. Frozen weights then cost no gradient work, and only the input is
@@ -12,17 +12,17 @@
 //! 3. **Composed**: plain candle operations with candle's own differentiation. This form serves
 //!    everything that is trained on other devices, and cheap operations everywhere.
 //!
-//! The public function of an operation chooses the tier: it asks [`has_cpu_kernel`]. A vision
+//! The public function of an operation chooses the tier: it asks `has_cpu_kernel`. A vision
 //! transformer makes one more choice in `backbone/vit`: a pass over frozen weights that fits
-//! [`vit_trunk`] goes through it as one operation; any other pass is put together from [`ops`].
+//! `vit_trunk` goes through it as one operation; any other pass is put together from `ops`.
 //!
 //! # Rooms
 //!
-//! - [`cpu`]: kernels and the memory, SIMD and matrix products that they share.
-//! - [`ops`]: differentiable operations on tensors.
-//! - [`vit_trunk`]: the frozen blocks of a vision transformer as one differentiable operation.
-//! - [`gaussian`]: Gaussians of class features, fitted and sampled.
-//! - [`head_sgd`]: SGD of one linear layer on stored features.
+//! - `cpu`: kernels and the memory, SIMD and matrix products that they share.
+//! - `ops`: differentiable operations on tensors.
+//! - `vit_trunk`: the frozen blocks of a vision transformer as one differentiable operation.
+//! - `gaussian`: Gaussians of class features, fitted and sampled.
+//! - `head_sgd`: SGD of one linear layer on stored features.
 //!
 //! Results have the same bits at any number of threads.
 

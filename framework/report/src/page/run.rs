@@ -208,7 +208,7 @@ mod tests {
             "--dtype f64",
             "--audit",
             "--micro-batch 8",
-            "--mean 0.5,0.25",
+            "--mean '0.5,0.25'",
             "--class-order seed:7 --seed 3",
         ] {
             assert!(said.contains(part), "{part}: {said}");

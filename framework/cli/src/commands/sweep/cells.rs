@@ -1,9 +1,10 @@
 //! The cells of a plan as runs that are ready to go, each with its folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use cilbench::method;
 use cilbench::results::{Identity, RunFolder, Status};
 use cilbench::{Error, Result};
 
@@ -75,6 +76,7 @@ impl Cells {
     /// What a cell cannot be run for, with the plan's line; two cells that are one run.
     pub(crate) fn of_plan(path: &Path, data_roots: &[String], weights: &[String]) -> Result<Self> {
         let (plan, wanted) = Plan::read(path)?;
+        let wanted = taken_by_their_methods(path, wanted)?;
         let base = path.parent().unwrap_or(Path::new("")).to_path_buf();
         let places = Places {
             data: named(&plan.data, &base, "--data-root", data_roots)?,
@@ -108,6 +110,44 @@ impl Cells {
         })?;
         run::run_waiting(&cell.args, std::time::Duration::from_secs(wait))
     }
+}
+
+/// The cells with those hyper-parameters of the plan alone that their methods have. Cells of the
+/// grid that then are the same are one.
+///
+/// # Errors
+/// [`Error::Usage`] for an unknown method, or for a hyper-parameter that no method of the plan has.
+fn taken_by_their_methods(path: &Path, all: Vec<Wanted>) -> Result<Vec<Wanted>> {
+    let mut known: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for cell in &all {
+        if !known.contains_key(&cell.method) {
+            let entry = method::find(&cell.method).map_err(|error| at(path, cell.line, error))?;
+            known.insert(cell.method.clone(), entry.fields().into_iter().map(|f| f.key).collect());
+        }
+    }
+    let of_any: BTreeSet<&str> = known.values().flatten().map(String::as_str).collect();
+    let mut taken: Vec<Wanted> = Vec::with_capacity(all.len());
+    for mut cell in all {
+        let stated = |key: &str| cell.stated.iter().any(|own| own == key);
+        let has = |key: &str| known.get(&cell.method).is_some_and(|keys| keys.contains(key));
+        let unknown = |key: &&String| !stated(key) && !of_any.contains(key.as_str());
+        if let Some(key) = cell.options.set.keys().find(unknown) {
+            let error = Error::unknown("hyper-parameter of every method here", key, of_any);
+            return Err(at(path, cell.line, error));
+        }
+        let mut options = cell.options.clone();
+        options.set.retain(|key, _| stated(key) || has(key));
+        options.epochs = options.epochs.filter(|_| stated("epochs") || has("epochs"));
+        options.batch_size =
+            options.batch_size.filter(|_| stated("batch_size") || has("batch_size"));
+        let fewer = options != cell.options;
+        cell.options = options;
+        if fewer && taken.contains(&cell) {
+            continue;
+        }
+        taken.push(cell);
+    }
+    Ok(taken)
 }
 
 /// An error of a cell, with its line in the plan.

@@ -80,7 +80,7 @@ pub(crate) struct Grid {
     pub seed: Vec<u64>,
     #[serde(default)]
     pub class_order: Vec<String>,
-    /// Lists of values of hyper-parameters; a method without the key takes none of them.
+    /// Lists of values of hyper-parameters. A method without the key takes none of them.
     #[serde(default)]
     pub set: BTreeMap<String, Vec<toml::Value>>,
 }
@@ -122,6 +122,9 @@ pub(crate) struct Wanted {
     pub seed: u64,
     pub class_order: Option<String>,
     pub options: Options,
+    /// The hyper-parameters that a `[[cell]]` states for itself. Of all others its method takes
+    /// those that it has.
+    pub stated: Vec<String>,
     /// The line of the plan that names its method.
     pub line: usize,
 }
@@ -163,6 +166,7 @@ impl Plan {
                                         seed: *seed,
                                         class_order: class_order.clone(),
                                         options: options.clone(),
+                                        stated: Vec::new(),
                                         line: line(text, method.span().start),
                                     });
                                 }
@@ -187,6 +191,7 @@ impl Plan {
             seed: cell.seed,
             class_order: cell.class_order.clone(),
             options: self.run.with(&cell.options),
+            stated: cell.options.hyper_parameters(),
             line: line(text, cell.method.span().start),
         }
     }
@@ -210,6 +215,13 @@ impl Plan {
 }
 
 impl Options {
+    /// The keys of the hyper-parameters that are stated.
+    fn hyper_parameters(&self) -> Vec<String> {
+        let flags = [("epochs", self.epochs), ("batch_size", self.batch_size)];
+        let flags = flags.into_iter().filter(|(_, v)| v.is_some()).map(|(k, _)| k.to_owned());
+        flags.chain(self.set.keys().cloned()).collect()
+    }
+
     /// These, with what `other` states on top.
     fn with(&self, other: &Self) -> Self {
         let mut set = self.set.clone();

@@ -65,8 +65,15 @@ pub(super) fn map(file: &WeightsFile, key: Option<&str>) -> Result<Mapped> {
         notes.push(format!("names of {}{below}", found.convention.name));
     }
     let mut collected = Collected::default();
+    // With a key, the networks that it did not choose may lie below the one that it did.
+    let other = |c: &Candidate| key.is_some() && c.prefix != found.prefix;
+    let others: Vec<Candidate> = candidates(&plain).into_iter().filter(other).collect();
+    let of_another = |name: &str| {
+        others.iter().any(|c| c.prefix.starts_with(&found.prefix) && name.starts_with(&c.prefix))
+    };
     for (name, original) in &plain {
-        let Some(rest) = name.strip_prefix(&found.prefix) else {
+        let rest = name.strip_prefix(&found.prefix).filter(|_| !of_another(name));
+        let Some(rest) = rest else {
             collected.outside.push((*original).to_owned());
             continue;
         };

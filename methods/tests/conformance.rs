@@ -3,7 +3,9 @@
 
 use cilbench::method::MethodEntry;
 use cilbench::{conformance, method};
-use cilbench_methods::{DerPlusPlus, Er, Icarl, InfLora, Joint, PerturbAndMerge, RanPac, Sr2Lora};
+use cilbench_methods::{
+    DerPlusPlus, Er, Icarl, InfLora, Joint, Lwf, PerturbAndMerge, RanPac, Sr2Lora,
+};
 use libtest_mimic::{Arguments, Trial};
 
 /// Methods with other settings than their defaults, as TOML: the suite's data set has no name.
@@ -45,6 +47,8 @@ fn variants() -> Vec<(&'static str, MethodEntry)> {
             "all",
             with(MethodEntry::of::<Joint>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4"),
         ),
+        ("all", with(MethodEntry::of::<Lwf>(), "[\"\"]\ntrainable = 'all'\nlearning_rate = 1e-4")),
+        ("head", with(MethodEntry::of::<Lwf>(), "[\"\"]\ntrainable = 'head'")),
         (
             "last blocks, alignment",
             with(

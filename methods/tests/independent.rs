@@ -9,7 +9,7 @@ use cilbench::verify::{Outcome, folder, replay};
 use cilbench_methods as _;
 
 /// One file or more of each method that is proven so.
-const METHODS: [&str; 13] = [
+const METHODS: [&str; 14] = [
     "aper-adapter",
     "der++",
     "er",
@@ -18,6 +18,7 @@ const METHODS: [&str; 13] = [
     "joint",
     "l2p",
     "linear-probe",
+    "lwf",
     "pm",
     "ranpac_dual",
     "ranpac_primal",

@@ -126,6 +126,7 @@ const METHODS: &[&str] = &[
     "linear-probe",
     "lora",
     "lora-ca",
+    "lwf",
     "pm",
     "ranpac",
     "simplecil",
@@ -190,6 +191,14 @@ fn unknown_names_and_bad_values_are_refused() {
         ),
         (&["--method", "inflora", "--set", "targets=['fc1']"], "'fc1'"),
         (&["--method", "slda", "--set", "shrinkage=0"], "shrinkage = 0"),
+        (
+            &["--method", "lwf", "--set", "distillation_weight=-1"],
+            "distillation_weight = -1: must be a finite number of at least 0",
+        ),
+        (
+            &["--method", "lwf", "--set", "temperature=0"],
+            "temperature = 0: must be a positive number",
+        ),
         (&["--method", "er", "--set", "memory_per_class=0"], "state one of them"),
         (
             &["--method", "er", "--set", "memory_total=100"],

@@ -19,7 +19,8 @@ pub struct About {
     pub access: Access,
     /// What it trains, in words.
     pub trains: &'static str,
-    /// Presets: a TOML file with one table per data set, its keys those of the configuration.
+    /// Presets: a TOML file with one table per data set, its keys those of the configuration. A
+    /// table has the name that `cilbench list datasets` shows; `include_str!` reads the file.
     pub presets: &'static str,
     /// How the conformance suite tries it.
     pub trial: Trial,

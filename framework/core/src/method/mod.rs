@@ -273,6 +273,8 @@ pub trait Method: Sized + 'static {
     }
 
     /// Declares every tensor that a new task needs. The run's draws or the saved state answer.
+    /// What is dropped in `settle` (an optimiser, a teacher) is declared only if
+    /// [`Carry::training`]: a run that resumes also calls this for tasks that are over.
     fn grow(&mut self, task: &TaskInfo, carry: &mut Carry) -> Result<()> {
         self.model_mut().grow(task, carry)
     }

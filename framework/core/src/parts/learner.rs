@@ -29,6 +29,9 @@ pub enum Trainable {
 }
 
 /// Classes of a loss, and the heads that it trains.
+///
+/// A method that trains all heads with a cross-entropy of the task's own classes takes
+/// [`Classes::Seen`] and computes its loss from [`Heads::current`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Classes {

@@ -1,5 +1,5 @@
-//! What several methods share, under the names the papers use: heads, LoRA pairs, class statistics,
-//! classifier alignment, training settings.
+//! What several methods share, under the names the papers use: a learner, a teacher, heads, LoRA
+//! pairs, class statistics, classifier alignment, replay, training settings.
 
 mod alignment;
 mod bottlenecks;

@@ -24,6 +24,9 @@ impl Teacher {
     /// Declares a copy of `learner` as it is between two tasks: `teacher.head.weight`,
     /// `teacher.head.bias`, `teacher.backbone.<name>`. There is none before its first task.
     ///
+    /// A method calls it in its `grow`, before the learner grows, and only if [`Carry::training`];
+    /// its `settle` drops the teacher.
+    ///
     /// # Errors
     /// [`Error::Unsupported`](crate::Error::Unsupported) if the backbone cannot be copied.
     pub fn grow(learner: &Learner, carry: &mut Carry) -> Result<Option<Self>> {

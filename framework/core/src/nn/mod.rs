@@ -70,3 +70,10 @@ pub fn as_on_a_device<T>(f: impl FnOnce() -> T) -> T {
     let _restore = Restore(WITHOUT_CPU_KERNELS.replace(true));
     f()
 }
+
+/// The largest absolute difference of two f64 tensors of one shape, for tests.
+#[cfg(test)]
+fn largest_difference(a: &candle_core::Tensor, b: &candle_core::Tensor) -> f64 {
+    let largest = (a - b).expect("sub").abs().expect("abs").max_all().expect("max");
+    largest.to_scalar::<f64>().expect("scalar")
+}

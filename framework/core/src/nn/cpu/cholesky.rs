@@ -215,17 +215,7 @@ pub fn solve_symmetric(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn worst(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b)
-            .expect("sub")
-            .abs()
-            .expect("abs")
-            .max_all()
-            .expect("max")
-            .to_scalar::<f64>()
-            .expect("scalar")
-    }
+    use crate::nn::largest_difference;
 
     /// (H·Hᵀ, B) with some unknowns and right-hand sides.
     fn system(n: usize, m: usize) -> (Tensor, Tensor) {
@@ -246,8 +236,8 @@ mod tests {
                 .expect("positive definite")
                 .solve(&b)
                 .expect("solved");
-            assert!(worst(&ridged.matmul(&x).expect("mm"), &b) < 1e-8, "{n}×{m}");
-            assert!(worst(&x, &solve_symmetric(&ridged, &b).expect("solved")) == 0.0);
+            assert!(largest_difference(&ridged.matmul(&x).expect("mm"), &b) < 1e-8, "{n}×{m}");
+            assert!(largest_difference(&x, &solve_symmetric(&ridged, &b).expect("solved")) == 0.0);
         }
     }
 
@@ -307,7 +297,7 @@ mod tests {
         let ridged = (&a
             + (Tensor::eye(n, DType::F64, &Device::Cpu).expect("eye") * ridge).expect("mul"))
         .expect("add");
-        let error = worst(&product, &ridged)
+        let error = largest_difference(&product, &ridged)
             / a.abs().expect("abs").max_all().expect("max").to_scalar::<f64>().expect("scalar");
         assert!(error < 1e-14, "{error}");
     }

@@ -267,6 +267,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::nn::largest_difference;
 
     /// A Gaussian that is fitted to all rows.
     fn fitted(features: &Tensor, ridge: f64) -> Gaussian {
@@ -287,14 +288,7 @@ mod tests {
         let unit = Tensor::eye(3, DType::F64, &Device::Cpu).expect("eye");
         let rows = gaussian.sample(&unit).expect("sample").broadcast_sub(&mean).expect("sub");
         let product = rows.t().expect("t").matmul(&rows).expect("mm");
-        let worst = (product - covariance)
-            .expect("sub")
-            .abs()
-            .expect("abs")
-            .max_all()
-            .expect("max")
-            .to_scalar::<f64>()
-            .expect("scalar");
+        let worst = largest_difference(&product, &covariance);
         assert!(worst < 1e-12, "{worst}");
     }
 

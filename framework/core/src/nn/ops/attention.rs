@@ -120,6 +120,7 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::nn::largest_difference;
 
     #[test]
     fn equals_the_plain_composition() {
@@ -145,14 +146,7 @@ mod tests {
             let ours = attention(&x, heads).expect("ours");
             let plain = attention_cls(&part(0), &part(1), &part(2), heads).expect("plain");
             for (a, b) in [(&ours, &plain), (&gradient(&ours), &gradient(&plain))] {
-                let worst = (a - b)
-                    .expect("sub")
-                    .abs()
-                    .expect("abs")
-                    .max_all()
-                    .expect("max")
-                    .to_scalar::<f64>()
-                    .expect("scalar");
+                let worst = largest_difference(a, b);
                 assert!(worst < 1e-12, "{worst}");
             }
         }

@@ -176,6 +176,7 @@ mod tests {
 
     use super::*;
     use crate::nn;
+    use crate::nn::largest_difference;
 
     fn draw(shape: &[usize]) -> Tensor {
         Tensor::randn(0f64, 1.0, shape, &Device::Cpu).expect("randn")
@@ -198,14 +199,7 @@ mod tests {
                 .clone()
         };
         for (a, b) in [(&a, &b), (&gradient(&a), &gradient(&b))] {
-            let worst = (a - b)
-                .expect("sub")
-                .abs()
-                .expect("abs")
-                .max_all()
-                .expect("max")
-                .to_scalar::<f64>()
-                .expect("scalar");
+            let worst = largest_difference(a, b);
             assert!(worst < 1e-10, "{worst}");
         }
         assert!(!ours(&x.as_detached_tensor()).track_op(), "no graph where none is asked for");

@@ -272,18 +272,8 @@ mod tests {
     use candle_core::{Device, Var};
 
     use super::*;
+    use crate::nn::largest_difference;
     use crate::nn::{as_on_a_device, cross_entropy, mean_entropy};
-
-    fn worst(a: &Tensor, b: &Tensor) -> f64 {
-        (a - b)
-            .expect("sub")
-            .abs()
-            .expect("abs")
-            .max_all()
-            .expect("max")
-            .to_scalar::<f64>()
-            .expect("scalar")
-    }
 
     #[test]
     fn values_and_gradients_equal_the_composed_ones() {
@@ -306,8 +296,14 @@ mod tests {
                     (loss.clone(), loss.backward().expect("bwd").get(&z).expect("dz").clone())
                 };
                 let (ours, composed) = (both(loss()), as_on_a_device(|| both(loss())));
-                assert!(worst(&ours.0, &composed.0) < 1e-11, "value {which} of {n}×{classes}");
-                assert!(worst(&ours.1, &composed.1) < 1e-11, "gradient {which} of {n}×{classes}");
+                assert!(
+                    largest_difference(&ours.0, &composed.0) < 1e-11,
+                    "value {which} of {n}×{classes}"
+                );
+                assert!(
+                    largest_difference(&ours.1, &composed.1) < 1e-11,
+                    "gradient {which} of {n}×{classes}"
+                );
             }
         }
     }
